@@ -1,0 +1,261 @@
+"""The command line: each command loads, calls one library function and prints one table.
+
+Nothing heavy is imported before a command needs it, so that ``nas --help`` answers at once.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from search_spaces.errors import VertebraError
+
+app = typer.Typer(
+    name="nas",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Neural architecture search for detection backbones: search, prove, export and train.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe field, e.g. data.root=DIR.")
+]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+@contextmanager
+def _door(resume: str | None = None) -> Iterator[None]:
+    """A person's mistake ends in its sentences and exit code 2, Ctrl-C in the line that resumes and 130."""
+    try:
+        yield
+    except VertebraError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        hint = f" Nothing reported done is lost; continue with: {resume}" if resume else ""
+        typer.echo(f"\nstopped.{hint}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _print_json(data: Any) -> None:
+    typer.echo(json.dumps(data, indent=1))
+
+
+def _print_table(title: str, rows: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    for name, value in rows:
+        table.add_row(f"[bold]{name}", value)
+    Console().print(table)
+
+
+def _limit_threads(threads: int) -> None:
+    # Before torch is imported: OpenMP reads this once.
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+@app.command()
+def search(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, see examples/recipes.")],
+    run: Annotated[Path, typer.Option("--run", metavar="DIR", help="Where everything is written.")],
+    set_: Sets = None,
+) -> None:
+    """Search, retrain winner and baseline, export and report; safe to kill at any moment."""
+    with _door(f"nas resume {run}"):
+        from nas.config import apply_overrides, check, read_yaml
+        from nas.recipe import SearchRecipe
+        from nas.run import Run
+
+        data = apply_overrides(read_yaml(recipe), set_ or [])
+        checked = check(SearchRecipe, data, source=str(recipe))
+        _limit_threads(checked.threads)
+        from nas.methods.crnas import check_recipe
+
+        check_recipe(checked, source=str(recipe))
+        _carry_out(Run.create(run, checked))
+
+
+@app.command()
+def resume(run: RunDir) -> None:
+    """Continue a stopped or killed run where it was."""
+    with _door(f"nas resume {run}"):
+        from nas.run import Run
+
+        opened = Run.open(run)
+        _limit_threads(opened.recipe.threads)
+        _carry_out(opened)
+
+
+def _carry_out(run: Any) -> None:
+    from nas.methods.crnas import carry_out
+    from nas.progress import ConsoleProgress
+
+    with ConsoleProgress() as progress:
+        carry_out(run, progress)
+    typer.echo(f"report:  {run.directory / 'report.html'}")
+    typer.echo(f"bundle:  {run.directory / 'bundle'}")
+    typer.echo(f"next:    nas show {run.directory}   |   nas train {run.directory / 'bundle'} RECIPE --run DIR")
+
+
+@app.command()
+def show(run: RunDir, as_json: Json = False) -> None:
+    """What a run has tried, found and spent."""
+    with _door():
+        from nas.show import summary
+
+        data = summary(run)
+        if as_json:
+            _print_json(data)
+            return
+        _print_table(
+            str(run),
+            [
+                ("state", data["state"]),
+                ("winner", data["winner"]["text"] if data["winner"] else "not found yet"),
+                ("best", "-" if data["best"] is None else f"{data['best']:.2f} AP on the held-out images"),
+                *((f"cost: {name}", f"{value:,}") for name, value in data["cost"].items()),
+            ],
+        )
+        for trial in data["trials"]:
+            value = "" if trial["value"] is None else f"{trial['value']:7.2f}"
+            typer.echo(f"{trial['phase']:<10} {trial['number']:>4}  {trial['state']:<9} {value:>8}  {trial['text']}")
+
+
+@app.command()
+def describe(
+    architecture: Annotated[
+        str, typer.Argument(metavar="ARCH", help="A name (resnet18), a winner.yaml, a bundle or a run directory.")
+    ],
+    size: Annotated[str, typer.Option("--input", metavar="HxW", help="Input size in pixels.")] = "224x224",
+    as_json: Json = False,
+) -> None:
+    """Parameters, multiply-adds and levels of a backbone, without building it."""
+    with _door():
+        from nas.show import description
+
+        data = description(architecture, size)
+        if as_json:
+            _print_json(data)
+            return
+        levels = [
+            (name, f"{level['channels']} channels, stride {level['stride']}, receptive field {level['trf']} px")
+            for name, level in data["levels"].items()
+        ]
+        rows = [("architecture", data["text"]), ("digest", data["digest"]), ("params", f"{data['params']:,}")]
+        _print_table(architecture, [*rows, (f"macs at {size}", f"{data['macs']:,}"), *levels])
+
+
+@app.command()
+def spaces(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A space; all are listed without it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The search spaces, their exact sizes and genes."""
+    with _door():
+        from nas.show import space_facts
+
+        facts = space_facts(name)
+        if as_json:
+            _print_json(facts[0] if name else facts)
+            return
+        for fact in facts:
+            _print_table(fact["name"], [("size", f"{fact['size']:,}"), *fact["genes"].items()])
+
+
+@app.command()
+def export(
+    source: Annotated[str, typer.Argument(metavar="RUN|ARCH", help="A run directory or an architecture.")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the bundle is written.")],
+) -> None:
+    """Write a bundle: architecture, weights, model card and a source file that needs only torch."""
+    with _door():
+        from nas.methods.retraining import export
+
+        typer.echo(f"bundle: {export(source, to)}")
+
+
+@app.command()
+def train(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle, run or architecture name.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A training recipe.")],
+    run: Annotated[Path, typer.Option("--run", metavar="DIR", help="Where checkpoints and results go.")],
+    set_: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Train a bundle's backbone in a detector to completion; continues where it was stopped."""
+    words = " ".join(f"--set {text}" for text in set_ or [])
+    with _door(f"nas train {bundle} {recipe} --run {run} {words}".rstrip()):
+        from nas.config import apply_overrides, check, read_yaml
+        from nas.recipe import TrainJobRecipe
+
+        data = apply_overrides(read_yaml(recipe), set_ or [])
+        checked = check(TrainJobRecipe, data, source=str(recipe))
+        _limit_threads(checked.threads)
+        from nas.methods.retraining import train_bundle
+        from nas.progress import ConsoleProgress
+
+        with ConsoleProgress() as progress:
+            result = train_bundle(bundle, checked, run, progress)
+        _print_metrics(result, as_json)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of `nas train`, or a search run.")],
+    set_: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """COCO AP of trained weights on the folder's val split."""
+    with _door():
+        from nas.methods.retraining import evaluate_run
+
+        _print_metrics(evaluate_run(run, set_ or []), as_json)
+
+
+def _print_metrics(metrics: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(metrics)
+        return
+    per_class = metrics.get("per_class", {})
+    scalars = [(name, f"{value:.4f}") for name, value in metrics.items() if isinstance(value, float)]
+    _print_table("COCO metrics on val", [*scalars, *((f"AP {name}", f"{ap:.4f}") for name, ap in per_class.items())])
+
+
+@app.command()
+def report(
+    run: RunDir,
+    check: Annotated[
+        int, typer.Option("--check", metavar="N", help="Train N allocations alone and rank them against the proxy.")
+    ] = 0,
+) -> None:
+    """Write RUN/report.html again, with what the run holds by now."""
+    with _door(f"nas report {run} --check {check}"):
+        from nas.run import Run
+
+        opened = Run.open(run)
+        _limit_threads(opened.recipe.threads)
+        from nas.methods.reporting import write_report
+        from nas.progress import ConsoleProgress
+
+        with ConsoleProgress() as progress:
+            typer.echo(f"report: {write_report(opened, check=check, progress=progress)}")
+
+
+def main() -> None:
+    """Entry point of the ``nas`` script."""
+    run: Callable[[], Any] = app
+    run()
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

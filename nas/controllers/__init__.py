@@ -1,0 +1,1 @@
+"""Controllers propose candidates; ``catalog.py`` names them, ``base.py`` says what one is."""

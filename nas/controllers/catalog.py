@@ -1,0 +1,87 @@
+"""One plain dict: name -> controller."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from nas.controllers.base import Controller
+from nas.controllers.evolution import AgingEvolution, GenerationalEvolution
+from nas.controllers.exhaustive import Exhaustive
+from nas.controllers.greedy import Greedy
+from nas.controllers.optuna_sampler import OptunaSampler
+from nas.controllers.random import RandomSearch
+from search_spaces.errors import ConfigError
+from search_spaces.space import SearchSpace
+
+CONTROLLERS: dict[str, Callable[..., Controller]] = {
+    "aging_evolution": AgingEvolution,
+    "detnas_evolution": GenerationalEvolution,
+    "exhaustive": Exhaustive,
+    "greedy": Greedy,
+    "optuna": OptunaSampler,
+    "random": RandomSearch,
+}
+
+_GIVEN = ("space", "seed", "budget")
+
+
+def make_controller(
+    name: str,
+    *,
+    space: SearchSpace,
+    seed: int,
+    budget: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Controller:
+    """Make a controller by name, with everything checked.
+
+    Args:
+        name: a key of :data:`CONTROLLERS`.
+        space: where it searches.
+        seed: of the phase.
+        budget: number of trials; needed by controllers that would not end, refused by those that know
+            their own number (exhaustive, greedy).
+        options: further settings, those of the controller's constructor.
+
+    Raises:
+        ConfigError: unknown name or option, a value of the wrong type, a budget missing or not wanted; all
+            problems at once.
+    """
+    if name not in CONTROLLERS:
+        raise ConfigError(f"controller: found {name!r}; {_allowed(name, CONTROLLERS)}")
+    factory = CONTROLLERS[name]
+    accepted = inspect.signature(factory).parameters
+    settings = {key: value for key, value in accepted.items() if key not in _GIVEN}
+    problems = []
+    checked: dict[str, Any] = {}
+    for key, value in (options or {}).items():
+        if key not in settings:
+            problems.append(f"options.{key}: {name} has no such option; {_allowed(key, settings)}")
+            continue
+        try:
+            checked[key] = TypeAdapter(settings[key].annotation).validate_python(value, strict=True)
+        except ValidationError as error:
+            problems.append(f"options.{key}: found {value!r}; {error.errors()[0]['msg'].lower()}")
+    if "budget" not in accepted and budget is not None:
+        problems.append(
+            f"budget: found {budget}; {name} decides itself how many trials there are, leave it out"
+        )
+    if "budget" in accepted:
+        if budget is not None:
+            checked["budget"] = budget
+        elif accepted["budget"].default is inspect.Parameter.empty:
+            problems.append(f"budget: {name} needs the number of trials")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    if "seed" in accepted:
+        checked["seed"] = seed
+    return factory(space, **checked)
+
+
+def _allowed(found: str, names: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(found, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}allowed are {sorted(names)}"

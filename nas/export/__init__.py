@@ -1,0 +1,1 @@
+"""The winner as a folder a stranger can run: architecture, weights, model card and one source file."""

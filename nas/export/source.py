@@ -1,0 +1,127 @@
+"""The source file of a bundle: the text of the class that was searched, and how to build this one network.
+
+The text is taken from the very file the toolkit runs (``search_spaces/crnas/resnet.py``), so that what is
+searched, trained and exported is one class. The result imports only torch and Python's standard library.
+"""
+
+import ast
+import pprint
+import sys
+
+from search_spaces.catalog import FAMILIES
+
+from search_spaces.architecture import Architecture
+from search_spaces.errors import InvalidArchitecture
+
+_TAIL = '''
+
+# --- this network ----------------------------------------------------------------------------------------
+
+import json as _json
+import math as _math
+
+ARCHITECTURE = {architecture}
+"""What was searched: family, settings, genes. Its digest is {digest}."""
+
+_DTYPES = {{
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U8": torch.uint8, "BOOL": torch.bool,
+}}
+
+
+def build() -> torch.nn.Module:
+    """The network with random weights; ``forward(images)`` gives level -> feature map, see ``levels``."""
+    return {class_name}(
+{arguments}    )
+
+
+def load(weights_path: str) -> torch.nn.Module:
+    """The network with the weights of a ``.safetensors`` file, in evaluation mode."""
+    network = build()
+    network.load_state_dict(read_safetensors(weights_path))
+    return network.eval()
+
+
+def read_safetensors(path: str) -> dict[str, torch.Tensor]:
+    """Read a safetensors file without its library: 8 bytes length, a JSON header, then the raw tensors."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = _json.loads(file.read(length))
+        data = bytearray(file.read())
+    header.pop("__metadata__", None)
+    tensors = {{}}
+    for name, entry in header.items():
+        dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        count = _math.prod(shape)
+        if not 0 <= begin <= end <= len(data) or end - begin != count * dtype.itemsize:
+            raise ValueError(f"{{path}}: tensor {{name!r}} does not fit the file; it is damaged or cut short")
+        flat = torch.empty(count, dtype=dtype)
+        if count:
+            flat.copy_(torch.frombuffer(data, dtype=dtype, count=count, offset=begin))
+        tensors[name] = flat.reshape(shape)
+    return tensors
+
+
+if __name__ == "__main__":
+    import sys as _sys
+
+    _network = load(_sys.argv[1]) if len(_sys.argv) > 1 else build().eval()
+    with torch.no_grad():
+        for _level, _map in _network(torch.zeros(1, 3, 224, 224)).items():
+            print(_level, tuple(_map.shape))
+'''
+
+
+def backbone_source(architecture: Architecture) -> str:
+    """One Python file that builds this network with nothing but torch.
+
+    Args:
+        architecture: of a family of ``search_spaces.catalog.FAMILIES``.
+
+    Returns:
+        Source text with ``build()``, ``load(weights_path)``, ``ARCHITECTURE`` and the network's classes.
+
+    Raises:
+        InvalidArchitecture: an unknown family, or settings and genes that it does not allow.
+    """
+    family = FAMILIES.get(architecture.family)
+    if family is None:
+        raise InvalidArchitecture(
+            f"cannot export family {architecture.family!r}; known are {', '.join(sorted(FAMILIES))}"
+        )
+    family.validate(architecture)
+    text = family.source.read_text(encoding="utf-8")
+    foreign = foreign_imports(text)
+    assert not foreign, (
+        f"{family.source.name} may import only torch and the standard library; found {foreign}"
+    )
+    arguments = family.arguments(architecture)
+    tail = _TAIL.format(
+        architecture=pprint.pformat(architecture.to_dict(), sort_dicts=False, width=100),
+        digest=architecture.digest,
+        class_name=family.network,
+        arguments="".join(f"        {name}={value!r},\n" for name, value in arguments.items()),
+    )
+    head = f"# Exported by vertebra: {architecture}\n# Needs Python 3.11 and torch, nothing else.\n\n"
+    return head + text.rstrip() + "\n" + ("" if _imports_torch(text) else "\nimport torch\n") + tail
+
+
+def foreign_imports(text: str) -> set[str]:
+    """Top-level names a source text imports that are neither torch nor of the standard library."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add("." if node.level else (node.module or "").partition(".")[0])
+    return {name for name in names if name != "torch" and name not in sys.stdlib_module_names}
+
+
+def _imports_torch(text: str) -> bool:
+    """Whether the name ``torch``, which the tail uses, is bound at the top of the file."""
+    return any(
+        isinstance(node, ast.Import)
+        and any(alias.name.partition(".")[0] == "torch" and alias.asname is None for alias in node.names)
+        for node in ast.parse(text).body
+    )

@@ -1,0 +1,1 @@
+"""Each paper's procedure, readable from top to bottom."""

@@ -1,0 +1,220 @@
+"""CR-NAS from images to a trained backbone (Liang et al. 2020, section 3.3): read :func:`carry_out` first.
+
+Every step is skipped when its result is in the run directory, so carrying out a run and resuming it are
+one function.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import torch
+
+from nas.controllers.base import DONE, Controller
+from nas.controllers.catalog import make_controller
+from nas.export.card import Card
+from nas.methods.reporting import write_report
+from nas.methods.retraining import export_winner, retrain_all
+from nas.methods.spaces import baseline_architecture, dilation_space, stage_space
+from nas.progress import RunProgress
+from nas.proxies.supernet import SupernetProxy, initial_seed
+from nas.recipe import PhaseRecipe, SearchRecipe
+from nas.run import Run
+from nas.search import search
+from nas.study import History, Record, Study
+from search_spaces.architecture import Architecture, Genes
+from search_spaces.cost import cost
+from search_spaces.crnas.dilations import DilationSpace
+from search_spaces.crnas.stages import StageSpace
+from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
+from search_spaces.errors import ConfigError
+from search_spaces.randomness import rng_for, seed_for
+from search_spaces.space import SearchSpace
+from trainers.data.catalog import open_split
+from trainers.data.detection_set import DetectionSet, hold_out
+from trainers.detectors.catalog import build_detector
+from trainers.loop import StepRecord, resolve_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchData:
+    """The training split in its two parts; ``val`` is not here, it is for the final table only."""
+
+    train_set: DetectionSet
+    held_out: DetectionSet
+
+    @classmethod
+    def open(cls, recipe: SearchRecipe) -> "SearchData":
+        """Load and check the training split, hold a share of it out by the recipe's seed."""
+        train_set, held_out = hold_out(
+            open_split(recipe.data, "train"), recipe.data.hold_out, seed_for(recipe.seed, "hold-out")
+        )
+        return cls(train_set=train_set, held_out=held_out)
+
+
+def check_recipe(recipe: SearchRecipe, *, source: str) -> None:
+    """Raise whatever would stop the run later: space, controllers, data. Nothing is written or trained.
+
+    Raises:
+        ConfigError: a space or controller that cannot be.
+        DataError: data that cannot be used.
+    """
+    space = stage_space(recipe.space)
+    for name, phase in _phases(recipe).items():
+        searched: SearchSpace = space if name == "stages" else dilation_space(space.baseline)
+        try:
+            _controller(recipe, phase, name, searched)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{source}: {name}.controller: {error}") from error
+    for split in ("train", "val"):
+        open_split(recipe.data, split)
+
+
+def carry_out(run: Run, progress: RunProgress) -> Architecture:
+    """Do whatever of the run is not done yet and return the winner."""
+    recipe = run.recipe
+    torch.set_num_threads(recipe.threads)
+    data = SearchData.open(recipe)
+    _record_split(run, data)
+    study = Study.open(run.directory)
+
+    allocation = search_stages(run, study, data, progress)
+    winner = search_dilations(run, study, data, allocation, progress)
+    rivals = {"stages": allocation}
+    if recipe.retrain is not None and "random" in recipe.retrain.rivals:
+        rivals["random"] = search_at_random(run, study, data, allocation, progress)
+    run.write_winner(winner, {"stages": allocation.digest, "baseline": baseline_architecture(recipe.space).digest})
+
+    retrain_all(run, winner, rivals, progress)
+    export_winner(run, winner)
+    write_report(run, check=0, progress=progress)
+    return winner
+
+
+def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgress) -> Architecture:
+    """Step 1: the best allocation of blocks to stages (section 3.2.1)."""
+    recipe = run.recipe.stages
+    space = stage_space(run.recipe.space)
+
+    def proxy() -> SupernetProxy:
+        supernet = StageSupernet(
+            settings=space.baseline.settings,
+            family=space.baseline.family,
+            branches=space.branches,
+            sharing=recipe.supernet.sharing,
+        )
+        return _proxy(run, "stages", space, supernet, lambda rng: any_allocation(space, rng), data)
+
+    return _search(run, study, "stages", space, recipe.controller, proxy, progress)
+
+
+def search_dilations(
+    run: Run, study: Study, data: SearchData, allocation: Architecture, progress: RunProgress
+) -> Architecture:
+    """Step 2: the best dilation of every block of that allocation (section 3.2.2, Algorithm 1)."""
+    recipe = run.recipe.dilations
+    if recipe is None:
+        return allocation
+    space = dilation_space(allocation)
+    return _search(
+        run, study, "dilations", space, recipe.controller, lambda: _dilation_proxy(run, space, data), progress
+    )
+
+
+def search_at_random(
+    run: Run, study: Study, data: SearchData, allocation: Architecture, progress: RunProgress
+) -> Architecture:
+    """The rival: as many dilation lists drawn uniformly, scored by the same supernet."""
+    space = dilation_space(allocation)
+    spent = len(study.phase("dilations", space, seed=_seed(run, "dilations")).history())
+    controller = ControllerRecipe(name="random", budget=min(spent, space.size))
+    return _search(run, study, "random", space, controller, lambda: _dilation_proxy(run, space, data), progress)
+
+
+def any_allocation(space: StageSpace, rng: Random) -> Architecture:
+    """One branch a stage, uniformly; the block budget is for the search, not for training (section 3.2)."""
+    blocks = tuple(rng.choice(counts) for counts in space.branches)
+    base = space.baseline
+    return Architecture(
+        family=base.family,
+        version=base.version,
+        settings=base.settings,
+        genes=Genes({"blocks": blocks, "dilations": (1,) * sum(blocks)}),
+    )
+
+
+def _dilation_proxy(run: Run, space: DilationSpace, data: SearchData) -> SupernetProxy:
+    return _proxy(run, "dilations", space, DilationSupernet(space.baseline), space.sample, data)
+
+
+def _proxy(
+    run: Run,
+    phase: str,
+    space: SearchSpace,
+    supernet: Supernet,
+    sample_path: Callable[[Random], Architecture],
+    data: SearchData,
+) -> SupernetProxy:
+    recipe = run.recipe
+    settings = (recipe.stages if phase == "stages" else recipe.dilations or recipe.stages).supernet
+    seed = _seed(run, phase)
+    detector = build_detector(
+        recipe.detector, supernet, data.train_set.num_classes, data.train_set.image_size, seed=seed
+    )
+    return SupernetProxy(
+        space=space,
+        sample_path=sample_path,
+        supernet=supernet,
+        detector=detector,
+        train_set=data.train_set,
+        held_out=data.held_out,
+        recipe=settings,
+        seed=seed,
+        directory=run.directory / phase,
+        device=resolve_device(recipe.device),
+    )
+
+
+def _search(
+    run: Run,
+    study: Study,
+    name: str,
+    space: SearchSpace,
+    recipe: ControllerRecipe,
+    proxy: Callable[[], SupernetProxy],
+    progress: RunProgress,
+) -> Architecture:
+    """Train the phase's supernet unless its search is over already, then ask, score, tell."""
+    seed = _seed(run, name)
+    phase = study.phase(name, space, seed=seed)
+    controller = make_controller(recipe.name, space=space, seed=seed, budget=recipe.budget, options=recipe.options)
+    history = phase.history()
+    total = controller.total
+    progress.phase(f"{name}: search", total, done=len(history))
+    if any(record.state == "running" for record in history) or controller.ask(history) is not DONE:
+        scorer = proxy()
+        progress.phase(f"{name}: supernet training", scorer.total_steps)
+        scorer.prepare(lambda step: progress.advance(step.step + 1, f"loss {step.loss:.3f}"))
+        progress.phase(f"{name}: search", total, done=len(history))
+
+        def report(record: Record, history: History) -> None:
+            values = [seen.value for seen in history if seen.value is not None]
+            best = f"best {max(values):.2f}" if values else "nothing scored yet"
+            progress.advance(len(history), f"{record.candidate} {_outcome(record)}, {best}")
+
+        winner = search(phase=phase, controller=controller, score=scorer, on_trial=report)
+    else:
+        found = controller.winner(history)
+        assert found is not None, "a finished search has a winner, else search() would have raised"
+        winner = found
+    progress.say(f"  {name}: {winner}")
+    return winner
+
+
+def _outcome(record: Record) -> str:
+    return f"{record.value:.2f} AP" if record.value is not None else f"{record.state}: {record.reason}"
+
+
+def _seed(run: Run, phase: str) -> int:
+    return seed_for(run.recipe.seed, phase)

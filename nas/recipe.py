@@ -1,0 +1,143 @@
+"""What a search recipe may say. Plain dataclasses; ``nas.config`` checks them at the door."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from search_spaces.recipe import Recipe
+from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe
+
+NetworkName = Literal["resnet18", "resnet50", "resnet101", "resnext50", "resnext101", "mobilenetv2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceRecipe(Recipe):
+    """Which CR-NAS space is searched; what is left out is the published one of ``network``.
+
+    Args:
+        network: the hand-made network whose blocks are reallocated; it is the baseline too.
+        branches: allowed block counts of each stage; the table of the paper when left out.
+        budget: number of blocks in all; the baseline's when left out.
+        widths: channels of the four stages (before a bottleneck's expansion).
+        stem: ``imagenet``, ``ceil_pool`` or ``small``.
+    """
+
+    network: NetworkName = "resnet18"
+    branches: tuple[tuple[int, ...], ...] | None = None
+    budget: int | None = None
+    widths: tuple[int, ...] | None = None
+    stem: Literal["imagenet", "ceil_pool", "small"] = "imagenet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetRecipe(Recipe):
+    """How a shared-weight supernet is trained and how a candidate is scored with it.
+
+    Args:
+        sharing: ``independent`` branches (the paper's figure 2) or ``prefix``: a branch of depth d is the
+            first d blocks of one chain. A dilation supernet has one form only and ignores it.
+        train: its training; every step draws one path uniformly.
+        recalibration_batches: training batches that rebuild the BN statistics of a candidate.
+        score_batch: images in one mini-batch of scoring; undecided genes are drawn anew for each.
+    """
+
+    sharing: Literal["independent", "prefix"] = "independent"
+    train: TrainRecipe = field(default_factory=lambda: TrainRecipe(steps=1000))
+    recalibration_batches: int = 50
+    score_batch: int = 16
+
+    def __post_init__(self) -> None:
+        if self.recalibration_batches < 1:
+            raise ValueError("recalibration_batches must be at least 1, else BN keeps statistics of other paths")
+        if self.score_batch < 1:
+            raise ValueError("score_batch must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerRecipe(Recipe):
+    """Who proposes candidates.
+
+    Args:
+        name: a name of ``nas.controllers.catalog``, for example ``exhaustive``, ``greedy``, ``random``,
+            ``evolution`` or an Optuna sampler.
+        budget: evaluations in all; left out where the controller knows its own end.
+        options: the controller's own settings, by their argument names.
+    """
+
+    name: str
+    budget: int | None = None
+    options: dict[str, int | float | str | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRecipe(Recipe):
+    """One level of the hierarchical search: a supernet and a controller on it."""
+
+    supernet: SupernetRecipe = field(default_factory=SupernetRecipe)
+    controller: ControllerRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainRecipe(Recipe):
+    """Winner, baseline and rivals trained alone, equally long, and evaluated on the folder's ``val``.
+
+    Args:
+        train: the training, the same for every network.
+        seeds: trainings of the winner and of the baseline.
+        first_seed: the seeds of this table are ``first_seed`` and those after it; used for nothing else.
+        rivals: ``stages``: the stage winner without dilations; ``random``: the best of equally many
+            random candidates under the same proxy.
+        rival_seeds: trainings of each rival.
+    """
+
+    train: TrainRecipe
+    seeds: int = 3
+    first_seed: int = 1000
+    rivals: tuple[Literal["stages", "random"], ...] = ()
+    rival_seeds: int = 1
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1 or self.rival_seeds < 1:
+            raise ValueError("seeds and rival_seeds must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecipe(Recipe):
+    """A whole CR-NAS run: data, space, two searches, the final table.
+
+    Args:
+        name: shown in reports.
+        seed: of everything but the final table.
+        workers: processes that train networks of the final table side by side.
+        threads: torch threads of each worker; part of the run's record, because sums depend on it.
+        device: ``auto`` takes a GPU where there is one.
+    """
+
+    name: str
+    method: Literal["crnas"] = "crnas"
+    seed: int = 0
+    workers: int = 1
+    threads: int = 1
+    device: str = "auto"
+    data: DataRecipe = field(default_factory=DataRecipe)
+    space: SpaceRecipe = field(default_factory=SpaceRecipe)
+    detector: DetectorRecipe = field(default_factory=DetectorRecipe)
+    stages: PhaseRecipe
+    dilations: PhaseRecipe | None = None
+    retrain: RetrainRecipe | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.threads < 1:
+            raise ValueError("workers and threads must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJobRecipe(Recipe):
+    """What ``nas train BUNDLE RECIPE`` reads: one training of one backbone to completion."""
+
+    name: str
+    seed: int = 0
+    threads: int = 1
+    device: str = "auto"
+    data: DataRecipe = field(default_factory=DataRecipe)
+    detector: DetectorRecipe = field(default_factory=DetectorRecipe)
+    train: TrainRecipe

@@ -1,0 +1,378 @@
+"""Everything a report says, as plain data: read from a run, kept as ``report.json``, drawn as a page.
+
+Scores are COCO fractions in [0, 1]; the page shows them in points (times 100). What a run has not produced
+yet is ``None`` or empty, and the page then names the command that produces it. Nothing here imports torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter, ValidationError, with_config
+
+from nas.report.verdict import Verdict, judge
+from search_spaces.architecture import Architecture
+from search_spaces.errors import RunError
+
+
+def _read_architecture(value: object) -> Architecture:
+    if isinstance(value, Architecture):
+        return value
+    if isinstance(value, Mapping):
+        return Architecture.from_dict(value)
+    raise ValueError(f"an architecture is a mapping; found {type(value).__name__}")
+
+
+ArchitectureField = Annotated[
+    Architecture,
+    PlainValidator(_read_architecture),
+    PlainSerializer(lambda architecture: architecture.to_dict()),
+]
+
+# A key nobody reads would be a number that silently left the page.
+_strict = with_config(ConfigDict(extra="forbid"))
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """COCO metrics as fractions; ``None`` where the images hold no object of that size."""
+
+    AP: float
+    AP50: float | None = None
+    AP75: float | None = None
+    APs: float | None = None
+    APm: float | None = None
+    APl: float | None = None
+
+    @classmethod
+    def from_coco(cls, values: Mapping[str, Any]) -> "Metrics":
+        """Read pycocotools' numbers, where -1 stands for "no such object"; other keys are left out."""
+
+        def read(name: str) -> float | None:
+            value = values.get(name)
+            return None if value is None or float(value) < 0 else float(value)
+
+        return cls(
+            AP=read("AP") or 0.0,
+            AP50=read("AP50"),
+            AP75=read("AP75"),
+            APs=read("APs"),
+            APm=read("APm"),
+            APl=read("APl"),
+        )
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """AP (fraction) on the validation images after ``epoch`` epochs of a retraining."""
+
+    epoch: float
+    AP: float
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class SeedResult:
+    """One network trained to completion once, under one seed."""
+
+    seed: int
+    metrics: Metrics
+    curve: tuple[CurvePoint, ...] = ()
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Milliseconds of one forward pass: median and quartiles of the repeats."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    repeats: int
+    batch_size: int
+    input_size: tuple[int, int]
+    device: str
+    threads: int
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of one forward pass without gradients; ``how`` says how they were measured."""
+
+    parameter_bytes: int
+    activation_bytes: int
+    peak_bytes: int
+    batch_size: int
+    input_size: tuple[int, int]
+    device: str
+    how: str
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class LevelFacts:
+    """One level of the backbone's output: name (``"c3"``), channels, stride in pixels."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One row of the table: a network, what it costs and how it did under every seed.
+
+    Args:
+        name: what the row is called (``"winner"``, ``"ResNet-18"``, ``"best of 40 at random"``).
+        architecture: the network.
+        params: learned numbers of the backbone.
+        macs: multiply-adds of the backbone's convolutions and linear layers at ``input_size`` (h, w).
+        levels: what the backbone hands to the pyramid, shallow to deep.
+        score: the proxy's score in the search, fraction; ``None`` for a network the search never scored.
+        results: one entry a seed, all trained under the same recipe.
+    """
+
+    name: str
+    architecture: ArchitectureField
+    params: int
+    macs: int
+    input_size: tuple[int, int]
+    levels: tuple[LevelFacts, ...] = ()
+    score: float | None = None
+    results: tuple[SeedResult, ...] = ()
+    latency: Latency | None = None
+    memory: Memory | None = None
+
+    @property
+    def ap_by_seed(self) -> dict[int, float]:
+        """AP (fraction) under every seed it was trained with."""
+        return {result.seed: result.metrics.AP for result in self.results}
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One candidate of the search, in the order in which the study took it.
+
+    ``params`` and ``macs`` are ``None`` for a prefix, whose network is not decided yet. ``text`` is the short
+    form a person reads (``"1,1,2,4"``).
+    """
+
+    number: int
+    phase: str
+    digest: str
+    text: str
+    state: Literal["complete", "running", "failed", "pruned"]
+    value: float | None = None
+    params: int | None = None
+    macs: int | None = None
+    prefix: bool = False
+    reason: str | None = None
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class ErfLevel:
+    """The effective receptive field of one pyramid level (Luo et al. 2016), in input pixels.
+
+    Args:
+        std_px: standard deviation of the gradient map about its centroid.
+        area_px: square root of the number of pixels above 4.55 % of the maximum.
+        box_px: height and width of the box of non-zero gradient.
+        trf_px: theoretical receptive field; equal to the box unless the canvas cuts it.
+        anchor_px: side of the anchor this level's detector uses, ``None`` where it has none.
+        png: the map, base64 of a PNG of the whole canvas (see ``nas.report.pictures.erf_png``).
+    """
+
+    level: str
+    std_px: float
+    area_px: float
+    box_px: tuple[int, int]
+    trf_px: int
+    anchor_px: float | None
+    png: str
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class ErfReport:
+    """ERF maps of baseline and winner on the same canvas; ``how`` says weights and input."""
+
+    canvas_px: int
+    images: int
+    how: str
+    baseline: tuple[ErfLevel, ...]
+    winner: tuple[ErfLevel, ...]
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A box in pixels of the picture it lies on; ``score`` is ``None`` for an annotation."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+    score: float | None = None
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class DetectionSample:
+    """One validation image with its annotations and what each network found."""
+
+    image_id: int
+    file_name: str
+    width: int
+    height: int
+    jpeg: str
+    truth: tuple[Box, ...]
+    winner: tuple[Box, ...]
+    baseline: tuple[Box, ...] | None = None
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class RankEntry:
+    """One allocation trained alone for a short time, beside what the supernet said of it (fractions)."""
+
+    text: str
+    digest: str
+    supernet: float
+    alone: float
+    params: int
+    macs: int
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class RankCheck:
+    """Allocations trained alone against the supernet's scores; ``how`` says length and seeds."""
+
+    how: str
+    entries: tuple[RankEntry, ...]
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class PhaseCost:
+    """What one phase spent; ``macs`` are the backbone's, a training image counted as three forward passes."""
+
+    name: str
+    seconds: float
+    images: int
+    macs: int
+    trials: int | None = None
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One split of the data: what it was used for, images, objects."""
+
+    name: str
+    use: str
+    images: int
+    objects: int
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """The data behind every number. ``skipped`` names files and ids that ``data.on_bad=skip`` dropped."""
+
+    name: str
+    digest: str
+    image_size: str
+    categories: tuple[str, ...]
+    splits: tuple[Split, ...]
+    skipped: tuple[str, ...] = ()
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """What a stranger needs to repeat the run."""
+
+    commands: tuple[str, ...]
+    versions: Mapping[str, str]
+    hardware: str
+    threads: int
+    seeds: Mapping[str, str]
+    recipe: str | None = None
+    recipe_digest: str | None = None
+    recipes_tried: tuple[str, ...] = ()
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """All that one report says.
+
+    Args:
+        title: what was searched, one line (``"CR-NAS on digits"``).
+        run: the run directory as the person typed it; it appears in the commands the page offers.
+        created: date and time, ISO 8601.
+        state: ``"complete"`` or what is still missing (``"stages: 17 of 31"``).
+        winner: ``None`` while the search runs.
+        random: the best of a random search that spent as many evaluations.
+        notes: sentences to be read beside the verdict (a changed thread count, a recipe tried before).
+    """
+
+    title: str
+    run: str
+    created: str
+    state: str
+    baseline: Contender
+    winner: Contender | None = None
+    random: Contender | None = None
+    trials: tuple[Trial, ...] = ()
+    erf: ErfReport | None = None
+    detections: tuple[DetectionSample, ...] = ()
+    ranks: RankCheck | None = None
+    cost: tuple[PhaseCost, ...] = ()
+    data: DataFacts | None = None
+    reproduction: Reproduction | None = None
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    def verdict(self) -> Verdict:
+        """Whether the winner is worth having; see :func:`nas.report.verdict.judge`."""
+        winner = self.winner
+        return judge(
+            winner=None if winner is None else winner.ap_by_seed,
+            baseline=self.baseline.ap_by_seed,
+            same=winner is not None and winner.architecture.digest == self.baseline.architecture.digest,
+            state=self.state,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON; :meth:`from_dict` is its inverse."""
+        return _adapter().dump_python(self, mode="json")  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "ReportData":
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            RunError: a key is missing, unknown or of the wrong kind; every such place is named.
+        """
+        try:
+            return _adapter().validate_python(dict(data))
+        except ValidationError as error:
+            places = "\n".join(
+                f"  {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+                for problem in error.errors()[:10]
+            )
+            raise RunError(
+                f"report.json cannot be read; write it again with `nas report RUN`:\n{places}"
+            ) from None
+
+
+def _adapter() -> TypeAdapter[ReportData]:
+    return TypeAdapter(ReportData)

@@ -1,0 +1,224 @@
+"""How well one list of numbers orders networks as another does, and how sure one can be of it.
+
+Kendall's tau-b and Spearman's rho with percentile bootstrap intervals over networks, and the paired
+difference of two networks trained under the same seeds with Student's t interval.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MINIMUM_NETWORKS = 10
+"""Below this many networks a bootstrap interval of a rank correlation comes with a warning."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankCorrelation:
+    """A rank correlation with its 95 % interval.
+
+    ``value`` is ``None`` where one of the lists is constant: a constant orders nothing. ``low`` and ``high``
+    are ``None`` where no interval can be had. ``warning`` says why not to lean on the number.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    networks: int
+    warning: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """Mean of ``a - b`` over the seeds both have; without a second seed there is no error and no interval."""
+
+    mean: float
+    standard_error: float | None
+    low: float | None
+    high: float | None
+    seeds: tuple[int, ...]
+
+    @property
+    def contains_zero(self) -> bool | None:
+        """Whether the 95 % interval contains zero; ``None`` without an interval."""
+        if self.low is None or self.high is None:
+            return None
+        return self.low <= 0.0 <= self.high
+
+
+def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Kendall's tau-b (Kendall 1945), ties counted in neither direction.
+
+    Returns:
+        A number in [-1, 1], or ``None`` where ``a`` or ``b`` is constant.
+    """
+    x, y = _paired(a, b)
+    return _tau(_signs(x), _signs(y))
+
+
+def spearman_rho(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's rho: Pearson's correlation of the ranks, ties sharing their average rank.
+
+    Returns:
+        A number in [-1, 1], or ``None`` where ``a`` or ``b`` is constant.
+    """
+    x, y = _paired(a, b)
+    return _rho(x, y)
+
+
+def tau_with_interval(
+    a: Sequence[float], b: Sequence[float], *, seed: int = 0, resamples: int = 2000
+) -> RankCorrelation:
+    """Kendall's tau-b with a percentile bootstrap interval over networks.
+
+    Args:
+        a: one number a network.
+        b: another number of the same networks, in the same order.
+        seed: of the resampling; the same seed gives the same interval.
+        resamples: how many times the networks are drawn with replacement.
+    """
+    x, y = _paired(a, b)
+    signs_x, signs_y = _signs(x), _signs(y)
+    return _with_interval(
+        _tau(signs_x, signs_y),
+        lambda drawn: _tau(signs_x[np.ix_(drawn, drawn)], signs_y[np.ix_(drawn, drawn)]),
+        networks=len(x),
+        seed=seed,
+        resamples=resamples,
+    )
+
+
+def rho_with_interval(
+    a: Sequence[float], b: Sequence[float], *, seed: int = 0, resamples: int = 2000
+) -> RankCorrelation:
+    """Spearman's rho with a percentile bootstrap interval; arguments as in :func:`tau_with_interval`."""
+    x, y = _paired(a, b)
+    return _with_interval(
+        _rho(x, y), lambda drawn: _rho(x[drawn], y[drawn]), networks=len(x), seed=seed, resamples=resamples
+    )
+
+
+def paired_difference(a_by_seed: Mapping[int, float], b_by_seed: Mapping[int, float]) -> PairedDifference:
+    """Mean, standard error and 95 % interval (Student's t) of ``a - b`` over the seeds that both have.
+
+    Raises:
+        ValueError: no seed in common.
+    """
+    seeds = tuple(sorted(set(a_by_seed) & set(b_by_seed)))
+    if not seeds:
+        raise ValueError(
+            f"no seed in common: {sorted(a_by_seed)} and {sorted(b_by_seed)}; train both under the same seeds"
+        )
+    differences = np.array([a_by_seed[seed] - b_by_seed[seed] for seed in seeds], dtype=np.float64)
+    mean = float(differences.mean())
+    if len(seeds) < 2:
+        return PairedDifference(mean=mean, standard_error=None, low=None, high=None, seeds=seeds)
+    error = float(differences.std(ddof=1)) / math.sqrt(len(seeds))
+    reach = student_t_quantile(0.975, len(seeds) - 1) * error
+    return PairedDifference(mean=mean, standard_error=error, low=mean - reach, high=mean + reach, seeds=seeds)
+
+
+def student_t_quantile(probability: float, degrees: int) -> float:
+    """Quantile of Student's t for whole degrees of freedom, by bisection of the exact distribution.
+
+    Args:
+        probability: in (0.5, 1).
+        degrees: of freedom, 1 or more.
+    """
+    if not 0.5 < probability < 1.0 or degrees < 1:
+        raise ValueError(f"needs 0.5 < probability < 1 and degrees >= 1; found {probability} and {degrees}")
+    low, high = 0.0, 1.0
+    while _t_distribution(high, degrees) < probability:
+        low, high = high, 2.0 * high
+    for _ in range(100):
+        middle = (low + high) / 2.0
+        if _t_distribution(middle, degrees) < probability:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2.0
+
+
+def _t_distribution(t: float, degrees: int) -> float:
+    """P(T <= t) for t >= 0 (Abramowitz and Stegun 26.7.3 and 26.7.4, a finite sum for whole degrees)."""
+    theta = math.atan(t / math.sqrt(degrees))
+    sine, cosine = math.sin(theta), math.cos(theta)
+    term = cosine if degrees % 2 else 1.0
+    total = 0.0
+    for k in range(3 if degrees % 2 else 2, degrees + 1, 2):
+        total += term
+        term *= cosine * cosine * (k - 1) / k
+    within = 2.0 / math.pi * (theta + sine * total) if degrees % 2 else sine * total
+    return 0.5 + within / 2.0
+
+
+def _paired(a: Sequence[float], b: Sequence[float]) -> tuple[Floats, Floats]:
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(f"needs two lists of equal length; found shapes {x.shape} and {y.shape}")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("ranks of NaN or infinity mean nothing; leave failed networks out")
+    return x, y
+
+
+def _signs(values: Floats) -> Floats:
+    """(n,) -> (n, n): whether each value is above, below or equal to each other."""
+    return np.sign(values[:, None] - values[None, :])
+
+
+def _tau(signs_x: Floats, signs_y: Floats) -> float | None:
+    untied = math.sqrt(float(np.abs(signs_x).sum()) * float(np.abs(signs_y).sum()))
+    return float((signs_x * signs_y).sum()) / untied if untied else None
+
+
+def _rho(x: Floats, y: Floats) -> float | None:
+    ranks_x, ranks_y = _ranks(x), _ranks(y)
+    ranks_x, ranks_y = ranks_x - ranks_x.mean(), ranks_y - ranks_y.mean()
+    spread = math.sqrt(float((ranks_x**2).sum()) * float((ranks_y**2).sum()))
+    return float((ranks_x * ranks_y).sum()) / spread if spread else None
+
+
+def _ranks(values: Floats) -> Floats:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    average: Floats = (last - (counts - 1) / 2.0).astype(np.float64)
+    return average[inverse]
+
+
+def _with_interval(
+    value: float | None,
+    statistic: Callable[[NDArray[np.int64]], float | None],
+    *,
+    networks: int,
+    seed: int,
+    resamples: int,
+) -> RankCorrelation:
+    if value is None:
+        return RankCorrelation(
+            value=None,
+            low=None,
+            high=None,
+            networks=networks,
+            warning="all values are equal: nothing is ordered",
+        )
+    generator = np.random.default_rng(seed)
+    drawn = (statistic(generator.integers(0, networks, size=networks)) for _ in range(resamples))
+    # A draw of one network n times orders nothing and says nothing.
+    found = np.array([number for number in drawn if number is not None], dtype=np.float64)
+    low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (math.nan, math.nan)
+    warning = None
+    if networks < MINIMUM_NETWORKS:
+        warning = (
+            f"only {networks} networks: under {MINIMUM_NETWORKS} the interval is narrower than the truth"
+        )
+    return RankCorrelation(
+        value=value,
+        low=float(low) if len(found) else None,
+        high=float(high) if len(found) else None,
+        networks=networks,
+        warning=warning,
+    )

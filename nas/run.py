@@ -1,0 +1,141 @@
+"""The run directory: the interface between a search, its resumption and whoever reads the result.
+
+``recipe.yaml`` is written first and atomically: a directory without it is new. Everything else is either
+the study's journal or a file that appears whole.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nas.config import check, dump_yaml, read_yaml, to_data
+from nas.recipe import SearchRecipe
+from search_spaces.architecture import Architecture, digest_of
+from search_spaces.errors import RunError
+from search_spaces.files import write_atomic
+
+PACKAGES = ("vertebra", "torch", "torchvision", "optuna", "numpy", "pycocotools", "safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """An opened run directory and its checked recipe."""
+
+    directory: Path
+    recipe: SearchRecipe
+
+    @classmethod
+    def create(cls, directory: Path, recipe: SearchRecipe) -> "Run":
+        """Start a run, or open the directory when it holds the same recipe.
+
+        Raises:
+            RunError: the directory holds another recipe.
+        """
+        path = directory / "recipe.yaml"
+        if path.exists():
+            run = cls.open(directory)
+            if run.digest != digest_of(to_data(recipe)):
+                raise RunError(
+                    f"{directory} holds a run of another recipe ({run.recipe.name}, digest {run.digest}); "
+                    f"take a new --run DIR, or continue the old one with: nas resume {directory}"
+                )
+            return run
+        directory.mkdir(parents=True, exist_ok=True)
+        run = cls(directory=directory, recipe=recipe)
+        header = f"# Resolved by nas search; digest {run.digest}. Continue with: nas resume {directory}\n"
+        write_atomic(path, (header + dump_yaml(to_data(recipe))).encode())
+        run.write_json("environment.json", environment(recipe))
+        return run
+
+    @classmethod
+    def open(cls, directory: Path) -> "Run":
+        """Open what :meth:`create` began.
+
+        Raises:
+            RunError: no such run.
+            ConfigError: its recipe was edited into something invalid.
+        """
+        path = directory / "recipe.yaml"
+        if not path.exists():
+            raise RunError(
+                f"{directory} is no run: it holds no recipe.yaml. Start one with: nas search RECIPE --run {directory}"
+            )
+        return cls(directory=directory, recipe=check(SearchRecipe, read_yaml(path), source=str(path)))
+
+    @property
+    def digest(self) -> str:
+        """Key of the resolved recipe."""
+        return digest_of(to_data(self.recipe))
+
+    def write_json(self, name: str, data: Mapping[str, Any]) -> Path:
+        """Write one result file, whole or not at all."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
+        return path
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """A result file's data, or None where it was not written yet.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.directory / name
+        if not path.exists():
+            return None
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{path}: is not the JSON this run wrote ({error}); delete it and resume") from error
+        return dict(data)
+
+    def write_winner(self, winner: Architecture, details: Mapping[str, Any]) -> None:
+        """Record the search's result for people and for ``nas describe``."""
+        text = dump_yaml({**details, "digest": winner.digest, "architecture": winner.to_dict()})
+        write_atomic(self.directory / "winner.yaml", text.encode())
+
+    def read_winner(self) -> Architecture | None:
+        """The search's result, or None while it goes on."""
+        path = self.directory / "winner.yaml"
+        if not path.exists():
+            return None
+        return Architecture.from_dict(read_yaml(path)["architecture"])
+
+
+def environment(recipe: SearchRecipe | None = None) -> dict[str, Any]:
+    """Versions, hardware, threads and seeds, for every run and result file."""
+    record: dict[str, Any] = {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "hardware": {"machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count()},
+        "system": platform.system(),
+    }
+    if recipe is not None:
+        record |= {
+            "recipe": digest_of(to_data(recipe)),
+            "seed": recipe.seed,
+            "threads": recipe.threads,
+            "workers": recipe.workers,
+            "device": recipe.device,
+        }
+    return record
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

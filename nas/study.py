@@ -1,0 +1,388 @@
+"""What was tried: the Optuna studies of a run, one a phase, in one journal of the run directory.
+
+The only truth about a search. ``optuna.load_study`` and ``optuna-dashboard`` open the journal unchanged.
+Two rules make a killed search resumable trial for trial:
+
+* a candidate enters in one record, whole (``add_trial`` in state RUNNING); its result is one more (``tell``),
+  so every prefix of the journal is a state that a search can continue from;
+* proposals are never computed on the durable study: controllers see :data:`History`, plain data, and what
+  Optuna's samplers keep for themselves stays in memory. Nothing in a journal is ever unpickled.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.distributions import distributions_of
+from nas.journal import JOURNAL, Guard, open_storage, quiet_optuna
+from search_spaces.architecture import Architecture, Candidate, Genes, Prefix, digest_of
+from search_spaces.errors import CandidateFailed, InvalidArchitecture, RunError
+from search_spaces.space import SearchSpace
+
+Json = bool | int | float | str | None | Sequence["Json"] | Mapping[str, "Json"]
+State = Literal["complete", "running", "failed", "pruned"]
+
+_STATES: dict[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.RUNNING: "running",
+    TrialState.FAIL: "failed",
+    TrialState.PRUNED: "pruned",
+}
+# Keys of a trial's user attributes that the study writes itself.
+_ARCHITECTURE, _PREFIX, _DIGEST, _SCORE, _REASON = "architecture", "prefix", "digest", "score", "reason"
+_RESERVED = frozenset({_ARCHITECTURE, _PREFIX, _DIGEST, _SCORE, _REASON})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What a proxy says about a candidate.
+
+    Args:
+        value: larger is better.
+        attributes: further measurements, ready for JSON (AP by size, seconds); never used to decide.
+
+    Raises:
+        CandidateFailed: the value is NaN or infinite; such a candidate has failed, it has no score.
+        TypeError: attributes that JSON cannot carry (a proxy's mistake).
+    """
+
+    value: float
+    attributes: Mapping[str, Json] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise CandidateFailed(f"the proxy's score is {self.value}; a score must be a finite number")
+        _check_attributes(self.attributes, what="a score's attributes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One trial, as plain data.
+
+    Args:
+        number: of the trial in its phase, from 0.
+        phase: name of the phase.
+        candidate: the architecture, or the decided prefix, that was tried.
+        digest: of the candidate.
+        value: the score; None unless complete.
+        state: ``pruned`` marks a candidate that a cheap limit rejected before any proxy ran.
+        reason: one sentence when failed or pruned.
+        attributes: those given at the beginning and the score's.
+    """
+
+    number: int
+    phase: str
+    candidate: Candidate
+    digest: str
+    value: float | None = None
+    state: State = "running"
+    reason: str | None = None
+    attributes: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether this record can no longer change."""
+        return self.state != "running"
+
+
+History = tuple[Record, ...]
+"""The trials of one phase in the order of their numbers."""
+
+
+class Phase:
+    """One search of a run; made by :meth:`Study.phase`."""
+
+    def __init__(
+        self, *, name: str, space: SearchSpace, seed: int, durable: optuna.Study, storage: BaseStorage
+    ) -> None:
+        self.name = name
+        self.space = space
+        self.seed = seed
+        self._durable = durable
+        self._storage = storage
+        self._distributions = distributions_of(space.parameters)
+        self._records: list[Record] = []
+        self._unfinished = 0  # the first record that may still change
+
+    def history(self) -> History:
+        """All trials so far; only what may have changed since the last call is read again."""
+        trials = self._durable.get_trials(deepcopy=False)
+        for number in range(self._unfinished, len(trials)):
+            if number < len(self._records):
+                if not self._records[number].finished:
+                    self._records[number] = record_of(trials[number], self.name)
+                continue
+            record = record_of(trials[number], self.name)
+            self._check_member(record)
+            self._records.append(record)
+        while self._unfinished < len(self._records) and self._records[self._unfinished].finished:
+            self._unfinished += 1
+        return tuple(self._records)
+
+    def begin(self, candidate: Candidate, attributes: Mapping[str, Json] | None = None) -> Record:
+        """Write a candidate down, whole and in one durable record, before anything is spent on it.
+
+        Args:
+            candidate: a member of the space, or a decided prefix of its genes.
+            attributes: further facts to keep (cost, what it grew from), ready for JSON.
+
+        Returns:
+            The new record, in state ``running``.
+
+        Raises:
+            InvalidArchitecture: a candidate that the space does not contain.
+        """
+        params = self.space.encode_candidate(candidate)
+        attributes = dict(attributes or {})
+        _check_attributes(attributes, what="a candidate's attributes")
+        if taken := _RESERVED & set(attributes):
+            raise TypeError(f"attributes named {sorted(taken)} are written by the study; choose other names")
+        trial = FrozenTrial(
+            number=-1,
+            trial_id=-1,  # both are given by the storage
+            state=TrialState.RUNNING,
+            value=None,
+            intermediate_values={},
+            system_attrs={},
+            datetime_start=datetime.datetime.now(),
+            datetime_complete=None,
+            params=dict(params),
+            distributions={name: self._distributions[name] for name in params},
+            user_attrs={**_candidate_attributes(candidate), **attributes},
+        )
+        self._durable.add_trial(trial)
+        for record in reversed(self.history()):
+            if record.digest == candidate.digest and not record.finished:
+                return record
+        raise AssertionError(f"trial of {candidate} vanished after it was written")
+
+    def finish(self, number: int, score: Score) -> Record:
+        """Write the score of a running trial."""
+        if score.attributes:
+            self._set_attribute(number, _SCORE, dict(score.attributes))
+        return self._tell(number, score.value, TrialState.COMPLETE)
+
+    def fail(self, number: int, reason: str) -> Record:
+        """Write that a running trial failed, and why, in a sentence."""
+        self._set_attribute(number, _REASON, reason)
+        return self._tell(number, None, TrialState.FAIL)
+
+    def prune(self, number: int, reason: str) -> Record:
+        """Write that a cheap limit rejected a running trial before any proxy ran."""
+        self._set_attribute(number, _REASON, reason)
+        return self._tell(number, None, TrialState.PRUNED)
+
+    def _tell(self, number: int, value: float | None, state: TrialState) -> Record:
+        self._durable.tell(number, value, state=state)
+        return self.history()[number]
+
+    def _set_attribute(self, number: int, key: str, value: Any) -> None:
+        # Before the tell, never after: a trial that reads as finished has all of its attributes.
+        trial = self._durable.get_trials(deepcopy=False)[number]
+        self._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+    def _check_member(self, record: Record) -> None:
+        try:
+            self.space.encode_candidate(record.candidate)
+        except InvalidArchitecture as error:
+            raise RunError(
+                f"phase {self.name}, trial {record.number}: {record.candidate} is not in the space "
+                f"{self.space.name} ({error}); the recipe or the journal was changed after the search began"
+            ) from error
+
+
+class Study:
+    """All phases of a run; open it with :meth:`open`, best in a ``with`` statement."""
+
+    def __init__(self, *, storage: BaseStorage, directory: Path, prefix: str, guard: Guard | None) -> None:
+        self.directory = directory
+        self._storage = storage
+        self._prefix = prefix
+        self._guard = guard
+
+    @classmethod
+    def open(cls, directory: Path, url: str | None = None, *, read_only: bool = False) -> Self:
+        """Open the study of a run directory, mended where a kill left it torn.
+
+        Args:
+            directory: of the run; must exist.
+            url: a database instead of the journal (``sqlite:///...``, ``postgresql://...``); its studies are
+                then called ``<name of the directory>/<phase>``, so that runs can share it.
+            read_only: look on without mending or locking, also while a search is writing.
+
+        Raises:
+            RunError: another process is writing, the journal is damaged, or there is none to read.
+        """
+        if not directory.is_dir():
+            raise RunError(f"{directory}: no such run directory; `nas search RECIPE --run DIR` makes one")
+        path = directory / JOURNAL
+        if read_only and url is None and not path.exists():
+            raise RunError(f"{directory}: no {JOURNAL} in it, so no search was started there")
+        guard = None if read_only else Guard(directory)
+        try:
+            if url is None:
+                storage: BaseStorage = open_storage(path, read_only=read_only)
+                return cls(storage=storage, directory=directory, prefix="", guard=guard)
+            with quiet_optuna():
+                storage = optuna.storages.RDBStorage(url)
+            return cls(
+                storage=storage, directory=directory, prefix=f"{directory.resolve().name}/", guard=guard
+            )
+        except BaseException:
+            if guard is not None:
+                guard.release()
+            raise
+
+    def phase(self, name: str, space: SearchSpace, seed: int) -> Phase:
+        """Create a phase, or load it with all of its trials.
+
+        Args:
+            name: of the phase, and of its Optuna study.
+            space: where it searches.
+            seed: of the phase; proposals depend on it and on the trial's number only.
+
+        Raises:
+            RunError: the phase exists with another space or seed, or holds trials that are not ours.
+        """
+        full_name = self._prefix + name
+        with quiet_optuna():
+            if full_name not in optuna.get_all_study_names(self._storage):
+                optuna.create_study(study_name=full_name, storage=self._storage, direction="maximize")
+            # A durable study never samples: of all samplers this one does nothing when a result is told.
+            sampler = optuna.samplers.RandomSampler(seed=0)
+            durable = optuna.load_study(study_name=full_name, storage=self._storage, sampler=sampler)
+        _describe(durable, name, space, seed)
+        phase = Phase(name=name, space=space, seed=seed, durable=durable, storage=self._storage)
+        phase.history()
+        return phase
+
+    def phase_names(self) -> tuple[str, ...]:
+        """Names of the phases begun so far, oldest first."""
+        names = (study.study_name for study in self._storage.get_all_studies())
+        return tuple(name.removeprefix(self._prefix) for name in names if name.startswith(self._prefix))
+
+    def records(self, phase: str) -> History:
+        """The trials of a phase as they stand, without its space (for showing a run).
+
+        Raises:
+            RunError: no such phase.
+        """
+        if phase not in self.phase_names():
+            raise RunError(f"{self.directory}: no phase {phase!r}; found {list(self.phase_names())}")
+        study_id = self._storage.get_study_id_from_name(self._prefix + phase)
+        return tuple(
+            record_of(trial, phase) for trial in self._storage.get_all_trials(study_id, deepcopy=False)
+        )
+
+    def close(self) -> None:
+        """Let another process continue this run."""
+        if self._guard is not None:
+            self._guard.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def record_of(trial: FrozenTrial, phase: str) -> Record:
+    """Read a trial back as plain data; a score's attributes count only once the trial is complete.
+
+    Raises:
+        RunError: a trial that this toolkit did not write, or that was changed afterwards.
+    """
+    attributes = trial.user_attrs
+    where = f"phase {phase}, trial {trial.number}"
+    if trial.state not in _STATES:
+        raise RunError(f"{where}: state {trial.state.name}; trials enter a study only through a search")
+    try:
+        candidate = _candidate_of(attributes)
+        digest = str(attributes[_DIGEST])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{where}: not written by this toolkit ({type(error).__name__}: {error})") from error
+    if digest != candidate.digest:
+        raise RunError(f"{where}: digest {digest} does not belong to {candidate}; the journal was changed")
+    state = _STATES[trial.state]
+    extra = {key: value for key, value in attributes.items() if key not in _RESERVED}
+    if state == "complete":
+        extra |= attributes.get(_SCORE, {})
+    return Record(
+        number=trial.number,
+        phase=phase,
+        candidate=candidate,
+        digest=digest,
+        state=state,
+        attributes=extra,
+        value=trial.value if state == "complete" else None,
+        reason=attributes.get(_REASON) if state in ("failed", "pruned") else None,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions that a search's proposals depend on."""
+    return {
+        "python": platform.python_version(),
+        "vertebra": _version("vertebra"),
+        "optuna": _version("optuna"),
+        "numpy": _version("numpy"),
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _describe(durable: optuna.Study, name: str, space: SearchSpace, seed: int) -> None:
+    """Write what the phase is, or compare; a kill between the records leaves some to be written now."""
+    parameters = {key: repr(parameter) for key, parameter in space.parameters.items()}
+    expected = {"space": space.name, "space_digest": digest_of(list(parameters.items())), "seed": seed}
+    found = durable.user_attrs
+    for key, value in expected.items():
+        if key not in found:
+            durable.set_user_attr(key, value)
+        elif found[key] != value:
+            raise RunError(
+                f"phase {name} was begun with {key} {found[key]!r} and the recipe now says {value!r}; "
+                "resume with the recipe it was begun with, or search in a new run directory"
+            )
+    sessions = found.get("versions", [])
+    if not sessions or sessions[-1] != versions():
+        durable.set_user_attr("versions", [*sessions, versions()])
+
+
+def _candidate_attributes(candidate: Candidate) -> dict[str, Any]:
+    if isinstance(candidate, Prefix):
+        body = {"space": candidate.space, "genes": json.loads(json.dumps(dict(candidate.genes)))}
+        return {_PREFIX: body, _DIGEST: candidate.digest}
+    return {_ARCHITECTURE: candidate.to_dict(), _DIGEST: candidate.digest}
+
+
+def _candidate_of(attributes: Mapping[str, Any]) -> Candidate:
+    if _PREFIX in attributes:
+        prefix = attributes[_PREFIX]
+        return Prefix(space=str(prefix["space"]), genes=Genes(prefix["genes"]))
+    return Architecture.from_dict(attributes[_ARCHITECTURE])
+
+
+def _check_attributes(attributes: Mapping[str, Json], *, what: str) -> None:
+    try:
+        json.dumps(dict(attributes), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{what} must be plain data for JSON: {error}; found {dict(attributes)!r}") from error

@@ -1,0 +1,1 @@
+"""What can be built: architectures, genes, spaces, networks and their exact cost. Imports nothing of ours."""

@@ -1,0 +1,479 @@
+"""Weight-sharing networks for CR-NAS: one over block counts, one over dilations.
+
+Liang et al. 2020 (arXiv 1912.11234), sections 3.2 and 3.3: every training step sets one path, drawn
+uniformly, and only its weights run and learn. The blocks are those of ``resnet.py`` and ``mobilenet.py``,
+so a path computes exactly what the stand-alone network computes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.architecture import Architecture, Genes
+from search_spaces.crnas import mobilenet, resnet
+from search_spaces.crnas.families import family_of
+from search_spaces.errors import InvalidArchitecture
+
+Sharing = Literal["independent", "prefix"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of the active path.
+
+    Args:
+        name: of the module in the stand-alone network.
+        module: of the supernet.
+        level: of the feature map it completes, if it does.
+    """
+
+    name: str
+    module: nn.Module
+    level: str | None = None
+
+
+class Choice(nn.Module):
+    """Several modules in the place of one; ``active`` says which one runs."""
+
+    def __init__(self, options: dict[int, nn.Module]) -> None:
+        super().__init__()
+        self.options = nn.ModuleDict({str(key): option for key, option in options.items()})
+        self.active = next(iter(self.options))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the active option computes."""
+        out: Tensor = self.options[self.active](x)
+        return out
+
+
+class Anatomy(Protocol):
+    """Where a family's blocks sit; the one thing the supernets ask of a family."""
+
+    strides: tuple[int, int, int, int]
+
+    def stem(self) -> dict[str, nn.Module]:
+        """Layers before the first stage by their name in the stand-alone network."""
+
+    def tail(self) -> list[nn.Module]:
+        """Layers after the last stage."""
+
+    def stem_channels(self) -> int:
+        """Channels that the first stage reads."""
+
+    def widths(self, stage: int, count: int) -> list[int]:
+        """Output channels of every block of a stage with ``count`` blocks."""
+
+    def chain(self, inputs: int, widths: Sequence[int], stride: int) -> Sequence[nn.Module]:
+        """New blocks with dilation 1."""
+
+    def names(self, blocks: Sequence[int]) -> list[list[str]]:
+        """Names of the blocks of each stage in the stand-alone network, then those of the tail."""
+
+    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Draw all weights anew."""
+
+
+class ResNetAnatomy:
+    """Anatomy of :class:`resnet.ResNet` from the settings of its family."""
+
+    strides = resnet.STRIDES
+
+    def __init__(self, settings: Genes) -> None:
+        self._block = cast(str, settings["block"])
+        self._widths = cast(tuple[int, ...], settings["widths"])
+        self._stem = cast(str, settings["stem"])
+        self._groups = cast(int, settings["groups"])
+        self._width_per_group = cast(int, settings["width_per_group"])
+
+    def stem(self) -> dict[str, nn.Module]:
+        """See :class:`Anatomy`."""
+        return resnet.stem_layers(self._stem, self._widths[0])
+
+    def tail(self) -> list[nn.Module]:
+        """Nothing follows the last stage."""
+        return []
+
+    def stem_channels(self) -> int:
+        """See :class:`Anatomy`."""
+        return self._widths[0]
+
+    def widths(self, stage: int, count: int) -> list[int]:
+        """See :class:`Anatomy`."""
+        return [self._widths[stage] * resnet.BLOCKS[self._block].expansion] * count
+
+    def chain(self, inputs: int, widths: Sequence[int], stride: int) -> Sequence[nn.Module]:
+        """See :class:`Anatomy`."""
+        return resnet.stage_blocks(
+            self._block,
+            inputs,
+            widths[0] // resnet.BLOCKS[self._block].expansion,
+            stride=stride,
+            dilations=[1] * len(widths),
+            groups=self._groups,
+            width_per_group=self._width_per_group,
+        )
+
+    def names(self, blocks: Sequence[int]) -> list[list[str]]:
+        """See :class:`Anatomy`."""
+        stages = [
+            [f"layer{stage + 1}.{index}" for index in range(count)] for stage, count in enumerate(blocks)
+        ]
+        return [*stages, []]
+
+    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
+        """See :class:`Anatomy`."""
+        resnet.initialise(network, generator)
+
+
+class MobileNetV2Anatomy:
+    """Anatomy of :class:`mobilenet.MobileNetV2` from the settings of its family."""
+
+    strides = mobilenet.STRIDES
+
+    def __init__(self, settings: Genes) -> None:
+        self._multiplier = cast(float, settings["width_multiplier"])
+
+    def stem(self) -> dict[str, nn.Module]:
+        """See :class:`Anatomy`."""
+        layers = mobilenet.stem_layers(self._multiplier)
+        return {f"features.{index}": layer for index, layer in enumerate(layers)}
+
+    def tail(self) -> list[nn.Module]:
+        """The 320-wide block and the 1280-wide convolution."""
+        return mobilenet.tail_layers(self._multiplier)
+
+    def stem_channels(self) -> int:
+        """See :class:`Anatomy`."""
+        return mobilenet.scaled(16, self._multiplier)
+
+    def widths(self, stage: int, count: int) -> list[int]:
+        """See :class:`Anatomy`."""
+        return mobilenet.stage_widths(stage, count, self._multiplier)
+
+    def chain(self, inputs: int, widths: Sequence[int], stride: int) -> Sequence[nn.Module]:
+        """See :class:`Anatomy`."""
+        return mobilenet.stage_blocks(inputs, widths, stride=stride, dilations=[1] * len(widths))
+
+    def names(self, blocks: Sequence[int]) -> list[list[str]]:
+        """See :class:`Anatomy`."""
+        numbers = iter(range(2, 4 + sum(blocks)))
+        return [[f"features.{next(numbers)}" for _ in range(count)] for count in (*blocks, 2)]
+
+    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
+        """See :class:`Anatomy`."""
+        mobilenet.initialise(network, generator)
+
+
+ANATOMIES: dict[str, Callable[[Genes], Anatomy]] = {
+    "crnas.resnet": ResNetAnatomy,
+    "crnas.mobilenetv2": MobileNetV2Anatomy,
+}
+
+
+class Supernet(nn.Module, ABC):
+    """A backbone in which one path at a time is active.
+
+    Attributes:
+        levels: name -> (channels, stride) of what ``forward`` returns, the same for every path.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        """Set up what all paths share: levels, stem and tail, taken from any member architecture."""
+        super().__init__()
+        self._family = family_of(architecture)
+        self._anatomy: Anatomy = ANATOMIES[architecture.family](architecture.settings)
+        self._settings = architecture.settings
+        self.levels: dict[str, tuple[int, int]] = {
+            name: (level.channels, level.stride) for name, level in self._family.levels(architecture).items()
+        }
+        stem = self._anatomy.stem()
+        self._stem_names = tuple(stem)
+        self.stem = nn.ModuleList(stem.values())
+        self.tail = nn.ModuleList(self._anatomy.tail())
+        self._active: tuple[Part, ...] = ()
+
+    @abstractmethod
+    def blocks(self, architecture: Architecture) -> list[list[nn.Module]]:
+        """The blocks of each stage on this path; choices inside them are set.
+
+        Raises:
+            InvalidArchitecture: an architecture that is no path of this supernet.
+        """
+
+    def parts(self, architecture: Architecture) -> tuple[Part, ...]:
+        """Everything on a path in execution order; choices inside it are set.
+
+        Raises:
+            InvalidArchitecture: an architecture that is no path of this supernet.
+        """
+        self._family.validate(architecture)
+        if (architecture.family, architecture.settings) != (self._family.name, self._settings):
+            raise InvalidArchitecture(
+                f"cannot take a path: {architecture.family} with {dict(architecture.settings)} is not the "
+                f"network of this supernet, {self._family.name} with {dict(self._settings)}"
+            )
+        stages = [*self.blocks(architecture), list(self.tail)]
+        counts = cast(tuple[int, ...], architecture.genes["blocks"])
+        parts = [Part(name, layer) for name, layer in zip(self._stem_names, self.stem, strict=True)]
+        last = len(self.levels) - 1
+        for stage, (names, chain) in enumerate(zip(self._anatomy.names(counts), stages, strict=True)):
+            parts += [Part(name, module) for name, module in zip(names, chain, strict=True)]
+            if stage < last:
+                parts[-1] = Part(parts[-1].name, parts[-1].module, tuple(self.levels)[stage])
+        parts[-1] = Part(parts[-1].name, parts[-1].module, tuple(self.levels)[last])
+        return tuple(parts)
+
+    def set_path(self, architecture: Architecture) -> None:
+        """Make this architecture the one that ``forward`` computes.
+
+        Raises:
+            InvalidArchitecture: an architecture that is no path of this supernet.
+        """
+        self._active = self.parts(architecture)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Images (N, 3, H, W) -> level name -> feature map, along the path last set."""
+        assert self._active, "call set_path before forward"
+        maps: dict[str, Tensor] = {}
+        x = images
+        for part in self._active:
+            x = part.module(x)
+            if part.level is not None:
+                maps[part.level] = x
+        return maps
+
+    def active_modules(self, architecture: Architecture) -> tuple[nn.Module, ...]:
+        """Every module without children that runs on this path; the path set stays what it was."""
+        with _ChoicesKept(self):
+            return tuple(
+                leaf for part in self.parts(architecture) for _, leaf in _running_leaves(part.module, "")
+            )
+
+    def slice(self, architecture: Architecture) -> dict[str, Tensor]:
+        """Copies of a path's weights, named so that the stand-alone network loads them strictly."""
+        with _ChoicesKept(self):
+            return {
+                f"{part.name}.{name}.{key}" if name else f"{part.name}.{key}": value.detach().clone()
+                for part in self.parts(architecture)
+                for name, leaf in _running_leaves(part.module, "")
+                for key, value in leaf.state_dict().items()
+            }
+
+
+class StageSupernet(Supernet):
+    """Every allowed number of blocks in every stage.
+
+    Args:
+        family: ``"crnas.resnet"`` or ``"crnas.mobilenetv2"``.
+        settings: of the family.
+        branches: for each stage, the numbers of blocks to choose from.
+        sharing: ``"independent"`` gives every number its own chain of blocks (the paper's figure 2);
+            ``"prefix"`` keeps one chain a stage, of which ``t`` blocks are the first ``t`` (of each width
+            where a stage has two), a cheaper variant of ours.
+        seed: of the weights; without it they come from torch's global generator.
+
+    Raises:
+        InvalidArchitecture: settings, branches or sharing that cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        family: str,
+        settings: Genes,
+        branches: Sequence[Sequence[int]],
+        sharing: Sharing = "independent",
+        seed: int | None = None,
+    ) -> None:
+        table = _checked_branches(branches)
+        if sharing not in ("independent", "prefix"):
+            raise InvalidArchitecture(f"sharing: found {sharing!r}; allowed are 'independent' and 'prefix'")
+        super().__init__(_plain(family, settings, tuple(counts[0] for counts in table)))
+        self.branches = table
+        self.sharing = sharing
+        self.stages = nn.ModuleList()
+        inputs = self._anatomy.stem_channels()
+        for stage, counts in enumerate(self.branches):
+            make = self._independent if sharing == "independent" else self._prefix
+            self.stages.append(make(stage, inputs, counts))
+            inputs = self._anatomy.widths(stage, counts[0])[-1]
+        if seed is not None:
+            self._anatomy.initialise(self, torch.Generator().manual_seed(seed))
+
+    def blocks(self, architecture: Architecture) -> list[list[nn.Module]]:
+        """See :meth:`Supernet.blocks`."""
+        counts = cast(tuple[int, ...], architecture.genes["blocks"])
+        if set(cast(tuple[int, ...], architecture.genes["dilations"])) != {1}:
+            raise InvalidArchitecture(
+                f"cannot take the path of {architecture}: a stage supernet has dilation 1 only"
+            )
+        for stage, (count, allowed) in enumerate(zip(counts, self.branches, strict=True)):
+            if count not in allowed:
+                raise InvalidArchitecture(
+                    f"cannot take the path of {architecture}: {count} blocks in stage {stage + 1}; "
+                    f"allowed are {list(allowed)}"
+                )
+        return [list(self._branch(stage, count)) for stage, count in enumerate(counts)]
+
+    def _branch(self, stage: int, count: int) -> Iterator[nn.Module]:
+        chains = cast(nn.ModuleDict, self.stages[stage])
+        if self.sharing == "independent":
+            yield from cast(nn.ModuleList, chains[str(count)])
+            return
+        for width, run in groupby(self._anatomy.widths(stage, count)):
+            yield from list(cast(nn.ModuleList, chains[str(width)]))[: len(list(run))]
+
+    def _independent(self, stage: int, inputs: int, counts: Sequence[int]) -> nn.ModuleDict:
+        stride = self._anatomy.strides[stage]
+        return nn.ModuleDict(
+            {
+                str(count): nn.ModuleList(
+                    self._anatomy.chain(inputs, self._anatomy.widths(stage, count), stride)
+                )
+                for count in counts
+            }
+        )
+
+    def _prefix(self, stage: int, inputs: int, counts: Sequence[int]) -> nn.ModuleDict:
+        longest: dict[int, int] = {}
+        for count in counts:
+            for width, run in groupby(self._anatomy.widths(stage, count)):
+                longest[width] = max(longest.get(width, 0), len(list(run)))
+        chains, stride = nn.ModuleDict(), self._anatomy.strides[stage]
+        for width, length in longest.items():
+            chains[str(width)] = nn.ModuleList(self._anatomy.chain(inputs, [width] * length, stride))
+            inputs, stride = width, 1
+        return chains
+
+
+class DilationSupernet(Supernet):
+    """One choice of convolution and normalisation for each dilation of every block; the rest is shared.
+
+    Args:
+        base: the architecture whose dilations are open; its own dilations are ignored.
+        choices: the dilations of every block.
+        seed: of the weights; without it they come from torch's global generator.
+
+    Raises:
+        InvalidArchitecture: a base or choices that cannot be used.
+    """
+
+    def __init__(
+        self, base: Architecture, *, choices: Sequence[int] = (1, 2, 3), seed: int | None = None
+    ) -> None:
+        if not choices or len(set(choices)) != len(choices):
+            raise InvalidArchitecture(f"choices: found {list(choices)}; allowed are distinct dilations")
+        family_of(base).validate(base)
+        counts = cast(tuple[int, ...], base.genes["blocks"])
+        plain = _plain(base.family, base.settings, counts)
+        for dilation in choices:
+            family_of(base).validate(_with_dilation(plain, dilation))
+        super().__init__(plain)
+        self.choices, self.counts = tuple(choices), counts
+        self.stages = nn.ModuleList()
+        inputs = self._anatomy.stem_channels()
+        for stage, count in enumerate(self.counts):
+            widths = self._anatomy.widths(stage, count)
+            chains = [self._anatomy.chain(inputs, widths, self._anatomy.strides[stage]) for _ in self.choices]
+            self.stages.append(nn.ModuleList(self._merged(options) for options in zip(*chains, strict=True)))
+            inputs = widths[-1]
+        if seed is not None:
+            self._anatomy.initialise(self, torch.Generator().manual_seed(seed))
+
+    def blocks(self, architecture: Architecture) -> list[list[nn.Module]]:
+        """See :meth:`Supernet.blocks`."""
+        counts = cast(tuple[int, ...], architecture.genes["blocks"])
+        dilations = cast(tuple[int, ...], architecture.genes["dilations"])
+        if counts != self.counts or not set(dilations) <= set(self.choices):
+            raise InvalidArchitecture(
+                f"cannot take the path of {architecture}: this supernet has blocks {list(self.counts)} "
+                f"and dilations {list(self.choices)}"
+            )
+        stages = [list(cast(nn.ModuleList, stage)) for stage in self.stages]
+        for block, dilation in zip((block for stage in stages for block in stage), dilations, strict=True):
+            for module in block.modules():
+                if isinstance(module, Choice):
+                    module.active = str(dilation)
+        return stages
+
+    def inherit(self, state: dict[str, Tensor]) -> None:
+        """Start from a stand-alone network's weights; every dilation of a block gets the same copy.
+
+        Args:
+            state: of the base architecture, as :meth:`Supernet.slice` of a stage supernet gives it.
+        """
+        for dilation in self.choices:
+            architecture = _with_dilation(_plain(self._family.name, self._settings, self.counts), dilation)
+            with _ChoicesKept(self):
+                for part in self.parts(architecture):
+                    for name, leaf in _running_leaves(part.module, ""):
+                        prefix = f"{part.name}.{name}." if name else f"{part.name}."
+                        leaf.load_state_dict({key: state[prefix + key] for key in leaf.state_dict()})
+
+    def _merged(self, options: Sequence[nn.Module]) -> nn.Module:
+        """The first block, with a choice where its dilated convolution and normalisation were."""
+        block = options[0]
+        for path in cast(tuple[str, str], block.dilated):
+            found = {
+                dilation: option.get_submodule(path)
+                for dilation, option in zip(self.choices, options, strict=True)
+            }
+            for dilation, module in found.items():
+                if isinstance(module, nn.Conv2d):
+                    module.dilation = module.padding = (dilation, dilation)
+            block.set_submodule(path, Choice(found))
+        return block
+
+
+class _ChoicesKept:
+    """Leaves every choice as it was before the ``with``."""
+
+    def __init__(self, supernet: Supernet) -> None:
+        self._choices = [module for module in supernet.modules() if isinstance(module, Choice)]
+
+    def __enter__(self) -> None:
+        self._before = [choice.active for choice in self._choices]
+
+    def __exit__(self, *_: object) -> None:
+        for choice, active in zip(self._choices, self._before, strict=True):
+            choice.active = active
+
+
+def _running_leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    """Modules without children, by their name in the stand-alone block; of a choice, the active option."""
+    if isinstance(module, Choice):
+        yield from _running_leaves(module.options[module.active], name)
+        return
+    children = list(module.named_children())
+    if not children:
+        yield name, module
+    for child, inner in children:
+        yield from _running_leaves(inner, f"{name}.{child}" if name else child)
+
+
+def _checked_branches(branches: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    table = tuple(tuple(counts) for counts in branches)
+    if len(table) != 4 or any(not counts or len(set(counts)) != len(counts) for counts in table):
+        raise InvalidArchitecture(
+            f"branches: found {[list(counts) for counts in table]}; allowed are four lists of distinct block "
+            f"counts, one a stage"
+        )
+    return table
+
+
+def _plain(family: str, settings: Genes, blocks: tuple[int, ...]) -> Architecture:
+    genes = Genes({"blocks": blocks, "dilations": (1,) * sum(blocks)})
+    architecture = Architecture(family=family, settings=settings, genes=genes)
+    family_of(architecture).validate(architecture)
+    return architecture
+
+
+def _with_dilation(architecture: Architecture, dilation: int) -> Architecture:
+    blocks = cast(tuple[int, ...], architecture.genes["blocks"])
+    genes = Genes({"blocks": blocks, "dilations": (dilation,) * sum(blocks)})
+    return Architecture(family=architecture.family, settings=architecture.settings, genes=genes)

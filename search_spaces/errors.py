@@ -1,0 +1,29 @@
+"""The errors a person can cause, one root and few children; a bug of ours is an ``assert`` instead."""
+
+
+class VertebraError(Exception):
+    """Root of every error that a user's input can raise; its text says what to do next."""
+
+
+class InvalidArchitecture(VertebraError, ValueError):
+    """An architecture, gene value or encoding that the space does not contain."""
+
+
+class ConfigError(VertebraError, ValueError):
+    """A recipe or command-line setting that cannot be used; may hold several lines, one a problem."""
+
+
+class DataError(VertebraError, ValueError):
+    """A data set that cannot be used; names the file and the id."""
+
+
+class RunError(VertebraError):
+    """A run directory, checkpoint or bundle that cannot be opened or continued."""
+
+
+class CandidateFailed(VertebraError):
+    """A listed failure of one candidate (out of memory, non-finite loss): a failed trial, not a stop."""
+
+
+class NonFiniteLoss(CandidateFailed):
+    """A loss that is NaN or infinite; raised before the optimiser moves."""

@@ -1,0 +1,1 @@
+"""How a network learns and is judged: data, detectors, the training loop, COCO evaluation."""

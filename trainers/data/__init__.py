@@ -1,0 +1,1 @@
+"""Images with boxes, in memory: COCO folders and scenes of handwritten digits."""

@@ -1,0 +1,258 @@
+"""Folders in COCO form: ``images/`` and ``annotations/{train,val}.json``."""
+
+import hashlib
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from search_spaces.errors import DataError
+from trainers.data.annotations import Annotations, BoxEntry, ImageEntry, Problems, read_annotations
+from trainers.data.detection_set import Category, DetectionSet, Target
+from trainers.recipes import DataRecipe
+
+_FOLDER = """a data folder looks like this:
+  DIR/images/...                     the image files that the annotation files name
+  DIR/annotations/train.json         COCO detection format: images, annotations, categories
+  DIR/annotations/val.json           read for the final table only
+name it with: --set data.root=DIR"""
+
+# What Pillow's decoders raise on damaged files.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+# Original px. Thinner boxes lose their width when corners are rounded to float32.
+_SMALLEST_SIDE = 0.01
+
+ImageSize = int | tuple[int, int] | None
+
+
+def open_coco(recipe: DataRecipe, split: str) -> DetectionSet:
+    """Read, check and decode one split.
+
+    Raises:
+        DataError: a missing folder or file, or the list of what is wrong with annotations and images.
+    """
+    root = _root(recipe)
+    source = root / "annotations" / f"{split}.json"
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror}); {_FOLDER}") from error
+    problems = Problems(source=source, skip=recipe.on_bad == "skip")
+    annotations = read_annotations(content, problems)
+    pictures = _decode_all(root / "images", annotations, recipe.image_size, problems)
+    boxes = _inside(annotations, pictures, problems)
+    skipped = problems.settle()
+    if not pictures:
+        raise DataError(f"{source}: no usable image; {_FOLDER}")
+    digest = hashlib.sha256(content)
+    for picture in pictures.values():
+        digest.update(f"{picture.entry.file_name} {picture.bytes} ".encode())
+    return assemble(
+        pictures=[(picture.entry, picture.pixels, picture.size) for picture in pictures.values()],
+        boxes=boxes,
+        categories=annotations.categories,
+        canvas=recipe.image_size if isinstance(recipe.image_size, tuple) else None,
+        digest=digest.hexdigest(),
+        skipped=skipped,
+    )
+
+
+def assemble(
+    *,
+    pictures: list[tuple[ImageEntry, npt.NDArray[np.uint8], tuple[int, int]]],
+    boxes: tuple[BoxEntry, ...],
+    categories: tuple[Category, ...],
+    canvas: tuple[int, int] | None,
+    digest: str,
+    skipped: tuple[str, ...] = (),
+) -> DetectionSet:
+    """Pad resized pictures to one size and scale their boxes.
+
+    Args:
+        pictures: entry, resized pixels (h, w, 3), original (height, width); at least one.
+        boxes: of these pictures, in original px.
+        categories: sorted by id.
+        canvas: (height, width) to pad to; the largest picture when None. Rounded up to multiples of 32.
+        digest: of the source; the pixel size is added.
+        skipped: what was dropped.
+    """
+    tallest = max(pixels.shape[0] for _, pixels, _ in pictures)
+    widest = max(pixels.shape[1] for _, pixels, _ in pictures)
+    height, width = (-(-side // 32) * 32 for side in (canvas or (tallest, widest)))
+    images = torch.zeros((len(pictures), 3, height, width), dtype=torch.uint8)
+    labels = {category.id: label for label, category in enumerate(categories)}
+    of_image: dict[int, list[BoxEntry]] = {entry.id: [] for entry, _, _ in pictures}
+    for box in boxes:
+        if not box.crowd:
+            of_image[box.image_id].append(box)
+    targets: list[Target] = []
+    scales: list[tuple[float, float]] = []
+    for index, (entry, pixels, size) in enumerate(pictures):
+        images[index, :, : pixels.shape[0], : pixels.shape[1]] = torch.from_numpy(pixels).permute(2, 0, 1)
+        scale = (pixels.shape[1] / size[1], pixels.shape[0] / size[0])
+        scales.append(scale)
+        targets.append(_target(entry.id, of_image[entry.id], labels, size, scale))
+    return DetectionSet(
+        images=images,
+        targets=tuple(targets),
+        categories=categories,
+        ground_truth=_ground_truth(pictures, boxes, categories),
+        scales=torch.tensor(scales, dtype=torch.float64),
+        sizes=tuple(size for _, _, size in pictures),
+        file_names=tuple(entry.file_name for entry, _, _ in pictures),
+        digest=hashlib.sha256(f"{digest} {tuple(images.shape)}".encode()).hexdigest(),
+        skipped=skipped,
+    )
+
+
+def resized(image: Image.Image, image_size: ImageSize) -> npt.NDArray[np.uint8]:
+    """RGB pixels (h, w, 3) at the recipe's size, aspect ratio kept, antialiased bilinear."""
+    width, height = image.size
+    if image_size is None:
+        factor = 1.0
+    elif isinstance(image_size, int):
+        factor = image_size / max(width, height)
+    else:
+        factor = min(image_size[0] / height, image_size[1] / width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.array(image, dtype=np.uint8)
+
+
+class _Picture:
+    """A decoded image: its entry, resized pixels, original (height, width), file size."""
+
+    def __init__(self, entry: ImageEntry, pixels: npt.NDArray[np.uint8], size: tuple[int, int], count: int) -> None:
+        self.entry, self.pixels, self.size, self.bytes = entry, pixels, size, count
+
+
+def _root(recipe: DataRecipe) -> Path:
+    if recipe.root is None:
+        raise DataError(f"data.root is not set; {_FOLDER}")
+    root = Path(recipe.root).expanduser()
+    if not root.is_dir():
+        raise DataError(f"data.root: no folder {root}; {_FOLDER}")
+    for part in ("images", "annotations"):
+        if not (root / part).is_dir():
+            raise DataError(f"data.root: {root} holds no folder {part}/; {_FOLDER}")
+    return root
+
+
+def _decode_all(
+    folder: Path, annotations: Annotations, image_size: ImageSize, problems: Problems
+) -> dict[int, _Picture]:
+    _check_memory(len(annotations.images), image_size, problems.source)
+    pictures: dict[int, _Picture] = {}
+    for entry in annotations.images:
+        path = folder / entry.file_name
+        try:
+            count = path.stat().st_size
+            with Image.open(path) as image:
+                pixels = resized(_to_rgb(image), image_size)
+                size = (image.size[1], image.size[0])
+        except FileNotFoundError:
+            problems.droppable.append(f"image id {entry.id}: {path} does not exist")
+            continue
+        except _DAMAGED as error:
+            problems.droppable.append(f"image id {entry.id}: {path} cannot be decoded ({error})")
+            continue
+        if entry.size is not None and entry.size != size:
+            problems.droppable.append(
+                f"image id {entry.id}: {path} is {size[1]}x{size[0]} px, "
+                f"the annotation file says {entry.size[1]}x{entry.size[0]}, so its boxes would be off"
+            )
+            continue
+        pictures[entry.id] = _Picture(entry, pixels, size, count)
+    return pictures
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow would clip 16-bit microscopy to white instead of scaling it.
+        eight_bit = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return Image.fromarray(eight_bit).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixel mode {image.mode} has no fixed range; store it with 8 or 16 bits a channel")
+    return image.convert("RGB")
+
+
+def _check_memory(count: int, image_size: ImageSize, source: Path) -> None:
+    if image_size is None:
+        return
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    needed = count * 3 * height * width
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > 0.5 * present:
+        raise DataError(
+            f"{source}: {count} images at {width}x{height} px need {needed / 2**30:.1f} GiB, and images are kept in "
+            f"memory; this machine has {present / 2**30:.1f} GiB. Lower data.image_size or name fewer images"
+        )
+
+
+def _inside(annotations: Annotations, pictures: dict[int, _Picture], problems: Problems) -> tuple[BoxEntry, ...]:
+    """Boxes of decoded pictures; one without area inside its image is a problem."""
+    kept: list[BoxEntry] = []
+    for box in annotations.boxes:
+        if box.image_id not in pictures:
+            continue
+        picture = pictures[box.image_id]
+        x, y, width, height = box.box
+        inside_x = min(x + width, picture.size[1]) - max(x, 0.0)
+        inside_y = min(y + height, picture.size[0]) - max(y, 0.0)
+        if min(inside_x, inside_y) < _SMALLEST_SIDE:
+            problems.droppable.append(
+                f"annotation id {box.id} (image id {box.image_id}, {picture.entry.file_name}): bbox {list(box.box)} "
+                f"covers nothing of its image of {picture.size[1]}x{picture.size[0]} px"
+            )
+        else:
+            kept.append(box)
+    return tuple(kept)
+
+
+def _target(
+    image_id: int,
+    boxes: list[BoxEntry],
+    labels: dict[int, int],
+    size: tuple[int, int],
+    scale: tuple[float, float],
+) -> Target:
+    corners = torch.tensor([box.box for box in boxes], dtype=torch.float64).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    corners[:, 0::2] = corners[:, 0::2].clamp(0, size[1]) * scale[0]
+    corners[:, 1::2] = corners[:, 1::2].clamp(0, size[0]) * scale[1]
+    numbers: Tensor = torch.tensor([labels[box.category_id] for box in boxes], dtype=torch.int64)
+    return Target(boxes=corners.float(), labels=numbers, image_id=image_id)
+
+
+def _ground_truth(
+    pictures: list[tuple[ImageEntry, npt.NDArray[np.uint8], tuple[int, int]]],
+    boxes: tuple[BoxEntry, ...],
+    categories: tuple[Category, ...],
+) -> dict[str, list[dict[str, Any]]]:
+    return {
+        "images": [
+            {"id": entry.id, "file_name": entry.file_name, "height": size[0], "width": size[1]}
+            for entry, _, size in pictures
+        ],
+        "annotations": [
+            {
+                "id": box.id,
+                "image_id": box.image_id,
+                "category_id": box.category_id,
+                "bbox": list(box.box),
+                "area": box.area,
+                "iscrowd": int(box.crowd),
+            }
+            for box in boxes
+        ],
+        "categories": [{"id": category.id, "name": category.name} for category in categories],
+    }

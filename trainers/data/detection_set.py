@@ -1,0 +1,132 @@
+"""Images with boxes, decoded, resized and kept in memory as bytes."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from search_spaces.errors import DataError
+
+
+class Target(TypedDict):
+    """What an image holds: ``boxes`` float32 (n, 4) as x1 y1 x2 y2 in resized px, ``labels`` int64 (n,)."""
+
+    boxes: Tensor
+    labels: Tensor
+    image_id: int
+
+
+@dataclass(frozen=True)
+class Category:
+    """A category of the annotation file; a label is its position among them, sorted by id."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DetectionSet:
+    """A split in memory. Every image is resized with its aspect ratio kept and padded at right and bottom.
+
+    Args:
+        images: uint8 (N, 3, H, W); H and W are multiples of 32, padding is zero.
+        targets: one an image; crowd regions are left out, boxes are clipped to the image.
+        categories: position = label.
+        ground_truth: COCO dictionary in original px, crowds included, for evaluation.
+        scales: float64 (N, 2), resized px per original px, x and y.
+        sizes: (height, width) of each original image.
+        file_names: one an image.
+        digest: of annotations, file sizes, pixel size and, after :meth:`subset`, the choice.
+        skipped: what ``on_bad=skip`` dropped, one sentence each.
+    """
+
+    images: Tensor
+    targets: tuple[Target, ...]
+    categories: tuple[Category, ...]
+    ground_truth: Mapping[str, Any]
+    scales: Tensor
+    sizes: tuple[tuple[int, int], ...]
+    file_names: tuple[str, ...]
+    digest: str
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of categories; labels are 0 to ``num_classes - 1``."""
+        return len(self.categories)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of every padded image."""
+        return int(self.images.shape[-2]), int(self.images.shape[-1])
+
+    @property
+    def image_ids(self) -> tuple[int, ...]:
+        """The ids of the annotation file, in order."""
+        return tuple(target["image_id"] for target in self.targets)
+
+    @property
+    def num_objects(self) -> int:
+        """Boxes to learn from, crowds not counted."""
+        return sum(len(target["labels"]) for target in self.targets)
+
+    def subset(self, indices: Iterable[int]) -> "DetectionSet":
+        """The chosen images with their targets and ground truth, in the order given."""
+        chosen = list(indices)
+        if not chosen:
+            raise DataError("a subset needs at least one image; found none")
+        targets = tuple(self.targets[index] for index in chosen)
+        kept = {target["image_id"] for target in targets}
+        truth = {
+            **self.ground_truth,
+            "images": [image for image in self.ground_truth["images"] if image["id"] in kept],
+            "annotations": [one for one in self.ground_truth["annotations"] if one["image_id"] in kept],
+        }
+        # A run of neighbours is a view: scoring cuts a set into mini-batches for every candidate.
+        consecutive = chosen == list(range(chosen[0], chosen[0] + len(chosen)))
+        part: Any = slice(chosen[0], chosen[0] + len(chosen)) if consecutive else torch.tensor(chosen)
+        return replace(
+            self,
+            images=self.images[part],
+            targets=targets,
+            ground_truth=truth,
+            scales=self.scales[part],
+            sizes=tuple(self.sizes[index] for index in chosen),
+            file_names=tuple(self.file_names[index] for index in chosen),
+            digest=hashlib.sha256(f"{self.digest} {chosen}".encode()).hexdigest(),
+        )
+
+
+def hold_out(data: DetectionSet, share: float, seed: int) -> tuple[DetectionSet, DetectionSet]:
+    """Split by chance, fixed by ``seed``: (the rest, the held-out images), each in the set's order.
+
+    Raises:
+        DataError: fewer than two images.
+    """
+    if len(data) < 2:
+        raise DataError(f"cannot hold out a share of {len(data)} image(s); at least 2 are needed")
+    count = min(max(round(share * len(data)), 1), len(data) - 1)
+    held = set(Random(seed).sample(range(len(data)), count))
+    rest = [index for index in range(len(data)) if index not in held]
+    return data.subset(rest), data.subset(sorted(held))
+
+
+def require_same_categories(first: DetectionSet, second: DetectionSet) -> None:
+    """Two splits are comparable only when a label means the same in both.
+
+    Raises:
+        DataError: naming the categories that differ.
+    """
+    if first.categories != second.categories:
+        odd = sorted({f"{one.id}:{one.name}" for one in set(first.categories) ^ set(second.categories)})
+        raise DataError(
+            f"the two splits have different categories ({', '.join(odd[:10])}); "
+            "give both annotation files the same list under 'categories'"
+        )

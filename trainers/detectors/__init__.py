@@ -1,0 +1,1 @@
+"""Detectors around any backbone that declares its levels."""
