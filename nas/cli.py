@@ -25,7 +25,8 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe field, e.g. data.root=DIR.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe field, e.g. data.root=DIR."),
 ]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
@@ -103,7 +104,9 @@ def _carry_out(run: Any) -> None:
         carry_out(run, progress)
     typer.echo(f"report:  {run.directory / 'report.html'}")
     typer.echo(f"bundle:  {run.directory / 'bundle'}")
-    typer.echo(f"next:    nas show {run.directory}   |   nas train {run.directory / 'bundle'} RECIPE --run DIR")
+    typer.echo(
+        f"next:    nas show {run.directory}   |   nas train {run.directory / 'bundle'} RECIPE --run DIR"
+    )
 
 
 @app.command()
@@ -127,13 +130,16 @@ def show(run: RunDir, as_json: Json = False) -> None:
         )
         for trial in data["trials"]:
             value = "" if trial["value"] is None else f"{trial['value']:7.2f}"
-            typer.echo(f"{trial['phase']:<10} {trial['number']:>4}  {trial['state']:<9} {value:>8}  {trial['text']}")
+            typer.echo(
+                f"{trial['phase']:<10} {trial['number']:>4}  {trial['state']:<9} {value:>8}  {trial['text']}"
+            )
 
 
 @app.command()
 def describe(
     architecture: Annotated[
-        str, typer.Argument(metavar="ARCH", help="A name (resnet18), a winner.yaml, a bundle or a run directory.")
+        str,
+        typer.Argument(metavar="ARCH", help="A name (resnet18), a winner.yaml, a bundle or a run directory."),
     ],
     size: Annotated[str, typer.Option("--input", metavar="HxW", help="Input size in pixels.")] = "224x224",
     as_json: Json = False,
@@ -147,7 +153,10 @@ def describe(
             _print_json(data)
             return
         levels = [
-            (name, f"{level['channels']} channels, stride {level['stride']}, receptive field {level['trf']} px")
+            (
+                name,
+                f"{level['channels']} channels, stride {level['stride']}, receptive field {level['trf']} px",
+            )
             for name, level in data["levels"].items()
         ]
         rows = [("architecture", data["text"]), ("digest", data["digest"]), ("params", f"{data['params']:,}")]
@@ -156,7 +165,9 @@ def describe(
 
 @app.command()
 def spaces(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A space; all are listed without it.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A space; all are listed without it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The search spaces, their exact sizes and genes."""
@@ -168,7 +179,13 @@ def spaces(
             _print_json(facts[0] if name else facts)
             return
         for fact in facts:
-            _print_table(fact["name"], [("size", f"{fact['size']:,}"), *fact["genes"].items()])
+            genes = [
+                (name, f"{gene['kind']} of {gene.get('options') or gene.get('parts') or gene['size']}")
+                for name, gene in fact["genes"].items()
+            ]
+            _print_table(
+                fact["name"], [("size", f"{fact['size']:,}"), ("baseline", fact["baseline"]), *genes]
+            )
 
 
 @app.command()
@@ -178,7 +195,7 @@ def export(
 ) -> None:
     """Write a bundle: architecture, weights, model card and a source file that needs only torch."""
     with _door():
-        from nas.methods.retraining import export
+        from nas.methods.exporting import export
 
         typer.echo(f"bundle: {export(source, to)}")
 
@@ -200,8 +217,8 @@ def train(
         data = apply_overrides(read_yaml(recipe), set_ or [])
         checked = check(TrainJobRecipe, data, source=str(recipe))
         _limit_threads(checked.threads)
-        from nas.methods.retraining import train_bundle
         from nas.progress import ConsoleProgress
+        from nas.training import train_bundle
 
         with ConsoleProgress() as progress:
             result = train_bundle(bundle, checked, run, progress)
@@ -216,9 +233,10 @@ def evaluate(
 ) -> None:
     """COCO AP of trained weights on the folder's val split."""
     with _door():
-        from nas.methods.retraining import evaluate_run
+        from nas.methods.retraining import trained_directory
+        from nas.training import evaluate_training
 
-        _print_metrics(evaluate_run(run, set_ or []), as_json)
+        _print_metrics(evaluate_training(trained_directory(run), set_ or []), as_json)
 
 
 def _print_metrics(metrics: dict[str, Any], as_json: bool) -> None:
@@ -227,14 +245,19 @@ def _print_metrics(metrics: dict[str, Any], as_json: bool) -> None:
         return
     per_class = metrics.get("per_class", {})
     scalars = [(name, f"{value:.4f}") for name, value in metrics.items() if isinstance(value, float)]
-    _print_table("COCO metrics on val", [*scalars, *((f"AP {name}", f"{ap:.4f}") for name, ap in per_class.items())])
+    _print_table(
+        "COCO metrics on val", [*scalars, *((f"AP {name}", f"{ap:.4f}") for name, ap in per_class.items())]
+    )
 
 
 @app.command()
 def report(
     run: RunDir,
     check: Annotated[
-        int, typer.Option("--check", metavar="N", help="Train N allocations alone and rank them against the proxy.")
+        int,
+        typer.Option(
+            "--check", metavar="N", help="Train N allocations alone and rank them against the proxy."
+        ),
     ] = 0,
 ) -> None:
     """Write RUN/report.html again, with what the run holds by now."""

@@ -32,7 +32,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
         line = key_node.start_mark.line + 1
         if key in seen:
-            raise ConfigError(f"{loader.name}: line {line}: key {key!r} already stands on line {seen[key]}; keep one")
+            raise ConfigError(
+                f"{loader.name}: line {line}: key {key!r} already stands on line {seen[key]}; keep one"
+            )
         seen[key] = line
     return loader.construct_mapping(node, deep=True)
 
@@ -45,7 +47,9 @@ _Loader.yaml_implicit_resolvers = {
 }
 _Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    re.compile(
+        r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
+    ),
     list("-+0123456789."),
 )
 # Integers are matched first, so that the float form above may admit them.
@@ -106,7 +110,9 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
             if node.get(key) is None:
                 node[key] = {}
             if not isinstance(node[key], dict):
-                problems.append(f"--set {text!r}: {'.'.join(keys[: depth + 1])} holds {node[key]!r}, which has no keys")
+                problems.append(
+                    f"--set {text!r}: {'.'.join(keys[: depth + 1])} holds {node[key]!r}, which has no keys"
+                )
                 break
             node = node[key]
         else:
@@ -131,7 +137,9 @@ def check(kind: type[T], data: Mapping[str, Any], *, source: str) -> T:
         # JSON mode: lists fill tuples and integers fill floats, while "3" still does not fill an int.
         return pydantic.TypeAdapter(kind).validate_json(json.dumps(data))
     except pydantic.ValidationError as error:
-        raise ConfigError("\n".join(_sentence(kind, problem, source) for problem in error.errors())) from error
+        raise ConfigError(
+            "\n".join(_sentence(kind, problem, source) for problem in error.errors())
+        ) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{source}: holds a value that JSON cannot carry: {error}") from error
 

@@ -71,7 +71,12 @@ class ConsoleProgress:
 
     def phase(self, title: str, total: int | None, done: int = 0) -> None:
         """See :class:`RunProgress`."""
-        self._title, self._total, self._began, self._spoke = title, total, (self._clock(), done), self._clock()
+        self._title, self._total, self._began, self._spoke = (
+            title,
+            total,
+            (self._clock(), done),
+            self._clock(),
+        )
         self.console.print(f"[bold]{title}[/bold]" + (f": {done} of {total} done before" if done else ""))
         if self._live:
             if self._task is not None:
@@ -84,7 +89,10 @@ class ConsoleProgress:
             self._bar.update(self._task, completed=done, note=note)
         elif self._clock() - self._spoke >= 10.0 or done == self._total:
             self._spoke = self._clock()
-            self.console.print(f"  {self._title}: {done} of {self._total or '?'}  {note}  {self._left(done)}", highlight=False)
+            self.console.print(
+                f"  {self._title}: {done} of {self._total or '?'}  {note}  {self._left(done)}",
+                highlight=False,
+            )
 
     def say(self, text: str) -> None:
         """See :class:`RunProgress`."""

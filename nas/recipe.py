@@ -18,14 +18,14 @@ class SpaceRecipe(Recipe):
         branches: allowed block counts of each stage; the table of the paper when left out.
         budget: number of blocks in all; the baseline's when left out.
         widths: channels of the four stages (before a bottleneck's expansion).
-        stem: ``imagenet``, ``ceil_pool`` or ``small``.
+        stem: ``imagenet``, ``ceil_pool`` or ``small``; the network's own when left out.
     """
 
     network: NetworkName = "resnet18"
     branches: tuple[tuple[int, ...], ...] | None = None
     budget: int | None = None
     widths: tuple[int, ...] | None = None
-    stem: Literal["imagenet", "ceil_pool", "small"] = "imagenet"
+    stem: Literal["imagenet", "ceil_pool", "small"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,9 @@ class SupernetRecipe(Recipe):
 
     def __post_init__(self) -> None:
         if self.recalibration_batches < 1:
-            raise ValueError("recalibration_batches must be at least 1, else BN keeps statistics of other paths")
+            raise ValueError(
+                "recalibration_batches must be at least 1, else BN keeps statistics of other paths"
+            )
         if self.score_batch < 1:
             raise ValueError("score_batch must be at least 1")
 
@@ -84,8 +86,8 @@ class RetrainRecipe(Recipe):
         train: the training, the same for every network.
         seeds: trainings of the winner and of the baseline.
         first_seed: the seeds of this table are ``first_seed`` and those after it; used for nothing else.
-        rivals: ``stages``: the stage winner without dilations; ``random``: the best of equally many
-            random candidates under the same proxy.
+        rivals: ``stages``: the stage winner without dilations; ``random``: the best of as many
+            random dilation lists of the same allocation under the same proxy.
         rival_seeds: trainings of each rival.
     """
 
@@ -128,6 +130,8 @@ class SearchRecipe(Recipe):
     def __post_init__(self) -> None:
         if self.workers < 1 or self.threads < 1:
             raise ValueError("workers and threads must be at least 1")
+        if self.retrain is not None and "random" in self.retrain.rivals and self.dilations is None:
+            raise ValueError("retrain.rivals: 'random' draws dilations, so it needs a dilations section")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from nas.recipe import SearchRecipe
 from search_spaces.architecture import Architecture, digest_of
 from search_spaces.errors import RunError
 from search_spaces.files import write_atomic
+from search_spaces.randomness import seed_for
 
 PACKAGES = ("vertebra", "torch", "torchvision", "optuna", "numpy", "pycocotools", "safetensors")
 
@@ -72,6 +73,11 @@ class Run:
         """Key of the resolved recipe."""
         return digest_of(to_data(self.recipe))
 
+    @property
+    def split_seed(self) -> int:
+        """Seed of the hold-out split, the same for every use of it in this run."""
+        return seed_for(self.recipe.seed, "hold-out")
+
     def write_json(self, name: str, data: Mapping[str, Any]) -> Path:
         """Write one result file, whole or not at all."""
         path = self.directory / name
@@ -91,20 +97,34 @@ class Run:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise RunError(f"{path}: is not the JSON this run wrote ({error}); delete it and resume") from error
+            raise RunError(
+                f"{path}: is not the JSON this run wrote ({error}); delete it and resume"
+            ) from error
         return dict(data)
 
-    def write_winner(self, winner: Architecture, details: Mapping[str, Any]) -> None:
-        """Record the search's result for people and for ``nas describe``."""
-        text = dump_yaml({**details, "digest": winner.digest, "architecture": winner.to_dict()})
-        write_atomic(self.directory / "winner.yaml", text.encode())
+    def write_winner(
+        self, winner: Architecture, rivals: Mapping[str, Architecture], baseline: Architecture
+    ) -> None:
+        """Record the search's result for people, for ``nas describe`` and for the final table."""
+        named = {"baseline": baseline, **rivals}
+        data = {
+            "digest": winner.digest,
+            "architecture": winner.to_dict(),
+            "others": {name: architecture.to_dict() for name, architecture in named.items()},
+        }
+        write_atomic(self.directory / "winner.yaml", dump_yaml(data).encode())
 
     def read_winner(self) -> Architecture | None:
         """The search's result, or None while it goes on."""
         path = self.directory / "winner.yaml"
+        return Architecture.from_dict(read_yaml(path)["architecture"]) if path.exists() else None
+
+    def read_rivals(self) -> dict[str, Architecture]:
+        """The networks beside the winner, by role; empty while the search goes on."""
+        path = self.directory / "winner.yaml"
         if not path.exists():
-            return None
-        return Architecture.from_dict(read_yaml(path)["architecture"])
+            return {}
+        return {name: Architecture.from_dict(data) for name, data in read_yaml(path)["others"].items()}
 
 
 def environment(recipe: SearchRecipe | None = None) -> dict[str, Any]:

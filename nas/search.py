@@ -7,7 +7,8 @@ on the same phase, and the trials come out as if it had never stopped.
 from collections.abc import Callable
 
 from nas.controllers.base import Controller, Done
-from nas.study import History, Phase, Record, Score
+from nas.study import Phase
+from nas.trials import History, Record, Score
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.errors import CandidateFailed, RunError
 

@@ -14,11 +14,10 @@ import importlib.metadata
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import optuna
 from optuna.storages import BaseStorage
@@ -26,12 +25,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.distributions import distributions_of
 from nas.journal import JOURNAL, Guard, open_storage, quiet_optuna
+from nas.trials import History, Json, Record, Score, State, check_attributes
 from search_spaces.architecture import Architecture, Candidate, Genes, Prefix, digest_of
-from search_spaces.errors import CandidateFailed, InvalidArchitecture, RunError
+from search_spaces.errors import InvalidArchitecture, RunError
 from search_spaces.space import SearchSpace
 
-Json = bool | int | float | str | None | Sequence["Json"] | Mapping[str, "Json"]
-State = Literal["complete", "running", "failed", "pruned"]
+__all__ = ["History", "Json", "Phase", "Record", "Score", "State", "Study", "record_of", "versions"]
 
 _STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
@@ -44,73 +43,25 @@ _ARCHITECTURE, _PREFIX, _DIGEST, _SCORE, _REASON = "architecture", "prefix", "di
 _RESERVED = frozenset({_ARCHITECTURE, _PREFIX, _DIGEST, _SCORE, _REASON})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """What a proxy says about a candidate.
-
-    Args:
-        value: larger is better.
-        attributes: further measurements, ready for JSON (AP by size, seconds); never used to decide.
-
-    Raises:
-        CandidateFailed: the value is NaN or infinite; such a candidate has failed, it has no score.
-        TypeError: attributes that JSON cannot carry (a proxy's mistake).
-    """
-
-    value: float
-    attributes: Mapping[str, Json] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.value):
-            raise CandidateFailed(f"the proxy's score is {self.value}; a score must be a finite number")
-        _check_attributes(self.attributes, what="a score's attributes")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """One trial, as plain data.
-
-    Args:
-        number: of the trial in its phase, from 0.
-        phase: name of the phase.
-        candidate: the architecture, or the decided prefix, that was tried.
-        digest: of the candidate.
-        value: the score; None unless complete.
-        state: ``pruned`` marks a candidate that a cheap limit rejected before any proxy ran.
-        reason: one sentence when failed or pruned.
-        attributes: those given at the beginning and the score's.
-    """
-
-    number: int
-    phase: str
-    candidate: Candidate
-    digest: str
-    value: float | None = None
-    state: State = "running"
-    reason: str | None = None
-    attributes: Mapping[str, Json] = field(default_factory=dict)
-
-    @property
-    def finished(self) -> bool:
-        """Whether this record can no longer change."""
-        return self.state != "running"
-
-
-History = tuple[Record, ...]
-"""The trials of one phase in the order of their numbers."""
-
-
 class Phase:
     """One search of a run; made by :meth:`Study.phase`."""
 
     def __init__(
-        self, *, name: str, space: SearchSpace, seed: int, durable: optuna.Study, storage: BaseStorage
+        self,
+        *,
+        name: str,
+        space: SearchSpace,
+        seed: int,
+        durable: optuna.Study,
+        storage: BaseStorage,
+        guard: Guard | None,
     ) -> None:
         self.name = name
         self.space = space
         self.seed = seed
         self._durable = durable
         self._storage = storage
+        self._guard = guard  # kept from being collected while the phase may still write
         self._distributions = distributions_of(space.parameters)
         self._records: list[Record] = []
         self._unfinished = 0  # the first record that may still change
@@ -145,7 +96,7 @@ class Phase:
         """
         params = self.space.encode_candidate(candidate)
         attributes = dict(attributes or {})
-        _check_attributes(attributes, what="a candidate's attributes")
+        check_attributes(attributes, what="a candidate's attributes")
         if taken := _RESERVED & set(attributes):
             raise TypeError(f"attributes named {sorted(taken)} are written by the study; choose other names")
         trial = FrozenTrial(
@@ -263,7 +214,9 @@ class Study:
             sampler = optuna.samplers.RandomSampler(seed=0)
             durable = optuna.load_study(study_name=full_name, storage=self._storage, sampler=sampler)
         _describe(durable, name, space, seed)
-        phase = Phase(name=name, space=space, seed=seed, durable=durable, storage=self._storage)
+        phase = Phase(
+            name=name, space=space, seed=seed, durable=durable, storage=self._storage, guard=self._guard
+        )
         phase.history()
         return phase
 
@@ -318,17 +271,29 @@ def record_of(trial: FrozenTrial, phase: str) -> Record:
         raise RunError(f"{where}: digest {digest} does not belong to {candidate}; the journal was changed")
     state = _STATES[trial.state]
     extra = {key: value for key, value in attributes.items() if key not in _RESERVED}
+    value: float | None = None
     if state == "complete":
-        extra |= attributes.get(_SCORE, {})
+        measured = attributes.get(_SCORE, {})
+        match trial.values:
+            case [int() | float() as found] if math.isfinite(found) and isinstance(measured, dict):
+                value = float(found)
+                extra |= measured
+            case _:
+                raise RunError(
+                    f"{where}: found scores {trial.values!r} with {measured!r}; a complete trial has one "
+                    "finite score, the journal was changed"
+                )
     return Record(
         number=trial.number,
         phase=phase,
         candidate=candidate,
         digest=digest,
+        value=value,
         state=state,
+        reason=str(attributes.get(_REASON, "no reason was written"))
+        if state in ("failed", "pruned")
+        else None,
         attributes=extra,
-        value=trial.value if state == "complete" else None,
-        reason=attributes.get(_REASON) if state in ("failed", "pruned") else None,
     )
 
 
@@ -379,10 +344,3 @@ def _candidate_of(attributes: Mapping[str, Any]) -> Candidate:
         prefix = attributes[_PREFIX]
         return Prefix(space=str(prefix["space"]), genes=Genes(prefix["genes"]))
     return Architecture.from_dict(attributes[_ARCHITECTURE])
-
-
-def _check_attributes(attributes: Mapping[str, Json], *, what: str) -> None:
-    try:
-        json.dumps(dict(attributes), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{what} must be plain data for JSON: {error}; found {dict(attributes)!r}") from error

@@ -1,17 +1,19 @@
 """The contracts, as functions for your own spaces, proxies and controllers.
 
-Call them from a test; they raise ``AssertionError`` with a sentence. The toolkit's catalogs pass the same ones::
+Call them from a test; they raise ``AssertionError`` with a sentence. What the toolkit's catalogs list passes
+the same ones::
 
     def test_my_controller() -> None:
         check_controller(lambda space, seed: MyController(space, seed=seed, budget=20), max_trials=20)
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from nas.controllers.base import DONE, Controller, Done
-from nas.study import History, Record, Score
+from nas.trials import History, Record, Score
 from search_spaces.architecture import Architecture, Candidate, Genes, Prefix, Value
 from search_spaces.errors import CandidateFailed, InvalidArchitecture
 from search_spaces.genes import Choice, Composition, Gene, Parents, Permutation
@@ -125,14 +127,10 @@ def extend(history: History, candidate: Candidate, score: Callable[[Candidate], 
 
 def finished(record: Record, score: Callable[[Candidate], Score]) -> Record:
     """The record once its candidate is scored, or has failed."""
-    fields = {"number": record.number, "phase": record.phase}
     try:
-        value = score(record.candidate).value
+        return replace(record, state="complete", value=score(record.candidate).value)
     except CandidateFailed as failure:
-        return Record(
-            **fields, candidate=record.candidate, digest=record.digest, state="failed", reason=str(failure)
-        )
-    return Record(**fields, candidate=record.candidate, digest=record.digest, state="complete", value=value)
+        return replace(record, state="failed", reason=str(failure))
 
 
 def run_in_memory(controller: Controller, score: Callable[[Candidate], Score], *, max_trials: int) -> History:

@@ -23,7 +23,9 @@ class Genes(Mapping[str, Value]):
     __slots__ = ("_items",)
 
     def __init__(self, items: Mapping[str, Any]) -> None:
-        self._items: dict[str, Value] = {str(name): freeze(value, name=str(name)) for name, value in items.items()}
+        self._items: dict[str, Value] = {
+            str(name): freeze(value, name=str(name)) for name, value in items.items()
+        }
 
     def __getitem__(self, name: str) -> Value:
         return self._items[name]
@@ -94,10 +96,17 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON or YAML; :meth:`from_dict` is its inverse."""
-        return json.loads(canonical_json({
-            "family": self.family, "version": self.version,
-            "settings": dict(self.settings), "genes": dict(self.genes),
-        }))  # type: ignore[no-any-return]
+        data: dict[str, Any] = json.loads(
+            canonical_json(
+                {
+                    "family": self.family,
+                    "version": self.version,
+                    "settings": dict(self.settings),
+                    "genes": dict(self.genes),
+                }
+            )
+        )
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Architecture":
@@ -112,8 +121,10 @@ class Architecture:
                 f"an architecture needs exactly the keys {sorted(expected)}; found {sorted(map(str, data))}"
             )
         return cls(
-            family=str(data["family"]), version=int(data["version"]),
-            settings=Genes(data["settings"]), genes=Genes(data["genes"]),
+            family=str(data["family"]),
+            version=int(data["version"]),
+            settings=Genes(data["settings"]),
+            genes=Genes(data["genes"]),
         )
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from search_spaces.architecture import Scalar, Value
 from search_spaces.errors import InvalidArchitecture
-from search_spaces.gene import Gene, Parameter, Real, as_integers, as_sequence, listed, share_of
+from search_spaces.gene import Gene, Parameter, Real, as_integers, as_sequence, is_integer, listed, share_of
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Composition(Gene):
         total: what the costs add up to.
         window: smallest and largest sum of costs allowed, both included.
         costs: of each value, in the same layout as ``parts``; the values themselves when left out.
+        measure: what the costs add up to, as messages call it.
 
     Raises:
         InvalidArchitecture: parts or costs of the wrong form, or no allocation at all.
@@ -32,6 +33,7 @@ class Composition(Gene):
     total: int | None = None
     window: tuple[int, int] | None = None
     costs: tuple[tuple[int, ...], ...] | None = None
+    measure: str = "sum"
 
     def __post_init__(self) -> None:
         parts = tuple(as_integers(part) for part in as_sequence(self.parts))
@@ -51,6 +53,8 @@ class Composition(Gene):
             raise InvalidArchitecture(
                 f"give exactly one of total and window; found total={self.total!r}, window={self.window!r}"
             )
+        if not (is_integer(self.bounds[0]) and is_integer(self.bounds[1])):
+            raise InvalidArchitecture(f"total and window are integers; found {self._aim}")
         if not self._completions[0]:
             raise InvalidArchitecture(
                 f"no allocation with {self._aim} exists; the parts allow {listed(parts)}. "
@@ -84,8 +88,7 @@ class Composition(Gene):
     @property
     def _aim(self) -> str:
         low, high = self.bounds
-        kind = "sum" if self.costs is None else "cost"
-        return f"{kind} {low}" if low == high else f"{kind} from {low} to {high}"
+        return f"{self.measure} {low}" if low == high else f"{self.measure} from {low} to {high}"
 
     @cached_property
     def _completions(self) -> "_Completions":
@@ -130,8 +133,9 @@ class Composition(Gene):
         low, high = self.bounds
         cost = self.cost(found)
         if not low <= cost <= high:
-            kind = "sum" if self.costs is None else "cost"
-            raise InvalidArchitecture(f"found {list(found)!r} with {kind} {cost}; allowed is {self._aim}")
+            raise InvalidArchitecture(
+                f"found {list(found)!r} with {self.measure} {cost}; allowed is {self._aim}"
+            )
         return found
 
     def cost(self, value: Sequence[int]) -> int:
@@ -190,18 +194,18 @@ class Composition(Gene):
         third in between are joined through it, so the relation connects all of them.
         """
         start = self._positions(self.validate(value))
-        found: list[tuple[int, ...]] = []
+        found: list[_Change] = []
         frontier = {start}
         low, high = self.bounds
         while frontier:
             grown = {move for position in frontier for move in self._moves(position, start)}
-            grown = {move for move in grown if not any(_between(start, near, move) for near in found)}
-            legal = [move for move in grown if low <= self._spent(move) <= high]
+            legal = {move for move in grown if low <= self._spent(move) <= high}
             for move in sorted(legal, key=lambda move: (_distance(start, move), move)):
-                if not any(_between(start, near, move) for near in found):
-                    found.append(move)
+                if not _passes_one(start, move, found):
+                    found.append([(place, to) for place, to in enumerate(move) if to != start[place]])
                     yield self._at(move)
-            frontier = grown.difference(legal)
+            # Whatever grows out of a move beyond a found one has that one in between too.
+            frontier = {move for move in grown - legal if not _passes_one(start, move, found)}
 
     def _moves(self, position: tuple[int, ...], start: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """Change one part more, towards the bounds: any set of changes that ends inside can be so ordered."""
@@ -227,6 +231,8 @@ class Composition(Gene):
 
 
 _Completions = tuple[dict[int, int], ...]
+_Change = list[tuple[int, int]]
+"""The parts that differ from the start, with their new positions."""
 _Rows = Sequence[Sequence[int]]
 
 
@@ -269,8 +275,15 @@ def _by_index(index: int) -> Callable[[int, Sequence[int]], int]:
     return pick
 
 
-def _between(a: Sequence[int], middle: Sequence[int], b: Sequence[int]) -> bool:
-    return all(min(x, y) <= m <= max(x, y) for x, m, y in zip(a, middle, b, strict=True))
+def _passes_one(start: Sequence[int], move: Sequence[int], found: Sequence[_Change]) -> bool:
+    """Whether one of the changes lies between start and move, part by part."""
+    for change in found:
+        for place, to in change:
+            if not (start[place] < to <= move[place] or move[place] <= to < start[place]):
+                break
+        else:
+            return True
+    return False
 
 
 def _distance(a: Sequence[int], b: Sequence[int]) -> int:

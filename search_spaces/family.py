@@ -5,6 +5,7 @@ levels and its network. Search logic and cost models stay on the torch-free side
 """
 
 import importlib
+import importlib.util
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,9 +97,9 @@ class Family(ABC):
     @property
     def source(self) -> Path:
         """The file that defines the network; its text is what an export carries."""
-        found = importlib.import_module(self.module).__file__
-        assert found is not None
-        return Path(found)
+        found = importlib.util.find_spec(self.module)
+        assert found is not None and found.origin is not None
+        return Path(found.origin)
 
     def build(self, architecture: Architecture, *, seed: int | None = None) -> "nn.Module":
         """Build the backbone with random weights; ``forward(images)`` returns level name -> feature map.

@@ -103,28 +103,49 @@ class Gene(ABC):
 
 
 def is_integer(value: object) -> bool:
+    """Whether a value is an integer; ``True`` is none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def as_sequence(value: object) -> Sequence[object]:
+    """The value, if it is a list or tuple.
+
+    Raises:
+        InvalidArchitecture: it is not.
+    """
     if isinstance(value, list | tuple):
         return value
     raise InvalidArchitecture(f"found {value!r}; allowed is a list")
 
 
 def as_integers(value: object) -> tuple[int, ...]:
+    """The value as a tuple, if it is a list or tuple of integers; 2.0 is none.
+
+    Raises:
+        InvalidArchitecture: it is not.
+    """
     if not isinstance(value, list | tuple) or not all(is_integer(part) for part in value):
         raise InvalidArchitecture(f"found {value!r}; allowed is a list of integers")
     return tuple(value)
 
 
 def given(params: Mapping[str, Scalar], suffix: str) -> Scalar:
+    """The parameter of this suffix.
+
+    Raises:
+        InvalidArchitecture: it is missing.
+    """
     if suffix not in params:
         raise InvalidArchitecture(f"parameter {suffix!r} is missing; found {sorted(params)}")
     return params[suffix]
 
 
 def digit_of(params: Mapping[str, Scalar], suffix: str, bounds: Parameter) -> int:
+    """The parameter of this suffix as an integer within its bounds.
+
+    Raises:
+        InvalidArchitecture: missing, no integer, or out of bounds.
+    """
     assert isinstance(bounds, Integer)
     found = given(params, suffix)
     if not isinstance(found, int) or isinstance(found, bool) or not bounds.low <= found <= bounds.high:
@@ -135,6 +156,11 @@ def digit_of(params: Mapping[str, Scalar], suffix: str, bounds: Parameter) -> in
 
 
 def share_of(params: Mapping[str, Scalar], suffix: str) -> float:
+    """The parameter of this suffix as a float of [0, 1].
+
+    Raises:
+        InvalidArchitecture: missing, no number, or out of bounds.
+    """
     found = given(params, suffix)
     if not isinstance(found, int | float) or isinstance(found, bool) or not 0 <= found <= 1:
         raise InvalidArchitecture(f"found parameter {suffix!r} = {found!r}; allowed is a number from 0 to 1")
@@ -142,4 +168,5 @@ def share_of(params: Mapping[str, Scalar], suffix: str) -> float:
 
 
 def listed(values: Sequence[object]) -> str:
+    """Values for the end of a message: tuples as lists, separated by commas."""
     return ", ".join(str(list(value)) if isinstance(value, tuple) else repr(value) for value in values)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from search_spaces.architecture import Architecture, Candidate, Genes, Prefix, Scalar, Value
+from search_spaces.architecture import Architecture, Candidate, Genes, Prefix, Scalar, Value, digest_of
 from search_spaces.errors import InvalidArchitecture
 from search_spaces.gene import Gene, Parameter
 
@@ -72,6 +72,12 @@ class SearchSpace(ABC):
                 except InvalidArchitecture as error:
                     raise InvalidArchitecture(f"{self.name}: {name}: {error}") from error
         return checked
+
+    @property
+    def digest(self) -> str:
+        """Stable key of what the space contains: its name, genes and baseline."""
+        genes = {name: repr(gene) for name, gene in self.genes.items()}
+        return digest_of([self.name, list(genes.items()), self.baseline.to_dict()])
 
     @property
     def size(self) -> int:
@@ -238,11 +244,10 @@ class SearchSpace(ABC):
             InvalidArchitecture: unknown parameters, values out of range, or parameters that decide
                 other genes than the first few.
         """
-        unknown = [name for name in params if name not in self.parameters]
+        allowed = list(self.parameters)
+        unknown = sorted(set(params).difference(allowed))
         if unknown:
-            raise InvalidArchitecture(
-                f"{self.name}: parameters {unknown} are unknown; allowed are {list(self.parameters)}"
-            )
+            raise InvalidArchitecture(f"{self.name}: parameters {unknown} are unknown; allowed are {allowed}")
         decided = {name: own for name in self.genes if (own := self._own(name, params))}
         if list(decided) != list(self.genes)[: len(decided)]:
             raise InvalidArchitecture(

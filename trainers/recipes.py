@@ -107,9 +107,13 @@ class DetectorRecipe(Recipe):
 
     def __post_init__(self) -> None:
         if not self.levels or len(set(self.levels)) != len(self.levels):
-            raise ValueError(f"detector: levels must be one or more distinct names; found {list(self.levels)}")
+            raise ValueError(
+                f"detector: levels must be one or more distinct names; found {list(self.levels)}"
+            )
         if self.fpn_channels < 8 or self.fpn_channels % 8:
-            raise ValueError(f"detector: fpn_channels must be a positive multiple of 8; found {self.fpn_channels}")
+            raise ValueError(
+                f"detector: fpn_channels must be a positive multiple of 8; found {self.fpn_channels}"
+            )
         if self.head_convs < 0:
             raise ValueError(f"detector: head_convs must be 0 or more; found {self.head_convs}")
         if self.anchor_scale <= 0:
@@ -177,7 +181,9 @@ class TrainRecipe(Recipe):
             )
         if self.warmup_steps < 0 or self.evaluate_every < 0 or self.checkpoint_every < 0:
             raise ValueError("train: warmup_steps, evaluate_every and checkpoint_every must be 0 or more")
-        if any(not 0 < point < 1 for point in self.milestones) or list(self.milestones) != sorted(self.milestones):
+        if any(not 0 < point < 1 for point in self.milestones) or list(self.milestones) != sorted(
+            self.milestones
+        ):
             raise ValueError(
                 f"train: milestones are rising fractions of the run, between 0 and 1; found {self.milestones}"
             )

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.controllers.base import Controller
 from nas.distributions import distributions_of
-from nas.study import History, Record
+from nas.trials import History, Record
 from search_spaces.architecture import Architecture
 from search_spaces.randomness import seed_for
 from search_spaces.space import SearchSpace

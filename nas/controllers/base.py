@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Final, Protocol, final
 
-from nas.study import History
+from nas.trials import History
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.space import SearchSpace
 

@@ -52,8 +52,33 @@ def make_controller(
     """
     if name not in CONTROLLERS:
         raise ConfigError(f"controller: found {name!r}; {_allowed(name, CONTROLLERS)}")
-    factory = CONTROLLERS[name]
-    accepted = inspect.signature(factory).parameters
+    return configure(CONTROLLERS[name], name=name, space=space, seed=seed, budget=budget, options=options)
+
+
+def configure(
+    factory: Callable[..., Controller],
+    *,
+    name: str,
+    space: SearchSpace,
+    seed: int,
+    budget: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Controller:
+    """Make a controller that no catalog lists: :func:`make_controller` for your own class.
+
+    Args:
+        factory: takes the space, then by keyword what it names of ``seed``, ``budget`` and its options;
+            options are checked against their annotations.
+        name: for messages.
+        space: see :func:`make_controller`.
+        seed: see there.
+        budget: see there.
+        options: see there.
+
+    Raises:
+        ConfigError: see there.
+    """
+    accepted = inspect.signature(factory, eval_str=True).parameters
     settings = {key: value for key, value in accepted.items() if key not in _GIVEN}
     problems = []
     checked: dict[str, Any] = {}

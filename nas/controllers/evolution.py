@@ -5,7 +5,7 @@ from random import Random
 
 from nas.controllers.base import Done, best_architecture, digests, wait_or_done
 from nas.controllers.random import RETRIES, draw_new
-from nas.study import History, Record
+from nas.trials import History, Record
 from search_spaces.architecture import Architecture
 from search_spaces.errors import ConfigError
 from search_spaces.randomness import rng_for

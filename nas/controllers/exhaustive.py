@@ -1,7 +1,7 @@
 """Score every candidate of a space, in the space's own order (CR-NAS's stage search)."""
 
 from nas.controllers.base import Done, best_architecture, digests, unseen, wait_or_done
-from nas.study import History
+from nas.trials import History
 from search_spaces.architecture import Architecture
 from search_spaces.errors import ConfigError
 from search_spaces.space import SearchSpace

@@ -9,7 +9,7 @@ level compares whole architectures.
 from collections.abc import Sequence
 
 from nas.controllers.base import Done, wait_or_done
-from nas.study import History, Record
+from nas.trials import History, Record
 from search_spaces.architecture import Architecture, Candidate, Value
 from search_spaces.errors import ConfigError
 from search_spaces.space import SearchSpace

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from nas.controllers.base import Done, best_architecture, wait_or_done
 from nas.distributions import distributions_of
 from nas.journal import quiet_optuna
-from nas.study import History, Record, State
+from nas.trials import History, Record, State
 from search_spaces.architecture import Architecture
 from search_spaces.errors import ConfigError
 from search_spaces.randomness import seed_for

@@ -1,7 +1,7 @@
 """Uniform random search: the baseline every other controller has to beat."""
 
 from nas.controllers.base import Done, best_architecture, digests, unseen, wait_or_done
-from nas.study import History
+from nas.trials import History
 from search_spaces.architecture import Architecture
 from search_spaces.errors import ConfigError
 from search_spaces.randomness import rng_for

@@ -8,9 +8,8 @@ import ast
 import pprint
 import sys
 
-from search_spaces.catalog import FAMILIES
-
 from search_spaces.architecture import Architecture
+from search_spaces.catalog import FAMILIES
 from search_spaces.errors import InvalidArchitecture
 
 _TAIL = '''

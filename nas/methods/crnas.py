@@ -4,37 +4,35 @@ Every step is skipped when its result is in the run directory, so carrying out a
 one function.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import torch
 
-from nas.controllers.base import DONE, Controller
+from nas.controllers.base import DONE
 from nas.controllers.catalog import make_controller
-from nas.export.card import Card
+from nas.methods.exporting import export_winner
 from nas.methods.reporting import write_report
-from nas.methods.retraining import export_winner, retrain_all
+from nas.methods.retraining import retrain_all
 from nas.methods.spaces import baseline_architecture, dilation_space, stage_space
 from nas.progress import RunProgress
-from nas.proxies.supernet import SupernetProxy, initial_seed
-from nas.recipe import PhaseRecipe, SearchRecipe
+from nas.proxies.supernet import SupernetProxy
+from nas.recipe import ControllerRecipe, SearchRecipe
 from nas.run import Run
 from nas.search import search
 from nas.study import History, Record, Study
 from search_spaces.architecture import Architecture, Genes
-from search_spaces.cost import cost
 from search_spaces.crnas.dilations import DilationSpace
 from search_spaces.crnas.stages import StageSpace
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
 from search_spaces.errors import ConfigError
-from search_spaces.randomness import rng_for, seed_for
+from search_spaces.randomness import seed_for
 from search_spaces.space import SearchSpace
 from trainers.data.catalog import open_split
-from trainers.data.detection_set import DetectionSet, hold_out
+from trainers.data.detection_set import DetectionSet, hold_out, require_same_categories
 from trainers.detectors.catalog import build_detector
-from trainers.loop import StepRecord, resolve_device
+from trainers.loop import resolve_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +41,6 @@ class SearchData:
 
     train_set: DetectionSet
     held_out: DetectionSet
-
-    @classmethod
-    def open(cls, recipe: SearchRecipe) -> "SearchData":
-        """Load and check the training split, hold a share of it out by the recipe's seed."""
-        train_set, held_out = hold_out(
-            open_split(recipe.data, "train"), recipe.data.hold_out, seed_for(recipe.seed, "hold-out")
-        )
-        return cls(train_set=train_set, held_out=held_out)
 
 
 def check_recipe(recipe: SearchRecipe, *, source: str) -> None:
@@ -61,35 +51,58 @@ def check_recipe(recipe: SearchRecipe, *, source: str) -> None:
         DataError: data that cannot be used.
     """
     space = stage_space(recipe.space)
-    for name, phase in _phases(recipe).items():
-        searched: SearchSpace = space if name == "stages" else dilation_space(space.baseline)
+    problems = []
+    phases: list[tuple[str, SearchSpace, ControllerRecipe]] = [("stages", space, recipe.stages.controller)]
+    if recipe.dilations is not None:
+        phases.append(("dilations", dilation_space(space.baseline), recipe.dilations.controller))
+    for name, searched, controller in phases:
         try:
-            _controller(recipe, phase, name, searched)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{source}: {name}.controller: {error}") from error
-    for split in ("train", "val"):
-        open_split(recipe.data, split)
+            make_controller(
+                controller.name, space=searched, seed=0, budget=controller.budget, options=controller.options
+            )
+        except ConfigError as error:
+            problems += [f"{source}: {name}.controller: {line}" for line in str(error).splitlines()]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    require_same_categories(open_split(recipe.data, "train"), open_split(recipe.data, "val"))
 
 
 def carry_out(run: Run, progress: RunProgress) -> Architecture:
     """Do whatever of the run is not done yet and return the winner."""
     recipe = run.recipe
     torch.set_num_threads(recipe.threads)
-    data = SearchData.open(recipe)
-    _record_split(run, data)
-    study = Study.open(run.directory)
-
-    allocation = search_stages(run, study, data, progress)
-    winner = search_dilations(run, study, data, allocation, progress)
-    rivals = {"stages": allocation}
-    if recipe.retrain is not None and "random" in recipe.retrain.rivals:
-        rivals["random"] = search_at_random(run, study, data, allocation, progress)
-    run.write_winner(winner, {"stages": allocation.digest, "baseline": baseline_architecture(recipe.space).digest})
+    train_set, held_out = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, run.split_seed)
+    data = SearchData(train_set=train_set, held_out=held_out)
+    record_split(run, data)
+    with Study.open(run.directory) as study:
+        allocation = search_stages(run, study, data, progress)
+        winner = search_dilations(run, study, data, allocation, progress)
+        rivals = {"stages": allocation}
+        if recipe.retrain is not None and "random" in recipe.retrain.rivals:
+            rivals["random"] = search_at_random(run, study, data, allocation, progress)
+    run.write_winner(winner, rivals, baseline_architecture(recipe.space))
 
     retrain_all(run, winner, rivals, progress)
     export_winner(run, winner)
     write_report(run, check=0, progress=progress)
+    run.write_json("done.json", {"winner": winner.digest})
     return winner
+
+
+def record_split(run: Run, data: SearchData) -> None:
+    """List which images were held out, so that anyone can check what candidates were scored on."""
+    run.write_json(
+        "data.json",
+        {
+            "digest": {"train": data.train_set.digest, "held_out": data.held_out.digest},
+            "image_size": list(data.train_set.image_size),
+            "categories": [category.name for category in data.train_set.categories],
+            "train": list(data.train_set.file_names),
+            "held_out": list(data.held_out.file_names),
+            "objects": {"train": data.train_set.num_objects, "held_out": data.held_out.num_objects},
+            "skipped": list(data.train_set.skipped),
+        },
+    )
 
 
 def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgress) -> Architecture:
@@ -103,6 +116,7 @@ def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgres
             family=space.baseline.family,
             branches=space.branches,
             sharing=recipe.supernet.sharing,
+            seed=seed_for(_seed(run, "stages"), "weights"),
         )
         return _proxy(run, "stages", space, supernet, lambda rng: any_allocation(space, rng), data)
 
@@ -129,7 +143,9 @@ def search_at_random(
     space = dilation_space(allocation)
     spent = len(study.phase("dilations", space, seed=_seed(run, "dilations")).history())
     controller = ControllerRecipe(name="random", budget=min(spent, space.size))
-    return _search(run, study, "random", space, controller, lambda: _dilation_proxy(run, space, data), progress)
+    return _search(
+        run, study, "random", space, controller, lambda: _dilation_proxy(run, space, data), progress
+    )
 
 
 def any_allocation(space: StageSpace, rng: Random) -> Architecture:
@@ -145,7 +161,8 @@ def any_allocation(space: StageSpace, rng: Random) -> Architecture:
 
 
 def _dilation_proxy(run: Run, space: DilationSpace, data: SearchData) -> SupernetProxy:
-    return _proxy(run, "dilations", space, DilationSupernet(space.baseline), space.sample, data)
+    supernet = DilationSupernet(space.baseline, seed=seed_for(_seed(run, "dilations"), "weights"))
+    return _proxy(run, "dilations", space, supernet, space.sample, data)
 
 
 def _proxy(
@@ -188,9 +205,11 @@ def _search(
     """Train the phase's supernet unless its search is over already, then ask, score, tell."""
     seed = _seed(run, name)
     phase = study.phase(name, space, seed=seed)
-    controller = make_controller(recipe.name, space=space, seed=seed, budget=recipe.budget, options=recipe.options)
+    controller = make_controller(
+        recipe.name, space=space, seed=seed, budget=recipe.budget, options=recipe.options
+    )
     history = phase.history()
-    total = controller.total
+    total = expected_trials(recipe, space)
     progress.phase(f"{name}: search", total, done=len(history))
     if any(record.state == "running" for record in history) or controller.ask(history) is not DONE:
         scorer = proxy()
@@ -210,6 +229,19 @@ def _search(
         winner = found
     progress.say(f"  {name}: {winner}")
     return winner
+
+
+def expected_trials(recipe: ControllerRecipe, space: SearchSpace) -> int | None:
+    """How many trials a phase will have, for the progress bar; None where only the search will tell."""
+    if recipe.name == "exhaustive":
+        return space.size
+    if recipe.name == "greedy":
+        beam, survivors, total = int(recipe.options.get("beam", 3)), 1, 0
+        for gene in space.genes.values():
+            total += survivors * gene.size
+            survivors = min(beam, survivors * gene.size)
+        return total
+    return recipe.budget
 
 
 def _outcome(record: Record) -> str:

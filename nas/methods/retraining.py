@@ -1,99 +1,116 @@
-"""From winner to trained detector: the final table's trainings, ``nas train`` and ``nas evaluate``.
-
-Networks of the table are trained from scratch on the whole training split, equally long, each under the
-same seeds, and read ``val`` for their result and curve only: nothing is chosen by it.
-"""
+"""The final table: winner, baseline and rivals trained alone, from scratch, equally long, seed by seed."""
 
 import multiprocessing
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
-
-from nas.config import apply_overrides, check, dump_yaml, read_yaml, to_data
-from nas.progress import RunProgress, Silent
-from nas.recipe import TrainJobRecipe
-from nas.run import Run, environment
-from search_spaces.architecture import Architecture, digest_of
-from search_spaces.catalog import family_of
+from nas.methods.spaces import baseline_architecture
+from nas.progress import RunProgress
+from nas.recipe import SearchRecipe, TrainJobRecipe
+from nas.run import Run
+from nas.training import TrainingJob, read_result, train_to_completion
+from search_spaces.architecture import Architecture
 from search_spaces.errors import RunError
-from search_spaces.files import write_atomic
-from trainers.data.catalog import open_split
-from trainers.data.detection_set import DetectionSet
-from trainers.detectors.catalog import build_detector
-from trainers.evaluate import Metrics, coco_metrics, detect
-from trainers.loop import StepRecord, Trainer, resolve_device
-
-WEIGHTS = "detector.safetensors"
-RESULT = "result.json"
+from trainers.recipes import TrainRecipe
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """One network trained to completion under one seed; plain data, so that a process can take it."""
+def retrain_all(
+    run: Run, winner: Architecture, rivals: Mapping[str, Architecture], progress: RunProgress
+) -> None:
+    """Train winner, baseline and rivals equally long; a network that fills two roles is trained once.
 
-    architecture: Architecture
-    recipe: TrainJobRecipe
-    directory: Path
-
-
-def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -> dict[str, Any]:
-    """Train, evaluate on ``val``, write weights and ``result.json``; continues where it was stopped.
-
-    Returns:
-        The content of ``result.json``: ``metrics``, ``curve``, ``seconds``, ``environment`` and more.
+    Results lie in ``retrain/<digest>/seed-<n>/result.json``; those that exist are kept.
     """
-    progress = progress or Silent()
-    recipe = job.recipe
-    torch.set_num_threads(recipe.threads)
-    train_set, val = open_split(recipe.data, "train"), open_split(recipe.data, "val")
-    detector = detector_for(job.architecture, recipe, train_set)
-    device = resolve_device(recipe.device)
-    started = time.perf_counter()
+    run_jobs(retrain_jobs(run, winner, rivals), run.recipe.workers, progress, "final table")
 
-    def measure(model: nn.Module) -> dict[str, float]:
-        return evaluate_detector(model, val, recipe, device).summary()
 
-    def report(step: StepRecord) -> None:
-        progress.advance(step.step + 1, f"loss {step.loss:.3f}")
-
-    trainer = Trainer(
-        detector=detector,
-        data=train_set,
-        recipe=recipe.train,
-        seed=recipe.seed,
-        directory=job.directory,
-        device=device,
-        evaluate=measure,
-        on_step=report,
+def run_jobs(jobs: Sequence[TrainingJob], workers: int, progress: RunProgress, title: str) -> None:
+    """Carry out trainings side by side; finished ones are kept, and a stopped one continues next time."""
+    waiting = [job for job in jobs if read_result(job.directory) is None]
+    if not waiting:
+        return
+    progress.phase(
+        f"{title}: {len(jobs)} trainings, {workers} at a time", len(jobs), done=len(jobs) - len(waiting)
     )
-    progress.phase(f"training {job.architecture}, seed {recipe.seed}", trainer.total_steps)
-    trained = trainer.run()
-    metrics = evaluate_detector(detector, val, recipe, device)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
-    temporary = job.directory / f".{WEIGHTS}.tmp"
-    save_file(weights, temporary, metadata={"architecture": job.architecture.digest})
-    temporary.replace(job.directory / WEIGHTS)
-    result = {
-        "architecture": job.architecture.to_dict(),
-        "digest": job.architecture.digest,
-        "seed": recipe.seed,
-        "metrics": metrics.as_dict(),
-        "curve": [{"epoch": point.epoch, "AP": point.metrics["AP"]} for point in trained.history],
-        "rise_over_last_quarter": rise_over_last_quarter(
-            [(point.epoch, point.metrics["AP"]) for point in trained.history]
-        ),
-        "images": trainer.total_steps * recipe.train.batch_size,
-        "seconds": round(time.perf_counter() - started, 1),
-        "data": {"train": train_set.digest, "val": val.digest},
-        "recipe": digest_of(to_data(recipe)),
-        "environment": environment() | {"threads": recipe.threads, "seed": recipe.seed},
-    }
-    _write_json(job.directory / RESULT, result)
-    return result
+    if workers == 1:
+        for job in waiting:
+            train_to_completion(job, progress)
+        return
+    # Spawned, because a forked process would inherit torch's thread pool in an unknown state.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(train_to_completion, job) for job in waiting]
+        try:
+            for done, future in enumerate(as_completed(futures), start=len(jobs) - len(waiting) + 1):
+                result = future.result()
+                points = 100 * result["metrics"]["AP"]
+                progress.advance(done, f"{result['digest']}, seed {result['seed']}: {points:.2f} AP")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def retrain_jobs(run: Run, winner: Architecture, rivals: Mapping[str, Architecture]) -> list[TrainingJob]:
+    """All trainings of the final table, winner and baseline seed by seed, then the rivals."""
+    recipe = run.recipe.retrain
+    if recipe is None:
+        return []
+    networks = {"winner": winner, "baseline": baseline_architecture(run.recipe.space)}
+    wanted = [
+        (architecture, recipe.first_seed + index)
+        for index in range(recipe.seeds)
+        for architecture in networks.values()
+    ]
+    for name in recipe.rivals:
+        wanted += [(rivals[name], recipe.first_seed + index) for index in range(recipe.rival_seeds)]
+    jobs: dict[Path, TrainingJob] = {}
+    for architecture, seed in wanted:
+        directory = training_directory(run, architecture, seed)
+        jobs[directory] = TrainingJob(
+            architecture=architecture, recipe=job_recipe(run.recipe, recipe.train, seed), directory=directory
+        )
+    return list(jobs.values())
+
+
+def job_recipe(recipe: SearchRecipe, train: TrainRecipe, seed: int) -> TrainJobRecipe:
+    """The training recipe that a search recipe implies."""
+    return TrainJobRecipe(
+        name=recipe.name,
+        seed=seed,
+        threads=recipe.threads,
+        device=recipe.device,
+        data=recipe.data,
+        detector=recipe.detector,
+        train=train,
+    )
+
+
+def results_of(run: Run, architecture: Architecture) -> list[dict[str, Any]]:
+    """Finished trainings of one network in a run, by seed."""
+    directories = (run.directory / "retrain" / architecture.digest).glob("seed-*")
+    results = (read_result(directory) for directory in directories)
+    return sorted((one for one in results if one is not None), key=lambda result: int(result["seed"]))
+
+
+def training_directory(run: Run, architecture: Architecture, seed: int) -> Path:
+    """Where the table's training of one network under one seed lies."""
+    return run.directory / "retrain" / architecture.digest / f"seed-{seed}"
+
+
+def trained_directory(directory: Path) -> Path:
+    """The training to evaluate: the directory itself, or that of a finished search's winner.
+
+    Raises:
+        RunError: a search that has not retrained its winner yet.
+    """
+    if not (directory / "recipe.yaml").exists():
+        return directory
+    run = Run.open(directory)
+    winner = run.read_winner()
+    results = results_of(run, winner) if winner is not None else []
+    if winner is None or not results:
+        raise RunError(
+            f"{directory} has not retrained its winner yet; finish it with: nas resume {directory}"
+        )
+    return training_directory(run, winner, results[0]["seed"])

@@ -3,8 +3,56 @@
 from dataclasses import replace
 
 from nas.recipe import SpaceRecipe
-from search_spaces.architecture import Architecture
-from search_spaces.catalog import get_space
+from search_spaces.architecture import Architecture, Genes
+from search_spaces.catalog import get_architecture
 from search_spaces.crnas.dilations import DilationSpace
-from search_spaces.crnas.stages import StageSpace
+from search_spaces.crnas.families import family_of
+from search_spaces.crnas.stages import BRANCHES, StageSpace
 from search_spaces.errors import ConfigError, InvalidArchitecture
+
+
+def baseline_architecture(recipe: SpaceRecipe) -> Architecture:
+    """The hand-made network with the recipe's widths and stem.
+
+    Raises:
+        ConfigError: a width that its family does not know.
+        InvalidArchitecture: settings that its family refuses.
+    """
+    named = get_architecture(recipe.network)
+    settings = dict(named.settings)
+    for name, value in (("widths", recipe.widths), ("stem", recipe.stem)):
+        if value is None:
+            continue
+        if name not in settings:
+            raise ConfigError(
+                f"space.{name}: found {value!r}, but {recipe.network} has no such setting; leave it out"
+            )
+        settings[name] = value
+    architecture = replace(named, settings=Genes(settings))
+    family_of(architecture).validate(architecture)
+    return architecture
+
+
+def stage_space(recipe: SpaceRecipe) -> StageSpace:
+    """Allocations of the baseline's blocks to stages.
+
+    Raises:
+        ConfigError: branches or a budget that give no space.
+    """
+    baseline = baseline_architecture(recipe)
+    blocks = baseline.genes["blocks"]
+    assert isinstance(blocks, tuple)
+    budget = recipe.budget
+    if budget is None and baseline.family == "crnas.resnet":
+        budget = sum(count for count in blocks if isinstance(count, int))
+    try:
+        return StageSpace(
+            f"crnas.{recipe.network}.stages", baseline, recipe.branches or BRANCHES[baseline.family], budget
+        )
+    except InvalidArchitecture as error:
+        raise ConfigError(f"space: {error}") from error
+
+
+def dilation_space(allocation: Architecture) -> DilationSpace:
+    """Dilations of every block of an allocation."""
+    return DilationSpace(f"{allocation.family}.dilations", allocation)

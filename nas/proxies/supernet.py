@@ -7,6 +7,7 @@ images are functions of (seed, level, mini-batch), never of the candidate, so th
 are paired: their differences carry no luck of the draw.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,11 +21,13 @@ from nas.recipe import SupernetRecipe
 from nas.study import Score
 from search_spaces.architecture import Architecture, Candidate, Prefix
 from search_spaces.crnas.supernet import Supernet
-from search_spaces.randomness import rng_for, seed_for
+from search_spaces.files import write_atomic
+from search_spaces.randomness import rng_for
 from search_spaces.space import SearchSpace
 from trainers.data.detection_set import DetectionSet
+from trainers.detectors.detector import Detector
 from trainers.evaluate import coco_metrics, detect
-from trainers.loop import StepRecord, Trainer
+from trainers.loop import StepRecord, Trainer, total_steps
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -51,7 +54,7 @@ class SupernetProxy:
         space: SearchSpace,
         sample_path: Callable[[Any], Architecture],
         supernet: Supernet,
-        detector: nn.Module,
+        detector: Detector,
         train_set: DetectionSet,
         held_out: DetectionSet,
         recipe: SupernetRecipe,
@@ -70,7 +73,12 @@ class SupernetProxy:
         self.device = device
         self._sample_path = sample_path
 
-    def prepare(self, on_step: Callable[[StepRecord, int], None] | None = None) -> None:
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the supernet's training."""
+        return total_steps(self.recipe.train, len(self.train_set))
+
+    def prepare(self, on_step: Callable[[StepRecord], None] | None = None) -> None:
         """Train the supernet, or take up a training that was stopped; returns at once when it is done."""
         trainer = Trainer(
             detector=self.detector,
@@ -80,9 +88,16 @@ class SupernetProxy:
             directory=self.directory,
             device=self.device,
             before_step=self._draw_path,
-            on_step=None if on_step is None else lambda record: on_step(record, trainer.total_steps),
+            on_step=on_step,
         )
-        trainer.run()
+        result = trainer.run()
+        spent = {
+            "steps": result.steps,
+            "images": result.steps * self.recipe.train.batch_size,
+            "seconds": round(result.seconds, 1),
+            "warnings": list(result.warnings),
+        }
+        write_atomic(self.directory / "spent.json", (json.dumps(spent, indent=1) + "\n").encode())
 
     def __call__(self, candidate: Candidate) -> Score:
         """Score one candidate: AP in percent on the held-out images."""
@@ -143,7 +158,7 @@ class SupernetProxy:
                 for index, chosen in enumerate(self._recalibration_batches()):
                     self.supernet.set_path(self._complete(candidate, "recalibration-path", level, index))
                     images = self.train_set.images[list(chosen)].to(self.device)
-                    self.detector.backbone(self.detector.normalise(images))  # type: ignore[operator]
+                    self.detector.backbone(self.detector.normalise(images))
             for norm, state in zip(norms, saved, strict=True):
                 norm.eval()
                 if norm.num_batches_tracked is not None and int(norm.num_batches_tracked) == 0:
@@ -158,8 +173,3 @@ class SupernetProxy:
 def _restore(norm: nn.Module, state: dict[str, torch.Tensor]) -> None:
     for name, buffer in norm.named_buffers():
         buffer.copy_(state[name])
-
-
-def initial_seed(seed: int, phase: str) -> int:
-    """Seed of a phase's initial weights."""
-    return seed_for(seed, phase, "weights")

@@ -164,13 +164,12 @@ class MobileNetV2(nn.Module):
                 channels, widths, stride=stride, dilations=dilations[start : start + count]
             )
             channels, total_stride, start = widths[-1], total_stride * stride, start + count
+            # c5 is the map that torchvision's detectors read too: the 1280-wide one, so no weight is idle.
+            if stage == 3:
+                features += tail_layers(width_multiplier)
+                channels = scaled(1280, max(1.0, width_multiplier))
             self.levels[f"c{stage + 2}"] = (channels, total_stride)
             self.ends[len(features) - 1] = f"c{stage + 2}"
-        features += tail_layers(width_multiplier)
-        # c5 is the map that torchvision's detectors read too: the 1280-wide one, so no weight is idle.
-        self.levels["c5"] = (scaled(1280, max(1.0, width_multiplier)), total_stride)
-        del self.ends[len(features) - 3]
-        self.ends[len(features) - 1] = "c5"
         self.features = nn.Sequential(*features)
         initialise(self)
 

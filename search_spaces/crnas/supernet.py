@@ -6,16 +6,16 @@ so a path computes exactly what the stand-alone network computes.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, Genes
-from search_spaces.crnas import mobilenet, resnet
+from search_spaces.crnas.anatomy import ANATOMIES, Anatomy
 from search_spaces.crnas.families import family_of
 from search_spaces.errors import InvalidArchitecture
 
@@ -49,130 +49,6 @@ class Choice(nn.Module):
         """What the active option computes."""
         out: Tensor = self.options[self.active](x)
         return out
-
-
-class Anatomy(Protocol):
-    """Where a family's blocks sit; the one thing the supernets ask of a family."""
-
-    strides: tuple[int, int, int, int]
-
-    def stem(self) -> dict[str, nn.Module]:
-        """Layers before the first stage by their name in the stand-alone network."""
-
-    def tail(self) -> list[nn.Module]:
-        """Layers after the last stage."""
-
-    def stem_channels(self) -> int:
-        """Channels that the first stage reads."""
-
-    def widths(self, stage: int, count: int) -> list[int]:
-        """Output channels of every block of a stage with ``count`` blocks."""
-
-    def chain(self, inputs: int, widths: Sequence[int], stride: int) -> Sequence[nn.Module]:
-        """New blocks with dilation 1."""
-
-    def names(self, blocks: Sequence[int]) -> list[list[str]]:
-        """Names of the blocks of each stage in the stand-alone network, then those of the tail."""
-
-    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
-        """Draw all weights anew."""
-
-
-class ResNetAnatomy:
-    """Anatomy of :class:`resnet.ResNet` from the settings of its family."""
-
-    strides = resnet.STRIDES
-
-    def __init__(self, settings: Genes) -> None:
-        self._block = cast(str, settings["block"])
-        self._widths = cast(tuple[int, ...], settings["widths"])
-        self._stem = cast(str, settings["stem"])
-        self._groups = cast(int, settings["groups"])
-        self._width_per_group = cast(int, settings["width_per_group"])
-
-    def stem(self) -> dict[str, nn.Module]:
-        """See :class:`Anatomy`."""
-        return resnet.stem_layers(self._stem, self._widths[0])
-
-    def tail(self) -> list[nn.Module]:
-        """Nothing follows the last stage."""
-        return []
-
-    def stem_channels(self) -> int:
-        """See :class:`Anatomy`."""
-        return self._widths[0]
-
-    def widths(self, stage: int, count: int) -> list[int]:
-        """See :class:`Anatomy`."""
-        return [self._widths[stage] * resnet.BLOCKS[self._block].expansion] * count
-
-    def chain(self, inputs: int, widths: Sequence[int], stride: int) -> Sequence[nn.Module]:
-        """See :class:`Anatomy`."""
-        return resnet.stage_blocks(
-            self._block,
-            inputs,
-            widths[0] // resnet.BLOCKS[self._block].expansion,
-            stride=stride,
-            dilations=[1] * len(widths),
-            groups=self._groups,
-            width_per_group=self._width_per_group,
-        )
-
-    def names(self, blocks: Sequence[int]) -> list[list[str]]:
-        """See :class:`Anatomy`."""
-        stages = [
-            [f"layer{stage + 1}.{index}" for index in range(count)] for stage, count in enumerate(blocks)
-        ]
-        return [*stages, []]
-
-    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
-        """See :class:`Anatomy`."""
-        resnet.initialise(network, generator)
-
-
-class MobileNetV2Anatomy:
-    """Anatomy of :class:`mobilenet.MobileNetV2` from the settings of its family."""
-
-    strides = mobilenet.STRIDES
-
-    def __init__(self, settings: Genes) -> None:
-        self._multiplier = cast(float, settings["width_multiplier"])
-
-    def stem(self) -> dict[str, nn.Module]:
-        """See :class:`Anatomy`."""
-        layers = mobilenet.stem_layers(self._multiplier)
-        return {f"features.{index}": layer for index, layer in enumerate(layers)}
-
-    def tail(self) -> list[nn.Module]:
-        """The 320-wide block and the 1280-wide convolution."""
-        return mobilenet.tail_layers(self._multiplier)
-
-    def stem_channels(self) -> int:
-        """See :class:`Anatomy`."""
-        return mobilenet.scaled(16, self._multiplier)
-
-    def widths(self, stage: int, count: int) -> list[int]:
-        """See :class:`Anatomy`."""
-        return mobilenet.stage_widths(stage, count, self._multiplier)
-
-    def chain(self, inputs: int, widths: Sequence[int], stride: int) -> Sequence[nn.Module]:
-        """See :class:`Anatomy`."""
-        return mobilenet.stage_blocks(inputs, widths, stride=stride, dilations=[1] * len(widths))
-
-    def names(self, blocks: Sequence[int]) -> list[list[str]]:
-        """See :class:`Anatomy`."""
-        numbers = iter(range(2, 4 + sum(blocks)))
-        return [[f"features.{next(numbers)}" for _ in range(count)] for count in (*blocks, 2)]
-
-    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
-        """See :class:`Anatomy`."""
-        mobilenet.initialise(network, generator)
-
-
-ANATOMIES: dict[str, Callable[[Genes], Anatomy]] = {
-    "crnas.resnet": ResNetAnatomy,
-    "crnas.mobilenetv2": MobileNetV2Anatomy,
-}
 
 
 class Supernet(nn.Module, ABC):
@@ -290,7 +166,7 @@ class StageSupernet(Supernet):
         sharing: Sharing = "independent",
         seed: int | None = None,
     ) -> None:
-        table = _checked_branches(branches)
+        table = _checked_branches(family, settings, branches)
         if sharing not in ("independent", "prefix"):
             raise InvalidArchitecture(f"sharing: found {sharing!r}; allowed are 'independent' and 'prefix'")
         super().__init__(_plain(family, settings, tuple(counts[0] for counts in table)))
@@ -456,13 +332,19 @@ def _running_leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Modu
         yield from _running_leaves(inner, f"{name}.{child}" if name else child)
 
 
-def _checked_branches(branches: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+def _checked_branches(
+    family: str, settings: Genes, branches: Sequence[Sequence[int]]
+) -> tuple[tuple[int, ...], ...]:
     table = tuple(tuple(counts) for counts in branches)
     if len(table) != 4 or any(not counts or len(set(counts)) != len(counts) for counts in table):
         raise InvalidArchitecture(
             f"branches: found {[list(counts) for counts in table]}; allowed are four lists of distinct block "
             f"counts, one a stage"
         )
+    smallest = [min(counts) for counts in table]
+    for stage, counts in enumerate(table):
+        for count in counts:
+            _plain(family, settings, (*smallest[:stage], count, *smallest[stage + 1 :]))
     return table
 
 

@@ -101,7 +101,9 @@ def _parse(content: bytes, source: Path) -> dict[str, list[dict[str, Any]]]:
     try:
         data = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{source}: not readable as JSON ({error}); the file may be cut off, fetch it again") from error
+        raise DataError(
+            f"{source}: not readable as JSON ({error}); the file may be cut off, fetch it again"
+        ) from error
     if not isinstance(data, dict):
         raise DataError(f"{source}: COCO annotations are a JSON object; found {type(data).__name__}")
     for key in ("images", "annotations", "categories"):
@@ -118,7 +120,9 @@ def _categories(entries: list[dict[str, Any]], problems: Problems) -> tuple[Cate
         if not _is_id(number):
             problems.fatal.append(f"category {entry.get('name')!r}: id must be an integer; found {number!r}")
         elif number in seen:
-            problems.fatal.append(f"category id {number} occurs twice ({seen[number].name!r}, {entry.get('name')!r})")
+            problems.fatal.append(
+                f"category id {number} occurs twice ({seen[number].name!r}, {entry.get('name')!r})"
+            )
         else:
             seen[number] = Category(id=number, name=str(entry.get("name", number)))
     if not entries:
@@ -133,7 +137,9 @@ def _images(entries: list[dict[str, Any]], problems: Problems) -> tuple[ImageEnt
         if not _is_id(number):
             problems.droppable.append(f"image {name!r}: id must be an integer; found {number!r}")
         elif number in seen:
-            problems.droppable.append(f"image id {number} occurs twice ({seen[number].file_name!r}, {name!r})")
+            problems.droppable.append(
+                f"image id {number} occurs twice ({seen[number].file_name!r}, {name!r})"
+            )
         elif (fault := _name_fault(name)) is not None:
             problems.droppable.append(f"image id {number}: file_name {name!r} {fault}")
         else:

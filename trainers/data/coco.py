@@ -25,7 +25,15 @@ _FOLDER = """a data folder looks like this:
 name it with: --set data.root=DIR"""
 
 # What Pillow's decoders raise on damaged files.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 # Original px. Thinner boxes lose their width when corners are rounded to float32.
 _SMALLEST_SIDE = 0.01
@@ -131,7 +139,9 @@ def resized(image: Image.Image, image_size: ImageSize) -> npt.NDArray[np.uint8]:
 class _Picture:
     """A decoded image: its entry, resized pixels, original (height, width), file size."""
 
-    def __init__(self, entry: ImageEntry, pixels: npt.NDArray[np.uint8], size: tuple[int, int], count: int) -> None:
+    def __init__(
+        self, entry: ImageEntry, pixels: npt.NDArray[np.uint8], size: tuple[int, int], count: int
+    ) -> None:
         self.entry, self.pixels, self.size, self.bytes = entry, pixels, size, count
 
 
@@ -198,7 +208,9 @@ def _check_memory(count: int, image_size: ImageSize, source: Path) -> None:
         )
 
 
-def _inside(annotations: Annotations, pictures: dict[int, _Picture], problems: Problems) -> tuple[BoxEntry, ...]:
+def _inside(
+    annotations: Annotations, pictures: dict[int, _Picture], problems: Problems
+) -> tuple[BoxEntry, ...]:
     """Boxes of decoded pictures; one without area inside its image is a problem."""
     kept: list[BoxEntry] = []
     for box in annotations.boxes:

@@ -129,10 +129,11 @@ def _background(rng: np.random.Generator, size: int) -> Floats:
     coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
     fine = rng.integers(0, 256, (size // 4, size // 4, 3), dtype=np.uint8)
     layers = [
-        np.asarray(Image.fromarray(layer).resize((size, size), Image.Resampling.BICUBIC), dtype=np.float64) - 127.5
+        np.asarray(Image.fromarray(layer).resize((size, size), Image.Resampling.BICUBIC), dtype=np.float64)
+        - 127.5
         for layer in (coarse, fine)
     ]
-    return np.asarray(rng.uniform(70, 185) + 0.3 * layers[0] + 0.15 * layers[1], dtype=np.float64)
+    return np.asarray(rng.uniform(70, 185) + 0.22 * layers[0] + 0.1 * layers[1], dtype=np.float64)
 
 
 def _enlarged(drawing: Pixels, side: float) -> Floats:
@@ -140,7 +141,9 @@ def _enlarged(drawing: Pixels, side: float) -> Floats:
     height, width = drawing.shape
     factor = side / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(Image.fromarray(drawing).resize(size, Image.Resampling.BILINEAR), dtype=np.float64) / 255.0
+    return (
+        np.asarray(Image.fromarray(drawing).resize(size, Image.Resampling.BILINEAR), dtype=np.float64) / 255.0
+    )
 
 
 def _paint(part: Floats, ink: Floats, rng: np.random.Generator) -> None:

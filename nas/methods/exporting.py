@@ -1,0 +1,84 @@
+"""``nas export``: the winner of a run, or a named architecture, as a bundle."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from nas.export.bundle import export_bundle
+from nas.export.card import Card
+from nas.methods.retraining import results_of, training_directory
+from nas.resolve import read_architecture
+from nas.run import Run, environment
+from nas.show import histories, spending
+from nas.training import WEIGHTS
+from search_spaces.architecture import Architecture
+from search_spaces.catalog import family_of
+from search_spaces.cost import cost
+from search_spaces.errors import RunError
+
+BACKBONE = "backbone.body."
+
+
+def export(source: str, to: Path) -> Path:
+    """Write a bundle of a run's winner, with trained weights, or of a named architecture, without.
+
+    Raises:
+        RunError: a run without a winner yet.
+        InvalidArchitecture: an unknown name.
+    """
+    directory = Path(source)
+    if not (directory / "recipe.yaml").exists():
+        architecture = read_architecture(source)
+        return export_bundle(
+            architecture, None, to, Card(title=source, facts=_facts(architecture, (224, 224)))
+        )
+    run = Run.open(directory)
+    winner = run.read_winner()
+    if winner is None:
+        raise RunError(f"{directory} has no winner yet; finish the search with: nas resume {directory}")
+    return export_winner(run, winner, to)
+
+
+def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Path:
+    """Write the winner's bundle with the weights of its first retraining."""
+    results = results_of(run, winner)
+    state = None
+    note = "none: this run retrained nothing"
+    if results:
+        first = results[0]
+        state = backbone_weights(load_file(training_directory(run, winner, first["seed"]) / WEIGHTS))
+        note = f"trained to completion in {run.recipe.detector.name}, seed {first['seed']}"
+    values = [100 * result["metrics"]["AP"] for result in results]
+    card = Card(
+        title=f"Winner of {run.recipe.name}",
+        scores={
+            f"AP on val, seed {result['seed']}": f"{value:.2f}"
+            for result, value in zip(results, values, strict=True)
+        },
+        cost={name: f"{value:,}" for name, value in spending(run, histories(run.directory)).items()},
+        facts=_facts(winner, tuple((run.read_json("data.json") or {"image_size": (224, 224)})["image_size"])),
+        levels={
+            name: (level.channels, level.stride) for name, level in family_of(winner).levels(winner).items()
+        },
+        data=results[0]["data"] if results else {},
+        command=f"nas search {run.directory / 'recipe.yaml'} --run DIR",
+        versions=environment()["versions"],
+        weights_note=note,
+    )
+    return export_bundle(winner, state, to or run.directory / "bundle", card)
+
+
+def backbone_weights(detector_state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A detector's backbone weights under the names of the stand-alone network."""
+    return {
+        name.removeprefix(BACKBONE): tensor
+        for name, tensor in detector_state.items()
+        if name.startswith(BACKBONE)
+    }
+
+
+def _facts(architecture: Architecture, size: tuple[int, int]) -> dict[str, str]:
+    found = cost(architecture, size)
+    return {"parameters": f"{found.params:,}", f"multiply-adds at {size[0]}x{size[1]}": f"{found.macs:,}"}

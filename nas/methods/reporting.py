@@ -1,0 +1,383 @@
+"""From a run directory to ``report.json`` and ``report.html``."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from nas.methods.ranking import check_ranking, read_ranking
+from nas.methods.retraining import job_recipe, results_of, training_directory
+from nas.methods.spaces import baseline_architecture
+from nas.progress import RunProgress
+from nas.proxies.erf import calibrate_bn_on_noise, measure_erf, noise
+from nas.report.data import (
+    Box,
+    Contender,
+    CurvePoint,
+    DataFacts,
+    DetectionSample,
+    ErfLevel,
+    ErfReport,
+    LevelFacts,
+    Metrics,
+    PhaseCost,
+    ReportData,
+    Reproduction,
+    SeedResult,
+    Split,
+    Trial,
+)
+from nas.report.measure import measure_latency, measure_memory
+from nas.report.page import render
+from nas.report.pictures import erf_png, jpeg
+from nas.run import Run, environment
+from nas.show import histories, short_text, state_of
+from nas.study import History, Record
+from nas.training import WEIGHTS, detector_for
+from search_spaces.architecture import Architecture
+from search_spaces.catalog import family_of
+from search_spaces.cost import cost, trf
+from search_spaces.files import write_atomic
+from search_spaces.randomness import seed_for
+from trainers.data.catalog import open_split
+from trainers.data.detection_set import DetectionSet
+from trainers.detectors.detector import Detector
+
+ERF_CANVAS = 256
+"""Side of the square noise image in px: large enough for the deepest field of small networks."""
+SAMPLES = 6
+SHOWN_SCORE = 0.3
+
+
+def write_report(run: Run, *, check: int, progress: RunProgress) -> Path:
+    """Write the page with everything the run holds by now.
+
+    Args:
+        run: finished or not; what is missing is named on the page with the command that makes it.
+        check: train this many allocations alone for a short time first, and rank the proxy against them.
+        progress: listens to those trainings.
+
+    Returns:
+        Path of ``report.html``.
+    """
+    if check:
+        check_ranking(run, check, progress)
+    report = collect(run)
+    run.write_json("report.json", report.to_dict())
+    path = run.directory / "report.html"
+    write_atomic(path, render(report).encode())
+    return path
+
+
+def collect(run: Run) -> ReportData:
+    """Everything a report says of a run."""
+    torch.set_num_threads(run.recipe.threads)
+    trials = histories(run.directory)
+    size = _image_size(run)
+    winner, rivals = run.read_winner(), run.read_rivals()
+    baseline = baseline_architecture(run.recipe.space)
+    networks = {"baseline": baseline}
+    if winner is not None:
+        networks = {"winner": winner, **networks}
+        networks |= {name: one for name, one in rivals.items() if name == "random"}
+    scores = _scores(trials)
+    contenders = _contenders(run, networks, size, scores)
+    val = open_split(run.recipe.data, "val") if winner is not None else None
+    return ReportData(
+        title=f"CR-NAS: {run.recipe.name}",
+        run=str(run.directory),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        state=state_of(run, trials),
+        baseline=contenders["baseline"],
+        winner=contenders.get("winner"),
+        random=contenders.get("random"),
+        trials=tuple(_trial(record, size) for history in trials.values() for record in history),
+        erf=_erf(run, baseline, winner) if winner is not None else None,
+        detections=_samples(run, baseline, winner, val) if winner is not None and val is not None else (),
+        ranks=read_ranking(run),
+        cost=_costs(run, trials, size),
+        data=_data_facts(run, val),
+        reproduction=_reproduction(run),
+        notes=_notes(run, rivals, winner),
+    )
+
+
+def _image_size(run: Run) -> tuple[int, int]:
+    facts = run.read_json("data.json")
+    return tuple(facts["image_size"]) if facts is not None else (224, 224)  # type: ignore[return-value]
+
+
+def _scores(trials: Mapping[str, History]) -> dict[str, float]:
+    """Digest -> the proxy's score as a fraction; the last phase that scored a network counts."""
+    return {
+        record.digest: record.value / 100.0
+        for history in trials.values()
+        for record in history
+        if record.value is not None
+    }
+
+
+def _contenders(
+    run: Run, networks: Mapping[str, Architecture], size: tuple[int, int], scores: Mapping[str, float]
+) -> dict[str, Contender]:
+    built = {name: family_of(one).build(one, seed=0) for name, one in networks.items()}
+    latencies = measure_latency(built, input_size=size, threads=run.recipe.threads)
+    contenders = {}
+    for name, architecture in networks.items():
+        found = cost(architecture, size)
+        contenders[name] = Contender(
+            name=f"{name} {short_text(architecture)}",
+            architecture=architecture,
+            params=found.params,
+            macs=found.macs,
+            input_size=size,
+            levels=tuple(
+                LevelFacts(name=level, channels=facts.channels, stride=facts.stride)
+                for level, facts in family_of(architecture).levels(architecture).items()
+            ),
+            score=scores.get(architecture.digest),
+            results=tuple(_seed_result(result) for result in results_of(run, architecture)),
+            latency=latencies[name],
+            memory=measure_memory(built[name], input_size=size),
+        )
+    return contenders
+
+
+def _seed_result(result: Mapping[str, Any]) -> SeedResult:
+    return SeedResult(
+        seed=result["seed"],
+        metrics=Metrics.from_coco(result["metrics"]),
+        curve=tuple(CurvePoint(epoch=point["epoch"], AP=point["AP"]) for point in result["curve"]),
+    )
+
+
+def _trial(record: Record, size: tuple[int, int]) -> Trial:
+    whole = isinstance(record.candidate, Architecture)
+    found = cost(record.candidate, size) if isinstance(record.candidate, Architecture) else None
+    return Trial(
+        number=record.number,
+        phase=record.phase,
+        digest=record.digest,
+        text=short_text(record.candidate),
+        state=record.state,
+        value=None if record.value is None else record.value / 100.0,
+        params=None if found is None else found.params,
+        macs=None if found is None else found.macs,
+        prefix=not whole,
+        reason=record.reason,
+    )
+
+
+def _erf(run: Run, baseline: Architecture, winner: Architecture) -> ErfReport:
+    """ERF of the first retraining's weights; of random ones where nothing was retrained."""
+    trained = bool(results_of(run, winner) and results_of(run, baseline))
+    images = noise(4, (ERF_CANVAS, ERF_CANVAS), seed=seed_for(run.recipe.seed, "erf"))
+
+    def levels(architecture: Architecture) -> tuple[ErfLevel, ...]:
+        backbone = family_of(architecture).build(architecture, seed=run.recipe.seed)
+        if trained:
+            backbone = _trained_detector(run, architecture, open_split(run.recipe.data, "val")).backbone.body  # type: ignore[union-attr, assignment]
+        calibrate_bn_on_noise(backbone, images)
+        fields, reach = measure_erf(backbone, images), trf(architecture)
+        strides = family_of(architecture).levels(architecture)
+        used = run.recipe.detector.levels
+        return tuple(
+            ErfLevel(
+                level=name,
+                std_px=field.std,
+                area_px=field.radius,
+                box_px=field.box,
+                trf_px=reach[name],
+                anchor_px=strides[name].stride * run.recipe.detector.anchor_scale if name in used else None,
+                png=erf_png(field.map),
+            )
+            for name, field in fields.items()
+        )
+
+    weights = "trained weights (first seed)" if trained else "random weights"
+    return ErfReport(
+        canvas_px=ERF_CANVAS,
+        images=len(images),
+        how=f"{weights}, BN statistics and input from noise, gradient of the central cell",
+        baseline=levels(baseline),
+        winner=levels(winner),
+    )
+
+
+def _trained_detector(run: Run, architecture: Architecture, data: DetectionSet) -> Detector:
+    assert run.recipe.retrain is not None
+    first = results_of(run, architecture)[0]["seed"]
+    detector = detector_for(architecture, job_recipe(run.recipe, run.recipe.retrain.train, first), data)
+    detector.load_state_dict(load_file(training_directory(run, architecture, first) / WEIGHTS))
+    return detector.eval()
+
+
+def _samples(
+    run: Run, baseline: Architecture, winner: Architecture, val: DetectionSet
+) -> tuple[DetectionSample, ...]:
+    """Evenly spaced validation images, so that nobody chose the flattering ones."""
+    if not results_of(run, winner) or not results_of(run, baseline):
+        return ()
+    count = min(SAMPLES, len(val))
+    chosen = val.subset([index * len(val) // count for index in range(count)])
+    with torch.inference_mode():
+        found = {
+            name: _trained_detector(run, one, val)(chosen.images)
+            for name, one in (("winner", winner), ("baseline", baseline))
+        }
+    names = [category.name for category in val.categories]
+    samples = []
+    for index in range(count):
+        target = chosen.targets[index]
+        # Padding lies at the right and the bottom; the picture shows the image only.
+        height, width = (
+            round(side * float(scale))
+            for side, scale in zip(chosen.sizes[index], chosen.scales[index].flip(0), strict=True)
+        )
+        truth = [
+            _box(box, names[label], None)
+            for box, label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True)
+        ]
+        samples.append(
+            DetectionSample(
+                image_id=target["image_id"],
+                file_name=chosen.file_names[index],
+                width=width,
+                height=height,
+                jpeg=jpeg(chosen.images[index, :, :height, :width]),
+                truth=tuple(truth),
+                winner=_boxes(found["winner"][index], names),
+                baseline=_boxes(found["baseline"][index], names),
+            )
+        )
+    return tuple(samples)
+
+
+def _boxes(found: Mapping[str, torch.Tensor], names: Sequence[str]) -> tuple[Box, ...]:
+    return tuple(
+        _box(box, names[label], score)
+        for box, label, score in zip(
+            found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True
+        )
+        if score >= SHOWN_SCORE
+    )
+
+
+def _box(corners: Sequence[float], label: str, score: float | None) -> Box:
+    left, top, right, bottom = corners
+    return Box(x=left, y=top, width=right - left, height=bottom - top, label=label, score=score)
+
+
+def _costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:
+    macs = cost(baseline_architecture(run.recipe.space), size).macs
+    facts = run.read_json("data.json") or {"held_out": [], "train": []}
+    costs = []
+    for name, history in trials.items():
+        spent = run.read_json(f"{name}/spent.json")
+        if spent is not None:
+            costs.append(
+                _phase_cost(f"{name}: supernet training", spent["seconds"], spent["images"], 3 * macs)
+            )
+        recipe = run.recipe.stages if name == "stages" else run.recipe.dilations or run.recipe.stages
+        each = len(facts["held_out"]) + recipe.supernet.recalibration_batches * min(
+            recipe.supernet.train.batch_size, max(len(facts["train"]), 1)
+        )
+        scored = [record for record in history if "seconds" in record.attributes]
+        seconds = sum(float(record.attributes["seconds"]) for record in scored)  # type: ignore[arg-type]
+        costs.append(
+            replace(_phase_cost(f"{name}: scoring", seconds, each * len(scored), macs), trials=len(history))
+        )
+    results = [
+        run.read_json(str(path.relative_to(run.directory)))
+        for path in sorted(run.directory.glob("retrain/*/*/result.json"))
+    ]
+    finished = [result for result in results if result is not None]
+    if finished:
+        seconds = sum(result["seconds"] for result in finished)
+        images = sum(result["images"] for result in finished)
+        costs.append(
+            replace(_phase_cost("final table: trainings", seconds, images, 3 * macs), trials=len(finished))
+        )
+    return tuple(costs)
+
+
+def _phase_cost(name: str, seconds: float, images: int, macs_an_image: int) -> PhaseCost:
+    return PhaseCost(name=name, seconds=round(seconds, 1), images=images, macs=images * macs_an_image)
+
+
+def _data_facts(run: Run, val: DetectionSet | None) -> DataFacts | None:
+    facts = run.read_json("data.json")
+    if facts is None:
+        return None
+    splits = [
+        Split(
+            name="train",
+            use="supernets, BN recalibration, final trainings",
+            images=len(facts["train"]),
+            objects=facts["objects"]["train"],
+        ),
+        Split(
+            name="held out of train",
+            use="candidate scores, final trainings",
+            images=len(facts["held_out"]),
+            objects=facts["objects"]["held_out"],
+        ),
+    ]
+    skipped = list(facts["skipped"])
+    if val is not None:
+        splits.append(Split(name="val", use="the table only", images=len(val), objects=val.num_objects))
+        skipped += val.skipped
+    height, width = facts["image_size"]
+    return DataFacts(
+        name=run.recipe.data.root or run.recipe.data.source,
+        digest=facts["digest"]["train"],
+        image_size=f"{height}x{width}",
+        categories=tuple(facts["categories"]),
+        splits=tuple(splits),
+        skipped=tuple(skipped),
+    )
+
+
+def _reproduction(run: Run) -> Reproduction:
+    record = run.read_json("environment.json") or environment(run.recipe)
+    retrain = run.recipe.retrain
+    seeds = {"search": str(run.recipe.seed)}
+    if retrain is not None:
+        seeds["final table"] = f"{retrain.first_seed} to {retrain.first_seed + retrain.seeds - 1}"
+    hardware = record["hardware"]
+    return Reproduction(
+        commands=(f"nas search {run.directory / 'recipe.yaml'} --run NEW_DIR",),
+        versions=record["versions"],
+        hardware=f"{hardware['processor']}, {hardware['cores']} cores, {hardware['machine']}",
+        threads=run.recipe.threads,
+        seeds=seeds,
+        recipe=run.recipe.name,
+        recipe_digest=run.digest,
+    )
+
+
+def _notes(run: Run, rivals: Mapping[str, Architecture], winner: Architecture | None) -> tuple[str, ...]:
+    notes = []
+    stages = rivals.get("stages")
+    if stages is not None and winner is not None and stages.digest != winner.digest:
+        values = [100 * result["metrics"]["AP"] for result in results_of(run, stages)]
+        if values:
+            mean = sum(values) / len(values)
+            notes.append(
+                f"Stage reallocation alone ({short_text(stages)}): {mean:.2f} AP over {len(values)} seeds."
+            )
+    for role, architecture in (("winner", winner), ("baseline", rivals.get("baseline"))):
+        rises = (
+            [result["rise_over_last_quarter"] for result in results_of(run, architecture)]
+            if architecture
+            else []
+        )
+        if any(rise is not None and rise >= 0.05 for rise in rises):
+            notes.append(
+                f"The {role}'s AP still rose by 5 % or more over the last quarter of a training: train longer."
+            )
+    return tuple(notes)

@@ -1,0 +1,38 @@
+"""Where an architecture named on the command line comes from. Torch-free."""
+
+import json
+from pathlib import Path
+
+from nas.config import read_yaml
+from search_spaces.architecture import Architecture
+from search_spaces.catalog import family_of, get_architecture
+from search_spaces.errors import RunError
+
+
+def read_architecture(source: str) -> Architecture:
+    """A name of the zoo, a ``winner.yaml`` or ``architecture.json``, a bundle, or a run directory.
+
+    Raises:
+        RunError: a folder or file without an architecture in it.
+        InvalidArchitecture: an unknown name, or an architecture that its family refuses.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = [path / name for name in ("winner.yaml", "architecture.json") if (path / name).exists()]
+        if not found:
+            raise RunError(
+                f"{path} holds neither winner.yaml nor architecture.json, so it is no finished search and no bundle"
+            )
+        path = found[0]
+    if not path.is_file():
+        return get_architecture(source)
+    if path.suffix == ".json":
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{path}: is not valid JSON: {error}") from error
+    else:
+        data = read_yaml(path)
+    architecture = Architecture.from_dict(data.get("architecture", data))
+    family_of(architecture).validate(architecture)
+    return architecture

@@ -1,0 +1,168 @@
+"""What the read-only commands say: plain data for tables and ``--json``. Torch-free."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from nas.journal import JOURNAL
+from nas.resolve import read_architecture
+from nas.run import Run
+from nas.study import History, Record, Study
+from search_spaces.architecture import Architecture
+from search_spaces.catalog import SPACES, family_of, get_space
+from search_spaces.cost import cost, trf
+from search_spaces.errors import ConfigError
+from search_spaces.gene import Gene
+from search_spaces.genes import Choice, Composition
+
+PHASES = ("stages", "dilations", "random")
+"""Phases of a run in the order in which they are carried out."""
+
+
+def histories(directory: Path) -> dict[str, History]:
+    """The trials of every phase begun so far, also while a search writes; empty before the first."""
+    if not (directory / JOURNAL).exists():
+        return {}
+    with Study.open(directory, read_only=True) as study:
+        begun = study.phase_names()
+        return {name: study.records(name) for name in PHASES if name in begun}
+
+
+def summary(directory: Path) -> dict[str, Any]:
+    """``nas show``: state, winner, best score, cost and all trials in order.
+
+    Raises:
+        RunError: no such run.
+    """
+    run = Run.open(directory)
+    trials = histories(directory)
+    winner = run.read_winner()
+    last = [record.value for record in trials.get(_deciding(trials), ()) if record.value is not None]
+    return {
+        "run": str(directory),
+        "recipe": run.digest,
+        "state": state_of(run, trials),
+        "winner": None
+        if winner is None
+        else {"digest": winner.digest, "text": str(winner), **winner.to_dict()},
+        "best": max(last) if last else None,
+        "cost": spending(run, trials),
+        "trials": [_trial(record) for history in trials.values() for record in history],
+    }
+
+
+def state_of(run: Run, trials: dict[str, History]) -> str:
+    """``new``, the phase a run is in, ``retraining``, or ``complete``."""
+    if run.read_json("done.json") is not None:
+        return "complete"
+    if run.read_winner() is not None:
+        return "retraining"
+    return list(trials)[-1] if trials else "new"
+
+
+def spending(run: Run, trials: dict[str, History]) -> dict[str, float]:
+    """What a run has spent so far: candidates scored, seconds, training images."""
+    found: dict[str, float] = {}
+    for name, history in trials.items():
+        found[f"{name}_candidates"] = sum(record.state == "complete" for record in history)
+        found[f"{name}_scoring_seconds"] = round(sum(_seconds(record) for record in history), 1)
+        spent = run.read_json(f"{name}/spent.json")
+        if spent is not None:
+            found[f"{name}_supernet_seconds"] = spent["seconds"]
+            found[f"{name}_supernet_images"] = spent["images"]
+    results = [
+        run.read_json(str(path.relative_to(run.directory)))
+        for path in run.directory.glob("retrain/*/*/result.json")
+    ]
+    if results:
+        found["retraining_runs"] = len(results)
+        found["retraining_seconds"] = round(sum(result["seconds"] for result in results if result), 1)
+        found["retraining_images"] = sum(result["images"] for result in results if result)
+    found["seconds"] = round(sum(value for name, value in found.items() if name.endswith("_seconds")), 1)
+    return found
+
+
+def description(source: str, size: str) -> dict[str, Any]:
+    """``nas describe``: parameters, multiply-adds and levels of a backbone.
+
+    Raises:
+        ConfigError: a size that is not ``HxW``.
+        InvalidArchitecture: an unknown name, or an input smaller than 32 px a side.
+    """
+    match = re.fullmatch(r"(\d+)[xX](\d+)", size.strip())
+    if match is None:
+        raise ConfigError(f"--input: found {size!r}; write height and width in pixels, for example 800x1088")
+    architecture = read_architecture(source)
+    found = cost(architecture, (int(match[1]), int(match[2])))
+    fields = trf(architecture)
+    return {
+        "text": str(architecture),
+        "digest": architecture.digest,
+        "architecture": architecture.to_dict(),
+        "input": [int(match[1]), int(match[2])],
+        "params": found.params,
+        "macs": found.macs,
+        "activations": found.activations,
+        "levels": {
+            name: {"channels": level.channels, "stride": level.stride, "trf": fields[name]}
+            for name, level in family_of(architecture).levels(architecture).items()
+        },
+    }
+
+
+def space_facts(name: str | None) -> list[dict[str, Any]]:
+    """``nas spaces``: one space, or all.
+
+    Raises:
+        InvalidArchitecture: no such space.
+    """
+    spaces = [get_space(one) for one in ([name] if name else SPACES)]
+    return [
+        {
+            "name": space.name,
+            "size": space.size,
+            "genes": {gene: _gene(kind) for gene, kind in space.genes.items()},
+            "baseline": str(space.baseline),
+        }
+        for space in spaces
+    ]
+
+
+def _gene(gene: Gene) -> dict[str, Any]:
+    facts: dict[str, Any] = {"kind": type(gene).__name__.lower(), "size": gene.size}
+    if isinstance(gene, Choice):
+        return facts | {"options": list(gene.options)}
+    if isinstance(gene, Composition):
+        return facts | {"parts": [list(part) for part in gene.parts], "window": list(gene.window or ())}
+    return facts
+
+
+def short_text(candidate: Any) -> str:
+    """What a person reads of a candidate: ``1,1,2,4``, and its dilations where any is not 1."""
+    if not isinstance(candidate, Architecture):
+        return str(candidate)
+    blocks, dilations = candidate.genes["blocks"], candidate.genes["dilations"]
+    assert isinstance(blocks, tuple) and isinstance(dilations, tuple)
+    text = ",".join(map(str, blocks))
+    return text if set(dilations) == {1} else f"{text} d={''.join(map(str, dilations))}"
+
+
+def _deciding(trials: dict[str, History]) -> str:
+    return "dilations" if "dilations" in trials else "stages"
+
+
+def _trial(record: Record) -> dict[str, Any]:
+    return {
+        "number": record.number,
+        "phase": record.phase,
+        "digest": record.digest,
+        "value": record.value,
+        "state": record.state,
+        "text": short_text(record.candidate),
+        "reason": record.reason,
+    }
+
+
+def _seconds(record: Record) -> float:
+    value = record.attributes.get("seconds", 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0

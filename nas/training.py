@@ -1,0 +1,204 @@
+"""One training to completion: what ``nas train`` does once and the final table many times.
+
+The run of a network is a function of its recipe and seed; ``val`` gives its result and curve only, nothing
+is chosen by it.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from nas.config import apply_overrides, check, dump_yaml, read_yaml, to_data
+from nas.progress import RunProgress, Silent
+from nas.recipe import TrainJobRecipe
+from nas.resolve import read_architecture
+from nas.run import environment
+from search_spaces.architecture import Architecture, digest_of
+from search_spaces.catalog import family_of
+from search_spaces.errors import RunError
+from search_spaces.files import write_atomic
+from trainers.data.catalog import open_split
+from trainers.data.detection_set import DetectionSet, hold_out
+from trainers.detectors.catalog import build_detector
+from trainers.detectors.detector import Detector
+from trainers.evaluate import Metrics, coco_metrics, detect
+from trainers.loop import StepRecord, Trainer, resolve_device
+
+WEIGHTS = "detector.safetensors"
+RESULT = "result.json"
+TRAINING = "training.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """One network trained to completion under one seed; plain data, so that a process can take it.
+
+    Args:
+        architecture: the backbone.
+        recipe: everything else.
+        directory: of checkpoint, metrics, weights and result.
+        held_out_seed: None trains on the whole training split and reads ``val``. A seed splits the training
+            split as the search of that seed does, and ``val`` is left alone.
+    """
+
+    architecture: Architecture
+    recipe: TrainJobRecipe
+    directory: Path
+    held_out_seed: int | None = None
+
+
+def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -> dict[str, Any]:
+    """Train, evaluate, write weights and ``result.json``; continues where it was stopped.
+
+    Returns:
+        The content of ``result.json``: ``metrics``, ``curve``, ``seconds``, ``environment`` and more.
+
+    Raises:
+        RunError: the directory holds a training of another backbone or recipe.
+    """
+    progress = progress or Silent()
+    recipe = job.recipe
+    record = {"architecture": job.architecture.to_dict(), "recipe": to_data(recipe)}
+    path = job.directory / TRAINING
+    if path.exists() and read_yaml(path) != record:
+        raise RunError(
+            f"{job.directory} holds a training of another backbone or recipe; take a new directory"
+        )
+    if (done := read_result(job.directory)) is not None:
+        return done
+    write_atomic(path, dump_yaml(record).encode())
+    torch.set_num_threads(recipe.threads)
+    train_set, val = _splits(job)
+    detector = detector_for(job.architecture, recipe, train_set)
+    device = resolve_device(recipe.device)
+    started = time.perf_counter()
+
+    def measure(model: Detector) -> dict[str, float]:
+        return evaluate_detector(model, val, recipe, device).scalars()
+
+    def report(step: StepRecord) -> None:
+        progress.advance(step.step + 1, f"loss {step.loss:.3f}")
+
+    trainer = Trainer(
+        detector=detector,
+        data=train_set,
+        recipe=recipe.train,
+        seed=recipe.seed,
+        directory=job.directory,
+        device=device,
+        evaluate=measure,
+        on_step=report,
+    )
+    progress.phase(f"training {job.architecture}, seed {recipe.seed}", trainer.total_steps)
+    trained = trainer.run()
+    metrics = evaluate_detector(detector, val, recipe, device)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+    temporary = job.directory / f".{WEIGHTS}.tmp"
+    save_file(weights, temporary, metadata={"architecture": job.architecture.digest})
+    temporary.replace(job.directory / WEIGHTS)
+    result = {
+        "architecture": job.architecture.to_dict(),
+        "digest": job.architecture.digest,
+        "seed": recipe.seed,
+        "metrics": metrics.to_dict(),
+        "curve": [{"epoch": point.epoch, "AP": point.metrics["AP"]} for point in trained.history],
+        "rise_over_last_quarter": rise_over_last_quarter(
+            [(point.epoch, point.metrics["AP"]) for point in trained.history]
+        ),
+        "images": trainer.total_steps * recipe.train.batch_size,
+        "seconds": round(time.perf_counter() - started, 1),
+        "data": {"train": train_set.digest, "val": val.digest},
+        "recipe": digest_of(to_data(recipe)),
+        "environment": environment() | {"threads": recipe.threads, "seed": recipe.seed},
+    }
+    write_atomic(job.directory / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+    return result
+
+
+def detector_for(architecture: Architecture, recipe: TrainJobRecipe, data: DetectionSet) -> Detector:
+    """The recipe's detector around a freshly initialised backbone; the weights depend on the seed alone."""
+    backbone = family_of(architecture).build(architecture, seed=recipe.seed)
+    return build_detector(recipe.detector, backbone, data.num_classes, data.image_size, seed=recipe.seed)
+
+
+def evaluate_detector(
+    detector: Detector, data: DetectionSet, recipe: TrainJobRecipe, device: torch.device
+) -> Metrics:
+    """COCO metrics of a detector on a split, at the recipe's batch size and precision."""
+    results = detect(detector, data, batch_size=recipe.train.batch_size, device=device, amp=recipe.train.amp)
+    return coco_metrics(data, results)
+
+
+def rise_over_last_quarter(curve: Sequence[tuple[float, float]]) -> float | None:
+    """Relative rise of AP from three quarters of a training to its end; None where the curve is too short.
+
+    The table takes a retraining for complete when this is below 0.05.
+    """
+    if len(curve) < 2 or curve[-1][0] <= 0:
+        return None
+    before = [ap for epoch, ap in curve if epoch <= 0.75 * curve[-1][0]]
+    return (curve[-1][1] - before[-1]) / before[-1] if before and before[-1] > 0 else None
+
+
+def train_bundle(
+    bundle: str, recipe: TrainJobRecipe, directory: Path, progress: RunProgress
+) -> dict[str, Any]:
+    """``nas train``: a bundle's, run's or named backbone from scratch to completion in a new detector.
+
+    Returns:
+        COCO metrics on ``val`` as fractions.
+
+    Raises:
+        RunError: the directory holds a training of something else.
+    """
+    job = TrainingJob(architecture=read_architecture(bundle), recipe=recipe, directory=directory)
+    return dict(train_to_completion(job, progress)["metrics"])
+
+
+def read_result(directory: Path) -> dict[str, Any] | None:
+    """The result of a finished training, else None."""
+    path = directory / RESULT
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def evaluate_training(directory: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Trained weights on ``val``, computed anew.
+
+    Args:
+        directory: of a finished training.
+        overrides: ``key=value`` for its recipe, for instance another ``data.root``.
+
+    Returns:
+        COCO metrics as fractions.
+
+    Raises:
+        RunError: no finished training there.
+    """
+    weights = directory / WEIGHTS
+    if not (directory / TRAINING).exists() or not weights.exists():
+        raise RunError(
+            f"{directory} holds no finished training ({WEIGHTS} is missing); train it with nas train"
+        )
+    record = read_yaml(directory / TRAINING)
+    recipe = check(
+        TrainJobRecipe, apply_overrides(record["recipe"], overrides), source=str(directory / TRAINING)
+    )
+    torch.set_num_threads(recipe.threads)
+    val = open_split(recipe.data, "val")
+    detector = detector_for(Architecture.from_dict(record["architecture"]), recipe, val)
+    detector.load_state_dict(load_file(weights))
+    return evaluate_detector(detector, val, recipe, resolve_device(recipe.device)).to_dict()
+
+
+def _splits(job: TrainingJob) -> tuple[DetectionSet, DetectionSet]:
+    data = job.recipe.data
+    train_set = open_split(data, "train")
+    if job.held_out_seed is not None:
+        return hold_out(train_set, data.hold_out, job.held_out_seed)
+    return train_set, open_split(data, "val")

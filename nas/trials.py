@@ -1,0 +1,81 @@
+"""Trials as plain data: what a proxy answers, what a study remembers, what a controller sees."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from search_spaces.architecture import Candidate
+from search_spaces.errors import CandidateFailed
+
+Json = bool | int | float | str | None | Sequence["Json"] | Mapping[str, "Json"]
+State = Literal["complete", "running", "failed", "pruned"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What a proxy says about a candidate.
+
+    Args:
+        value: larger is better.
+        attributes: further measurements, ready for JSON (AP by size, seconds); never used to decide.
+
+    Raises:
+        CandidateFailed: the value is NaN or infinite; such a candidate has failed, it has no score.
+        TypeError: attributes that JSON cannot carry (a proxy's mistake).
+    """
+
+    value: float
+    attributes: Mapping[str, Json] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise CandidateFailed(f"the proxy's score is {self.value}; a score must be a finite number")
+        check_attributes(self.attributes, what="a score's attributes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One trial, as plain data.
+
+    Args:
+        number: of the trial in its phase, from 0.
+        phase: name of the phase.
+        candidate: the architecture, or the decided prefix, that was tried.
+        digest: of the candidate.
+        value: the score; None unless complete.
+        state: ``pruned`` marks a candidate that a cheap limit rejected before any proxy ran.
+        reason: one sentence when failed or pruned.
+        attributes: those given at the beginning and the score's.
+    """
+
+    number: int
+    phase: str
+    candidate: Candidate
+    digest: str
+    value: float | None = None
+    state: State = "running"
+    reason: str | None = None
+    attributes: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether this record can no longer change."""
+        return self.state != "running"
+
+
+History = tuple[Record, ...]
+"""The trials of one phase in the order of their numbers."""
+
+
+def check_attributes(attributes: Mapping[str, Json], *, what: str) -> None:
+    """Refuse what JSON cannot carry, NaN included.
+
+    Raises:
+        TypeError: names ``what`` and the attributes.
+    """
+    try:
+        json.dumps(dict(attributes), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{what} must be plain data for JSON: {error}; found {dict(attributes)!r}") from error

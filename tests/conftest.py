@@ -1,0 +1,31 @@
+"""Fixtures and settings that all tests share."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# The same examples in every run, and no example database in the tree: a failure here is a failure anywhere.
+hypothesis.settings.register_profile(
+    "vertebra", deadline=None, derandomize=True, database=None, max_examples=60, print_blob=False
+)
+hypothesis.settings.load_profile("vertebra")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data sets: ``data`` in ``$VERTEBRA_SHARED`` or in ``shared`` beside the repository.
+
+    Without it the test is skipped, or fails where ``$VERTEBRA_REQUIRE_SHARED`` says that it must be there.
+    """
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("VERTEBRA_SHARED", beside)) / "data"
+    if not folder.is_dir():
+        reason = (
+            f"needs shared data; {folder} is no folder (set VERTEBRA_SHARED to the folder that holds data/)"
+        )
+        if os.environ.get("VERTEBRA_REQUIRE_SHARED"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder

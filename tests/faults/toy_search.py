@@ -1,0 +1,124 @@
+"""A search to be killed: run as a script by ``test_kill.py``; torch-free, so it starts in a second.
+
+Usage: ``toy_search.py DIRECTORY CONTROLLER KILL SECONDS`` with KILL one of ``never``, ``ask:N``, ``score:N``,
+``told:N``, ``write:N`` (after half of the N-th record) and ``synced:N`` (after it, the lock still held).
+``calls.log`` gets one synced line for each score that begins and each trial reported done.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from optuna.storages.journal import JournalFileBackend
+
+from nas.controllers.base import Controller, Done
+from nas.controllers.catalog import make_controller
+from nas.search import search
+from nas.study import History, Record, Score, Study
+from nas.testing import SeparableSpace, toy_score
+from search_spaces.architecture import Architecture, Candidate
+
+SPACE = SeparableSpace(3, 3)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "aging_evolution": {"budget": 21, "options": {"population": 5, "sample": 2}},
+    "greedy": {},
+    "nsga2": {"budget": 21, "options": {"sampler": "nsga2", "options": {"population_size": 5}}},
+    "random": {"budget": 21},
+    "tpe": {"budget": 21, "options": {"sampler": "tpe", "options": {"n_startup_trials": 4}}},
+}
+
+
+class Killer:
+    """Kills this process at the N-th time it passes a place."""
+
+    def __init__(self, spec: str) -> None:
+        self.place, _, number = spec.partition(":")
+        self.left = int(number or 0)
+
+    def due(self, place: str) -> bool:
+        if place != self.place:
+            return False
+        self.left -= 1
+        return self.left == 0
+
+    def passes(self, place: str) -> None:
+        if self.due(place):
+            kill()
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+class Watched:
+    """A controller that can be killed inside an ask, after the proposal is computed."""
+
+    def __init__(self, controller: Controller, killer: Killer) -> None:
+        self.controller, self.killer = controller, killer
+
+    def ask(self, history: History) -> Candidate | Done | None:
+        asked = self.controller.ask(history)
+        self.killer.passes("ask")
+        return asked
+
+    def winner(self, history: History) -> Architecture | None:
+        return self.controller.winner(history)
+
+
+def tear_writes(killer: Killer) -> None:
+    whole = JournalFileBackend.append_logs
+
+    def append(self: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        if killer.due("write"):
+            line = json.dumps(logs[0], separators=(",", ":")).encode()
+            self._lock.acquire()
+            with Path(self._file_path).open("ab") as file:
+                file.write(line[: len(line) // 2])
+                file.flush()
+                kill()
+        whole(self, logs)
+        if killer.due("synced"):
+            self._lock.acquire()
+            kill()
+
+    JournalFileBackend.append_logs = append  # type: ignore[method-assign]
+
+
+def note(directory: Path, line: str) -> None:
+    with (directory / "calls.log").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def main(directory: Path, name: str, spec: str, seconds: float) -> None:
+    killer = Killer(spec)
+    tear_writes(killer)
+    worth = toy_score(SPACE)
+
+    def score(candidate: Candidate) -> Score:
+        note(directory, f"score {candidate.digest}")
+        time.sleep(seconds)
+        killer.passes("score")
+        return Score(value=worth(candidate).value, attributes={"note": candidate.digest})
+
+    def report(record: Record, history: History) -> None:
+        note(directory, f"done {record.digest} {record.number}")
+        killer.passes("told")
+
+    with Study.open(directory) as study:
+        settings = SETTINGS[name]
+        kind = "optuna" if name in ("nsga2", "tpe") else name
+        controller = make_controller(kind, space=SPACE, seed=3, **settings)
+        phase = study.phase("toy", SPACE, 3)
+        winner = search(phase=phase, controller=Watched(controller, killer), score=score, on_trial=report)
+        note(directory, f"winner {winner.digest}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4]))

@@ -1,0 +1,52 @@
+"""The detectors by name."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from search_spaces.errors import ConfigError
+from trainers.detectors.detector import Detector
+from trainers.detectors.faster_rcnn import FasterRCNN
+from trainers.detectors.fcos import FCOS
+from trainers.detectors.pyramid import BackboneWithPyramid
+from trainers.recipes import DetectorRecipe
+from trainers.seeding import torch_seed
+
+DETECTORS: dict[str, Callable[[BackboneWithPyramid, int, DetectorRecipe], Detector]] = {
+    "fcos": FCOS,
+    "faster_rcnn": FasterRCNN,
+}
+
+
+def build_detector(
+    recipe: DetectorRecipe, backbone: nn.Module, num_classes: int, image_size: tuple[int, int], *, seed: int
+) -> Detector:
+    """A detector around ``backbone``, whose weights are left as they are.
+
+    Args:
+        recipe: which detector, and its head.
+        backbone: declares ``levels`` (name -> (channels, stride)) and returns a map for each.
+        num_classes: categories, background not counted.
+        image_size: (height, width) px of the images it will see, checked against the strides.
+        seed: of the initial weights of pyramid and heads.
+
+    Raises:
+        ConfigError: levels that the backbone does not have, or images that its strides do not divide.
+    """
+    if num_classes < 1:
+        raise ConfigError(f"a detector needs at least 1 category; found {num_classes}")
+    extra = {"fcos": "conv", "faster_rcnn": "pool"}[recipe.name] if recipe.extra_level else None
+    with torch_seed(seed):
+        body = BackboneWithPyramid(
+            backbone,
+            levels=recipe.levels,
+            channels=recipe.fpn_channels,
+            extra=extra,  # type: ignore[arg-type]
+        )
+        largest = body.strides[len(recipe.levels) - 1]
+        if any(side % largest for side in image_size):
+            raise ConfigError(
+                f"images of {image_size[1]}x{image_size[0]} px cannot enter this detector: "
+                f"both sides must be multiples of its largest stride, {largest}"
+            )
+        return DETECTORS[recipe.name](body, num_classes, recipe)

@@ -1,0 +1,91 @@
+"""Faster R-CNN, two-stage (Ren et al. 2015, with the pyramid of Lin et al. 2017), from torchvision's parts."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from trainers.data.detection_set import Target
+from trainers.detectors.detector import Detections, Detector
+from trainers.detectors.pyramid import BackboneWithPyramid
+from trainers.recipes import DetectorRecipe
+
+_ROI_SIDE = 7
+_ASPECTS = (0.5, 1.0, 2.0)
+
+
+class FasterRCNN(Detector):
+    """Faster R-CNN over a pyramid; attribute names are torchvision's.
+
+    Regions are pooled from the levels the backbone declares; an extra, coarser map serves proposals only.
+
+    Args:
+        backbone: with its pyramid.
+        num_classes: categories; inside, label 0 is the background.
+        recipe: anchors, heads and post-processing.
+    """
+
+    def __init__(self, backbone: BackboneWithPyramid, num_classes: int, recipe: DetectorRecipe) -> None:
+        super().__init__(backbone, num_classes)
+        channels = backbone.out_channels
+        anchors = AnchorGenerator(
+            sizes=tuple((stride * recipe.anchor_scale,) for stride in backbone.strides),
+            aspect_ratios=(_ASPECTS,) * len(backbone.strides),
+        )
+        proposals = {"training": recipe.candidates, "testing": recipe.candidates}
+        self.rpn = RegionProposalNetwork(
+            anchors,
+            RPNHead(channels, len(_ASPECTS), conv_depth=max(1, recipe.head_convs)),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=256,
+            positive_fraction=0.5,
+            pre_nms_top_n=proposals,
+            post_nms_top_n=proposals,
+            nms_thresh=0.7,
+        )
+        self.roi_heads = RoIHeads(
+            MultiScaleRoIAlign(featmap_names=list(backbone.names), output_size=_ROI_SIDE, sampling_ratio=2),
+            TwoMLPHead(channels * _ROI_SIDE**2, recipe.box_head),
+            FastRCNNPredictor(recipe.box_head, num_classes + 1),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=recipe.roi_batch,
+            positive_fraction=0.25,
+            bbox_reg_weights=None,
+            score_thresh=recipe.score_threshold,
+            nms_thresh=recipe.nms,
+            detections_per_img=recipe.detections,
+        )
+
+    def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Two terms of the proposals, two of the boxes; proposals are sampled with torch's generator."""
+        maps, batch = self._maps(images)
+        inside = [
+            {"boxes": target["boxes"].to(images.device), "labels": target["labels"].to(images.device) + 1}
+            for target in targets
+        ]
+        proposals, first = self.rpn(batch, maps, inside)
+        _, second = self.roi_heads(maps, proposals, batch.image_sizes, inside)
+        return {**first, **second}
+
+    def detections(self, images: Tensor) -> list[Detections]:
+        """The best-scored boxes after non-maximum suppression within classes."""
+        maps, batch = self._maps(images)
+        proposals, _ = self.rpn(batch, maps)
+        found, _ = self.roi_heads(maps, proposals, batch.image_sizes)
+        return [
+            Detections(boxes=one["boxes"], scores=one["scores"], labels=one["labels"] - 1) for one in found
+        ]
+
+    def _maps(self, images: Tensor) -> tuple[dict[str, Tensor], ImageList]:
+        normalised = self.normalise(images)
+        # bf16 maps would enter ops that know float32 only.
+        maps = {name: one.float() for name, one in self.backbone(normalised).items()}
+        size = (int(images.shape[-2]), int(images.shape[-1]))
+        return maps, ImageList(normalised, [size] * len(images))

@@ -1,0 +1,332 @@
+"""The one training loop. What happens at step s is a function of (seed, s), so a stopped training that goes
+on equals one that was never stopped: bit for bit on a CPU with the same number of threads."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.architecture import digest_of
+from search_spaces.errors import ConfigError, NonFiniteLoss, RunError
+from search_spaces.randomness import seed_for
+from trainers.batches import Batches
+from trainers.checkpoint import load_checkpoint, save_checkpoint
+from trainers.data.detection_set import DetectionSet
+from trainers.detectors.detector import Detector
+from trainers.metrics_log import MetricsLog
+from trainers.recipes import TrainRecipe
+from trainers.seeding import torch_seed
+
+CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.jsonl"
+_LOG_EVERY = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One optimiser step, counted from 0."""
+
+    step: int
+    loss: float
+    terms: dict[str, float]
+    lr: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Metrics after ``step`` steps (``epoch`` passes over the images)."""
+
+    step: int
+    epoch: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """Where a training stands.
+
+    Attributes:
+        steps: done so far.
+        total_steps: of the recipe.
+        history: all evaluations so far, those before a stop included.
+        losses: of all steps so far.
+        seconds: spent in steps, over all starts.
+        warnings: what a resumed training cannot promise any more.
+    """
+
+    steps: int
+    total_steps: int
+    history: tuple[Evaluation, ...]
+    losses: tuple[float, ...]
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+class Trainer:
+    """Trains a detector on a set by a recipe.
+
+    Args:
+        detector: moved to ``device``; its initial weights are the caller's business.
+        data: the images to learn from.
+        recipe: length, optimiser, schedule.
+        seed: of the order of images and of augmentation.
+        directory: for checkpoint and metrics; None keeps nothing, so nothing can be resumed.
+        device: where it runs.
+        before_step: called with the step's number before it, so that a supernet can set its path.
+        evaluate: detector -> numbers; called by ``recipe.evaluate_every`` and after the last step.
+        on_step: called after every step.
+    """
+
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        data: DetectionSet,
+        recipe: TrainRecipe,
+        seed: int,
+        directory: Path | None,
+        device: torch.device,
+        before_step: Callable[[int], None] | None = None,
+        evaluate: Callable[[Detector], Mapping[str, float]] | None = None,
+        on_step: Callable[[StepRecord], None] | None = None,
+    ) -> None:
+        self.detector = detector.to(device)
+        self.recipe = recipe
+        self.seed = seed
+        self.directory = directory
+        self.device = device
+        self._before_step = before_step
+        self._evaluate = evaluate
+        self._on_step = on_step
+        self._size = len(data)
+        self._batches = Batches(data, recipe, seed)
+        self.total_steps = total_steps(recipe, len(data))
+        if recipe.frozen_bn:
+            freeze_bn(detector)
+        self._optimizer = _optimizer(detector, recipe)
+        self._identity = digest_of(
+            {
+                "recipe": asdict(recipe),
+                "data": data.digest,
+                "seed": seed,
+                "weights": {name: list(value.shape) for name, value in detector.state_dict().items()},
+            }
+        )
+        self._log = MetricsLog(None if directory is None else directory / METRICS)
+        self._step = 0
+        self._history: list[Evaluation] = []
+        self._losses: list[float] = []
+        self._seconds = 0.0
+        self._warnings: tuple[str, ...] = ()
+        self._saved_at = -1
+
+    def run(self, stop_at: int | None = None) -> TrainResult:
+        """Train until the end or until ``stop_at`` steps are done; goes on from the directory's checkpoint.
+
+        Raises:
+            NonFiniteLoss: before the optimiser moves.
+            RunError: the checkpoint is of another recipe, data set or network.
+        """
+        self._resume()
+        end = self.total_steps if stop_at is None else min(stop_at, self.total_steps)
+        evaluations = self._evaluation_steps()
+        while self._step < end:
+            self._advance()
+            if self._step in evaluations:
+                self._evaluate_now()
+            every = self.recipe.checkpoint_every
+            if self._step in evaluations or (every and self._step % every == 0):
+                self._save()
+        self._save()
+        return TrainResult(
+            steps=self._step,
+            total_steps=self.total_steps,
+            history=tuple(self._history),
+            losses=tuple(self._losses),
+            seconds=self._seconds,
+            warnings=self._warnings,
+        )
+
+    def _advance(self) -> None:
+        started = time.perf_counter()
+        step = self._step
+        if self._before_step is not None:
+            self._before_step(step)
+        self._train_mode()
+        lr = learning_rate(self.recipe, step, self.total_steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        images, targets = self._batches.at(step, self.device)
+        # set_to_none: weights off the sampled path keep no gradient, so neither momentum nor decay moves them.
+        self._optimizer.zero_grad(set_to_none=True)
+        with (
+            torch_seed(seed_for(self.seed, "step", step), self.device),
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.amp == "bf16"),
+        ):
+            terms = self.detector.losses(images, targets)
+        loss = torch.stack(list(terms.values())).sum()
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        self._require_finite("loss", float(loss.detach()), step, values, lr)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._clip(step, values, lr)
+        self._optimizer.step()
+        seconds = time.perf_counter() - started
+        self._step += 1
+        self._losses.append(float(loss.detach()))
+        self._seconds += seconds
+        record = StepRecord(step=step, loss=self._losses[-1], terms=values, lr=lr, seconds=seconds)
+        if step % _LOG_EVERY == 0 or self._step == self.total_steps:
+            self._log.append(
+                {"kind": "step", "steps": self._step, "loss": record.loss, "terms": values, "lr": lr}
+            )
+        if self._on_step is not None:
+            self._on_step(record)
+
+    def _train_mode(self) -> None:
+        self.detector.train()
+        if self.recipe.frozen_bn:
+            for module in self.detector.backbone.body.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _clip(self, step: int, terms: dict[str, float], lr: float) -> None:
+        if self.recipe.clip_norm == 0:
+            return
+        moved = [one for one in self.detector.parameters() if one.grad is not None]
+        norm = float(nn.utils.clip_grad_norm_(moved, self.recipe.clip_norm))
+        self._require_finite("gradient norm", norm, step, terms, lr)
+
+    def _require_finite(self, what: str, value: float, step: int, terms: dict[str, float], lr: float) -> None:
+        if math.isfinite(value):
+            return
+        parts = ", ".join(f"{name} {term:g}" for name, term in terms.items())
+        raise NonFiniteLoss(
+            f"step {step} of {self.total_steps}: {what} is {value} ({parts}; lr {lr:g}); the weights were not moved. "
+            "Lower train.lr, raise train.warmup_steps or set train.clip_norm"
+        )
+
+    def _evaluation_steps(self) -> set[int]:
+        if self._evaluate is None:
+            return set()
+        every = self.recipe.evaluate_every
+        steps = {self.total_steps}
+        if every:
+            per_epoch = self._size / self.recipe.batch_size
+            last = int(self.total_steps / per_epoch)
+            steps |= {math.ceil(epoch * per_epoch) for epoch in range(every, last + 1, every)}
+        return {step for step in steps if step <= self.total_steps}
+
+    def _evaluate_now(self) -> None:
+        assert self._evaluate is not None
+        found = {name: float(value) for name, value in self._evaluate(self.detector).items()}
+        epoch = round(self._step * self.recipe.batch_size / self._size, 6)
+        self._history.append(Evaluation(step=self._step, epoch=epoch, metrics=found))
+        self._log.append({"kind": "evaluation", "steps": self._step, "epoch": epoch, "metrics": found})
+
+    def _save(self) -> None:
+        if self.directory is None or self._saved_at == self._step:
+            return
+        save_checkpoint(
+            self.directory / CHECKPOINT,
+            {
+                "identity": self._identity,
+                "step": self._step,
+                "model": self.detector.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "history": [asdict(one) for one in self._history],
+                "losses": torch.tensor(self._losses, dtype=torch.float64),
+                "seconds": self._seconds,
+                **_circumstances(self.device),
+            },
+        )
+        self._saved_at = self._step
+
+    def _resume(self) -> None:
+        if self.directory is None or not (self.directory / CHECKPOINT).exists():
+            self._log.truncate(self._step)
+            return
+        path = self.directory / CHECKPOINT
+        state = load_checkpoint(path)
+        if state.get("identity") != self._identity:
+            raise RunError(
+                f"{path} was written by another recipe, data set, seed or network; "
+                "continue with those, or use an empty directory"
+            )
+        self.detector.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._step = self._saved_at = int(state["step"])
+        self._history = [Evaluation(**one) for one in state["history"]]
+        self._losses = state["losses"].tolist()
+        self._seconds = float(state["seconds"])
+        now = _circumstances(self.device)
+        self._warnings = tuple(
+            f"resumed with {name} {now[name]}, stopped with {state[name]}: losses may differ in the last digits"
+            for name in now
+            if now[name] != state[name]
+        )
+        self._log.truncate(self._step)
+
+
+def total_steps(recipe: TrainRecipe, images: int) -> int:
+    """Optimiser steps of a recipe on so many images."""
+    if recipe.steps is not None:
+        return recipe.steps
+    assert recipe.epochs is not None
+    return max(1, math.ceil(recipe.epochs * images / recipe.batch_size))
+
+
+def learning_rate(recipe: TrainRecipe, step: int, total: int) -> float:
+    """The rate at ``step`` of ``total``: linear warm-up times cosine (Loshchilov and Hutter 2017) or milestones."""
+    warm = min(1.0, (step + 1) / (recipe.warmup_steps + 1))
+    if recipe.schedule == "cosine":
+        factor = 0.5 * (1 + math.cos(math.pi * step / total))
+    else:
+        factor = recipe.gamma ** sum(step >= point * total for point in recipe.milestones)
+    return recipe.lr * warm * factor
+
+
+def freeze_bn(detector: Detector) -> None:
+    """Take the affine weights of the backbone's BN out of training."""
+    for module in detector.backbone.body.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is the GPU where there is one; any name that torch knows is taken as it is.
+
+    Raises:
+        ConfigError: a device that torch does not know or this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device: found {name!r}; allowed are auto, cpu, cuda, cuda:0 and so on") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device: {name!r} is not on this machine ({torch.cuda.device_count()} GPUs); use cpu or auto"
+        )
+    return device
+
+
+def _optimizer(detector: Detector, recipe: TrainRecipe) -> torch.optim.Optimizer:
+    weights: list[Tensor] = [one for one in detector.parameters() if one.requires_grad]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            weights, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+    return torch.optim.AdamW(weights, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+
+
+def _circumstances(device: torch.device) -> dict[str, Any]:
+    """What bit-for-bit equality depends on besides the seed."""
+    return {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "device": device.type}
