@@ -51,6 +51,12 @@ def summary(directory: Path) -> dict[str, Any]:
     }
 
 
+def scoring_seconds(record: Record) -> float:
+    """Seconds the proxy took for a trial; 0 where it was not scored."""
+    value = record.attributes.get("seconds", 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
 def state_of(run: Run, trials: dict[str, History]) -> str:
     """``new``, the phase a run is in, ``retraining``, or ``complete``."""
     if run.read_json("done.json") is not None:
@@ -65,7 +71,7 @@ def spending(run: Run, trials: dict[str, History]) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, history in trials.items():
         found[f"{name}_candidates"] = sum(record.state == "complete" for record in history)
-        found[f"{name}_scoring_seconds"] = round(sum(_seconds(record) for record in history), 1)
+        found[f"{name}_scoring_seconds"] = round(sum(scoring_seconds(record) for record in history), 1)
         spent = run.read_json(f"{name}/spent.json")
         if spent is not None:
             found[f"{name}_supernet_seconds"] = spent["seconds"]
@@ -161,8 +167,3 @@ def _trial(record: Record) -> dict[str, Any]:
         "text": short_text(record.candidate),
         "reason": record.reason,
     }
-
-
-def _seconds(record: Record) -> float:
-    value = record.attributes.get("seconds", 0.0)
-    return float(value) if isinstance(value, int | float) else 0.0

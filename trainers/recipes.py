@@ -10,7 +10,7 @@ Amp = Literal["off", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsRecipe(Recipe):
-    """Scenes composed from the handwritten digits that ship with scikit-learn (10 classes).
+    """Scenes composed from the handwritten digits that ship with scikit-learn.
 
     Args:
         train_images: scenes of the training split.
@@ -19,6 +19,7 @@ class DigitsRecipe(Recipe):
         min_side: longer side of the smallest digits, px.
         max_side: longer side of the largest; sides are log-uniform between the two.
         max_objects: digits a scene holds at most.
+        classes: which of the ten digits occur; fewer are learned sooner.
         seed: of everything; equal seeds give equal pixels.
     """
 
@@ -28,6 +29,7 @@ class DigitsRecipe(Recipe):
     min_side: float = 12.0
     max_side: float = 96.0
     max_objects: int = 6
+    classes: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -40,6 +42,8 @@ class DigitsRecipe(Recipe):
             )
         if self.max_objects < 1:
             raise ValueError("digits: max_objects must be at least 1")
+        if not self.classes or len(set(self.classes)) != len(self.classes) or not set(self.classes) <= set(range(10)):
+            raise ValueError(f"digits: classes must be one or more distinct digits; found {list(self.classes)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,7 @@ class DetectorRecipe(Recipe):
         levels: backbone levels that enter the pyramid, fine to coarse.
         extra_level: one more, coarser map: ``fcos`` by a stride-2 convolution, ``faster_rcnn`` by pooling.
         head_convs: 3x3 convolutions before each output; FCOS's paper has 4.
+        shared_tower: FCOS's class and box outputs share those convolutions instead of having their own.
         anchor_scale: anchor side over stride. FCOS: a level answers for objects that reach 4 to 8 anchor
             sides from a location, the finest from 0. Faster R-CNN: side of the square anchor.
         score_threshold: detections below are dropped; lower than torchvision's 0.2, for AP needs the tail.
@@ -97,6 +102,7 @@ class DetectorRecipe(Recipe):
     levels: tuple[str, ...] = ("c2", "c3", "c4", "c5")
     extra_level: bool = False
     head_convs: int = 1
+    shared_tower: bool = False
     anchor_scale: float = 1.0
     score_threshold: float = 0.05
     nms: float = 0.6

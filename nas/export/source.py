@@ -9,8 +9,7 @@ import pprint
 import sys
 
 from search_spaces.architecture import Architecture
-from search_spaces.catalog import FAMILIES
-from search_spaces.errors import InvalidArchitecture
+from search_spaces.catalog import family_of
 
 _TAIL = '''
 
@@ -84,11 +83,7 @@ def backbone_source(architecture: Architecture) -> str:
     Raises:
         InvalidArchitecture: an unknown family, or settings and genes that it does not allow.
     """
-    family = FAMILIES.get(architecture.family)
-    if family is None:
-        raise InvalidArchitecture(
-            f"cannot export family {architecture.family!r}; known are {', '.join(sorted(FAMILIES))}"
-        )
+    family = family_of(architecture)
     family.validate(architecture)
     text = family.source.read_text(encoding="utf-8")
     foreign = foreign_imports(text)

@@ -35,7 +35,7 @@ from nas.report.measure import measure_latency, measure_memory
 from nas.report.page import render
 from nas.report.pictures import erf_png, jpeg
 from nas.run import Run, environment
-from nas.show import histories, short_text, state_of
+from nas.show import histories, scoring_seconds, short_text, state_of
 from nas.study import History, Record
 from nas.training import WEIGHTS, detector_for
 from search_spaces.architecture import Architecture
@@ -108,7 +108,8 @@ def collect(run: Run) -> ReportData:
 
 def _image_size(run: Run) -> tuple[int, int]:
     facts = run.read_json("data.json")
-    return tuple(facts["image_size"]) if facts is not None else (224, 224)  # type: ignore[return-value]
+    height, width = (224, 224) if facts is None else facts["image_size"]
+    return height, width
 
 
 def _scores(trials: Mapping[str, History]) -> dict[str, float]:
@@ -178,9 +179,10 @@ def _erf(run: Run, baseline: Architecture, winner: Architecture) -> ErfReport:
     images = noise(4, (ERF_CANVAS, ERF_CANVAS), seed=seed_for(run.recipe.seed, "erf"))
 
     def levels(architecture: Architecture) -> tuple[ErfLevel, ...]:
-        backbone = family_of(architecture).build(architecture, seed=run.recipe.seed)
         if trained:
-            backbone = _trained_detector(run, architecture, open_split(run.recipe.data, "val")).backbone.body  # type: ignore[union-attr, assignment]
+            backbone = _trained_detector(run, architecture, open_split(run.recipe.data, "val")).backbone.body
+        else:
+            backbone = family_of(architecture).build(architecture, seed=run.recipe.seed)
         calibrate_bn_on_noise(backbone, images)
         fields, reach = measure_erf(backbone, images), trf(architecture)
         strides = family_of(architecture).levels(architecture)
@@ -286,10 +288,12 @@ def _costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tu
         each = len(facts["held_out"]) + recipe.supernet.recalibration_batches * min(
             recipe.supernet.train.batch_size, max(len(facts["train"]), 1)
         )
-        scored = [record for record in history if "seconds" in record.attributes]
-        seconds = sum(float(record.attributes["seconds"]) for record in scored)  # type: ignore[arg-type]
+        scored = sum("seconds" in record.attributes for record in history)
+        spent_scoring = sum(scoring_seconds(record) for record in history)
         costs.append(
-            replace(_phase_cost(f"{name}: scoring", seconds, each * len(scored), macs), trials=len(history))
+            replace(
+                _phase_cost(f"{name}: scoring", spent_scoring, each * scored, macs), trials=len(history)
+            )
         )
     results = [
         run.read_json(str(path.relative_to(run.directory)))

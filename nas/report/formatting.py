@@ -65,9 +65,9 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f}\u00a0s" if seconds < 10 else f"{seconds:.0f}\u00a0s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes}\u00a0min {rest}\u00a0s"
+        return f"{minutes}\u00a0min\u00a0{rest}\u00a0s"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}\u00a0h {minutes}\u00a0min"
+    return f"{hours}\u00a0h\u00a0{minutes}\u00a0min"
 
 
 def share(part: float, whole: float) -> str:

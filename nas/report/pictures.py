@@ -1,12 +1,13 @@
 """Arrays as base64 pictures that a page can carry inside itself."""
 
 import base64
+import io
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from torchvision.io import encode_jpeg, encode_png
 
 # Dark violet to pale yellow with even steps of lightness: reads the same in grey and for colour-blind eyes.
 _COLOURS = np.array(
@@ -33,8 +34,8 @@ def erf_png(gradient: NDArray[np.floating], *, side: int = 256) -> str:
     peak = float(values.max())
     level = (values / peak if peak > 0 else values).clamp(0, 1).sqrt().numpy()
     stops = np.linspace(0.0, 1.0, len(_COLOURS))
-    colours = np.stack([np.interp(level, stops, _COLOURS[:, channel]) for channel in range(3)])
-    return _base64(encode_png(torch.from_numpy(colours.round().astype(np.uint8))))
+    colours = np.stack([np.interp(level, stops, _COLOURS[:, channel]) for channel in range(3)], axis=-1)
+    return _base64(colours.round().astype(np.uint8), format="PNG", optimize=True)
 
 
 def jpeg(image: Tensor, *, quality: int = 82) -> str:
@@ -46,8 +47,10 @@ def jpeg(image: Tensor, *, quality: int = 82) -> str:
     """
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"a picture is uint8 (3, H, W); found {image.dtype} {tuple(image.shape)}")
-    return _base64(encode_jpeg(image.cpu().contiguous(), quality=quality))
+    return _base64(image.permute(1, 2, 0).cpu().numpy(), format="JPEG", quality=quality)
 
 
-def _base64(encoded: Tensor) -> str:
-    return base64.b64encode(encoded.numpy().tobytes()).decode("ascii")
+def _base64(pixels: NDArray[np.uint8], *, format: str, quality: int = 75, optimize: bool = False) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format=format, quality=quality, optimize=optimize)
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -147,10 +147,11 @@ footer { color: var(--soft); font-size: 13px; padding-top: 44px; padding-bottom:
   .card, .verdict .card { padding: 16px; }
   table { font-size: 13.5px; }
   th, td { padding: 7px 0 7px 8px; }
-  thead th { font-size: 13px; }
+  thead th { font-size: 12px; }
+  .contenders .who { white-space: nowrap; }
   .contenders { table-layout: fixed; }
-  .contenders thead td { width: 23%; }
-  .who::before { width: 8px; height: 8px; margin-right: 5px; }
+  .contenders thead td { width: 27%; }
+  .who::before { width: 8px; height: 8px; margin-right: 4px; }
   tr.main > * { font-size: 15px; }
   td small { display: block; line-height: 1.2; }
   dl { grid-template-columns: minmax(0, 1fr); gap: 0; }

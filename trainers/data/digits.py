@@ -20,8 +20,6 @@ from trainers.data.coco import assemble, resized
 from trainers.data.detection_set import Category, DetectionSet
 from trainers.recipes import DataRecipe, DigitsRecipe
 
-CATEGORIES = tuple(Category(id=digit + 1, name=str(digit)) for digit in range(10))
-
 # Part of a val scene's ids, so that ids are unique over both splits as in a COCO folder.
 _VAL_OFFSET = 1_000_000
 _VAL_SHARE = 0.2
@@ -46,7 +44,7 @@ def compose_digits(recipe: DataRecipe, split: str) -> DetectionSet:
     counts = {"train": settings.train_images, "val": settings.val_images}
     if split not in counts:
         raise DataError(f"the digits have no split {split!r}; allowed are {sorted(counts)}")
-    drawings, labels = _drawings(split, settings.seed)
+    drawings, labels = _drawings(split, settings)
     pictures: list[tuple[ImageEntry, Pixels, tuple[int, int]]] = []
     boxes: list[BoxEntry] = []
     offset = _VAL_OFFSET if split == "val" else 0
@@ -60,9 +58,10 @@ def compose_digits(recipe: DataRecipe, split: str) -> DetectionSet:
             boxes.append(_entry(offset + len(boxes) + 1, number, int(labels[drawing]) + 1, box))
         digest.update(pixels.tobytes())
         pictures.append((entry, resized(Image.fromarray(pixels), recipe.image_size), pixels.shape[:2]))
+    categories = tuple(Category(id=digit + 1, name=str(digit)) for digit in sorted(settings.classes))
     canvas = recipe.image_size if isinstance(recipe.image_size, tuple) else None
     return assemble(
-        pictures=pictures, boxes=tuple(boxes), categories=CATEGORIES, canvas=canvas, digest=digest.hexdigest()
+        pictures=pictures, boxes=tuple(boxes), categories=categories, canvas=canvas, digest=digest.hexdigest()
     )
 
 
@@ -79,8 +78,8 @@ def write_folder(recipe: DataRecipe, root: Path) -> None:
         (root / "annotations" / f"{split}.json").write_text(json.dumps(data.ground_truth), encoding="utf-8")
 
 
-def _drawings(split: str, seed: int) -> tuple[list[Pixels], npt.NDArray[np.int64]]:
-    """Digits of the split, cut to their ink, with their labels."""
+def _drawings(split: str, recipe: DigitsRecipe) -> tuple[list[Pixels], npt.NDArray[np.int64]]:
+    """Digits of the split, cut to their ink, with the figures they show."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -89,15 +88,16 @@ def _drawings(split: str, seed: int) -> tuple[list[Pixels], npt.NDArray[np.int64
         ) from error
     bunch = load_digits()
     order = list(range(len(bunch.target)))
-    rng_for(seed, "digits").shuffle(order)
+    rng_for(recipe.seed, "digits").shuffle(order)
     cut = round(_VAL_SHARE * len(order))
-    chosen = order[:cut] if split == "val" else order[cut:]
+    part = order[:cut] if split == "val" else order[cut:]
+    chosen = [index for index in part if int(bunch.target[index]) in recipe.classes]
     drawings = []
     for index in chosen:
         ink = bunch.images[index]
         rows, columns = np.nonzero(ink.max(axis=1) > 1)[0], np.nonzero(ink.max(axis=0) > 1)[0]
-        part = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        drawings.append(np.round(part * (255.0 / 16.0)).astype(np.uint8))
+        cropped = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        drawings.append(np.round(cropped * (255.0 / 16.0)).astype(np.uint8))
     return drawings, np.asarray(bunch.target[chosen], dtype=np.int64)
 
 

@@ -1,22 +1,20 @@
-"""FCOS, one-stage and anchor-free (Tian et al. 2019), from torchvision's heads and losses.
+"""FCOS, one-stage and anchor-free (Tian et al. 2019), from torchvision's losses and operations.
 
-Assignment and losses are those of ``torchvision.models.detection.FCOS``, computed for the whole batch at once:
-only the few locations around a box's centre are looked at, instead of every location against every box.
+Assignment and losses are those of ``torchvision.models.detection.FCOS`` for the whole batch at once: only the few locations around a box's centre are looked at, instead of every location against every box.
 Two things differ on purpose: locations lie at the middle of their cell (the paper's), and equal boxes are
 told apart by their exact area.
 """
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSRegressionHead
 from torchvision.ops import batched_nms, clip_boxes_to_image, generalized_box_iou_loss, sigmoid_focal_loss
 
 from trainers.data.detection_set import Target
 from trainers.detectors.detector import Detections, Detector
+from trainers.detectors.fcos_head import FCOSHead
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.recipes import DetectorRecipe
 
@@ -35,13 +33,9 @@ class FCOS(Detector):
 
     def __init__(self, backbone: BackboneWithPyramid, num_classes: int, recipe: DetectorRecipe) -> None:
         super().__init__(backbone, num_classes)
-        channels = backbone.out_channels
-        # 8 channels a group is 32 groups at the paper's 256; fewer would come close to instance norm.
-        norm = partial(nn.GroupNorm, min(32, channels // 8))
-        self.classification_head = FCOSClassificationHead(
-            channels, 1, num_classes, recipe.head_convs, norm_layer=norm
+        self.head = FCOSHead(
+            backbone.out_channels, num_classes, convs=recipe.head_convs, shared=recipe.shared_tower
         )
-        self.regression_head = FCOSRegressionHead(channels, 1, recipe.head_convs, norm_layer=norm)
         self.anchors = tuple(stride * recipe.anchor_scale for stride in backbone.strides)
         self.score_threshold = recipe.score_threshold
         self.nms = recipe.nms
@@ -87,10 +81,9 @@ class FCOS(Detector):
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[tuple[int, int], ...]]:
         """float32 logits (N, L, C), distances (N, L, 4) in anchors, centerness (N, L), map sizes."""
         maps = list(self.backbone(self.normalise(images)).values())
-        logits = self.classification_head(maps)
-        distances, centerness = self.regression_head(maps)
+        logits, distances, centerness = self.head(maps)
         grids = tuple((one.shape[-2], one.shape[-1]) for one in maps)
-        return logits.float(), distances.float(), centerness.float().squeeze(2), grids
+        return logits, distances, centerness, grids
 
     def _locations(self, grids: Sequence[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor]:
         """Middles of all cells (L, 2) as x, y and the anchor side of each (L,), px."""

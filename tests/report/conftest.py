@@ -1,6 +1,9 @@
 """A made-up run with every part of a report filled, for the tests of the page."""
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 import torch
 
 from nas.report.data import (
@@ -237,7 +240,7 @@ def rank_check(found: tuple[Trial, ...]) -> RankCheck:
     return RankCheck(how="Each trained alone for 15 epochs under seed 7.", entries=entries)
 
 
-def example(*, gain: float = 0.016, seeds: int = 6) -> ReportData:
+def made_up(*, gain: float = 0.016, seeds: int = 6) -> ReportData:
     """A complete report; ``gain`` is about the AP (fraction) of the winner over the baseline."""
     base, best = architecture((2, 2, 2, 2)), architecture((1, 2, 2, 3), (1, 1, 2, 1, 2, 2, 3, 3))
     found = trials(best)
@@ -305,3 +308,9 @@ def example(*, gain: float = 0.016, seeds: int = 6) -> ReportData:
         ),
         notes=("The thread count changed from 2 to 1 between the search and the retraining.",),
     )
+
+
+@pytest.fixture(scope="session")
+def example() -> Callable[..., ReportData]:
+    """``example(gain=0.016, seeds=6)`` makes a complete report."""
+    return made_up
