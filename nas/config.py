@@ -4,6 +4,7 @@ A message names the file (or ``--set``), the dotted path, what was found, what i
 unknown key, the nearest legal one.
 """
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -23,14 +24,20 @@ T = TypeVar("T")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers (``1e-4`` is a float) and no silent second value for one key."""
+    """Scalars of YAML 1.2's core schema (``1e-4`` is a float, ``off`` is a word) and no key given twice."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes exactly what :class:`_Loader` would not read as the string that it is."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: dict[Any, int] = {}
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
         line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise ConfigError(f"{loader.name}: line {line}: a key must be one word, not a list or mapping")
+        key = loader.construct_object(key_node)
         if key in seen:
             raise ConfigError(
                 f"{loader.name}: line {line}: key {key!r} already stands on line {seen[key]}; keep one"
@@ -39,38 +46,46 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-# PyYAML follows YAML 1.1, where 1e-4 is a string; this is the 1.2 core schema's form.
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:float"]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+# PyYAML follows YAML 1.1, where 1e-4 is a string, off is false, 12:30 is a number and 2024-01-01 a date.
+_SCALARS = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
     ),
-    list("-+0123456789."),
-)
-# Integers are matched first, so that the float form above may admit them.
-for _first, _pairs in _Loader.yaml_implicit_resolvers.items():
-    _pairs.sort(key=lambda pair: pair[0] != "tag:yaml.org,2002:int")
+}
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+for _kind in (_Loader, _Dumper):
+    _kind.yaml_implicit_resolvers = {}
+    for _name, (_form, _first) in _SCALARS.items():  # int before float, whose form admits integers too
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_form})$"), _first)
 
 
 def parse_yaml(text: str, *, name: str) -> Any:
-    """Read one YAML document with 1.2 numbers.
+    """Read one YAML document with 1.2 scalars.
 
     Raises:
         ConfigError: not YAML, or a key given twice; names the line.
     """
-    loader = _Loader(text)
-    loader.name = name
     try:
-        return loader.get_single_data()
-    except yaml.YAMLError as error:
+        loader = _Loader(text)
+        loader.name = name
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{name}: is not valid YAML: {error}") from error
-    finally:
-        loader.dispose()
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -97,7 +112,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     Raises:
         ConfigError: an override that is no ``path=value`` or runs through a scalar; all of them at once.
     """
-    result: dict[str, Any] = json.loads(json.dumps(data))
+    result: dict[str, Any] = copy.deepcopy(dict(data))
     problems = []
     for text in overrides:
         path, sign, value = text.partition("=")
@@ -137,9 +152,7 @@ def check(kind: type[T], data: Mapping[str, Any], *, source: str) -> T:
         # JSON mode: lists fill tuples and integers fill floats, while "3" still does not fill an int.
         return pydantic.TypeAdapter(kind).validate_json(json.dumps(data))
     except pydantic.ValidationError as error:
-        raise ConfigError(
-            "\n".join(_sentence(kind, problem, source) for problem in error.errors())
-        ) from error
+        raise ConfigError("\n".join(_sentences(kind, error.errors(), source))) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{source}: holds a value that JSON cannot carry: {error}") from error
 
@@ -151,24 +164,49 @@ def to_data(recipe: Any) -> Any:
 
 def dump_yaml(data: Any) -> str:
     """YAML that :func:`parse_yaml` reads back equal."""
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return text
 
 
-def _sentence(kind: type, problem: Any, source: str) -> str:
-    loc = [str(part) for part in problem["loc"]]
-    path = ".".join(loc) or "(recipe)"
+def _sentences(kind: type, problems: Sequence[Any], source: str) -> list[str]:
+    """One line a path: where several types are allowed, pydantic has one problem for each of them."""
+    lines: dict[str, list[str]] = {}
+    for problem in problems:
+        path = ".".join(_place(kind, problem["loc"])) or "(recipe)"
+        reasons = lines.setdefault(f"{source}: {path}", [])
+        reason = _reason(kind, problem)
+        reasons.append(reason.rpartition(": ")[2] if reasons else reason)
+    return [f"{start}: {', or: '.join(reasons)}" for start, reasons in lines.items()]
+
+
+def _place(kind: Any, loc: Sequence[str | int]) -> list[str]:
+    """The keys a person wrote, without pydantic's names for the members of a union."""
+    place = []
+    for part in loc:
+        members = [one for one in _members(kind) if one is not type(None)]
+        if len(members) > 1:
+            kind = None  # ``part`` names a member; what follows are positions in it
+            continue
+        place.append(str(part))
+        inner = typing.get_args(members[0]) if members else ()
+        kind = _fields(kind).get(str(part), inner[-1] if inner else None)
+        if kind is Ellipsis:
+            kind = inner[0]
+    return place
+
+
+def _reason(kind: type, problem: Any) -> str:
+    loc = _place(kind, problem["loc"])
     found = problem.get("input")
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         legal = _keys_at(kind, loc[:-1])
         near = difflib.get_close_matches(loc[-1], legal, n=1, cutoff=0.5)
-        hint = f"; did you mean {'.'.join([*loc[:-1], near[0]])!r}?" if near else ""
-        return f"{source}: {path}: unknown key{hint} Allowed here: {', '.join(legal)}"
+        hint = f"; did you mean {'.'.join([*loc[:-1], near[0]])!r}?" if near else "."
+        return f"unknown key{hint} Allowed here: {', '.join(legal)}"
     if problem["type"] in ("missing", "missing_argument"):
-        return f"{source}: {path}: is missing; add it"
-    message = problem["msg"].removeprefix("Value error, ")
-    if isinstance(found, dict):
-        return f"{source}: {path}: {message}"
-    return f"{source}: {path}: found {found!r}: {message}"
+        return "is missing; add it"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return message if isinstance(found, dict) else f"found {found!r}: {message}"
 
 
 def _keys_at(kind: Any, loc: Sequence[str]) -> list[str]:
@@ -182,11 +220,13 @@ def _keys_at(kind: Any, loc: Sequence[str]) -> list[str]:
 
 
 def _fields(kind: Any) -> dict[str, Any]:
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        for part in typing.get_args(kind):
-            if dataclasses.is_dataclass(part):
-                return _fields(part)
-    if not dataclasses.is_dataclass(kind):
+    kind = next((part for part in _members(kind) if dataclasses.is_dataclass(part)), None)
+    if kind is None:
         return {}
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    """The types of a union; any other type alone."""
+    return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)

@@ -6,7 +6,7 @@ from pathlib import Path
 from nas.config import read_yaml
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of, get_architecture
-from search_spaces.errors import RunError
+from search_spaces.errors import InvalidArchitecture, RunError
 
 
 def read_architecture(source: str) -> Architecture:
@@ -33,6 +33,9 @@ def read_architecture(source: str) -> Architecture:
             raise RunError(f"{path}: is not valid JSON: {error}") from error
     else:
         data = read_yaml(path)
-    architecture = Architecture.from_dict(data.get("architecture", data))
-    family_of(architecture).validate(architecture)
+    try:
+        architecture = Architecture.from_dict(data.get("architecture", data))
+        family_of(architecture).validate(architecture)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InvalidArchitecture(f"{path}: holds no architecture: {error}") from error
     return architecture

@@ -35,7 +35,7 @@ class Run:
         """Start a run, or open the directory when it holds the same recipe.
 
         Raises:
-            RunError: the directory holds another recipe.
+            RunError: the directory holds another recipe, or cannot be made.
         """
         path = directory / "recipe.yaml"
         if path.exists():
@@ -46,7 +46,10 @@ class Run:
                     f"take a new --run DIR, or continue the old one with: nas resume {directory}"
                 )
             return run
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{directory}: cannot make the run directory: {error}; name another") from error
         run = cls(directory=directory, recipe=recipe)
         header = f"# Resolved by nas search; digest {run.digest}. Continue with: nas resume {directory}\n"
         write_atomic(path, (header + dump_yaml(to_data(recipe))).encode())

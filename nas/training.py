@@ -72,11 +72,12 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
         )
     if (done := read_result(job.directory)) is not None:
         return done
-    write_atomic(path, dump_yaml(record).encode())
     torch.set_num_threads(recipe.threads)
     train_set, val = _splits(job)
     detector = detector_for(job.architecture, recipe, train_set)
     device = resolve_device(recipe.device)
+    # Only now: a recipe that cannot be used must not claim the directory.
+    write_atomic(path, dump_yaml(record).encode())
     started = time.perf_counter()
 
     def measure(model: Detector) -> dict[str, float]:

@@ -108,7 +108,8 @@ def coco_metrics(
     Args:
         data: the images and their ground truth.
         results: as :func:`detect` returns them.
-        backend: ``pycocotools``; ``faster`` (faster-coco-eval, same digits); ``auto``: the latter where installed.
+        backend: ``pycocotools``; ``faster`` (faster-coco-eval, same digits); ``auto``: the latter where it
+            is installed.
 
     Raises:
         ConfigError: ``faster`` where it is not installed.

@@ -171,7 +171,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         images, targets = self._batches.at(step, self.device)
-        # set_to_none: weights off the sampled path keep no gradient, so neither momentum nor decay moves them.
+        # set_to_none: weights off the sampled path get no gradient, so momentum and decay leave them alone.
         self._optimizer.zero_grad(set_to_none=True)
         with (
             torch_seed(seed_for(self.seed, "step", step), self.device),
@@ -215,8 +215,8 @@ class Trainer:
             return
         parts = ", ".join(f"{name} {term:g}" for name, term in terms.items())
         raise NonFiniteLoss(
-            f"step {step} of {self.total_steps}: {what} is {value} ({parts}; lr {lr:g}); the weights were not moved. "
-            "Lower train.lr, raise train.warmup_steps or set train.clip_norm"
+            f"step {step} of {self.total_steps}: {what} is {value} ({parts}; lr {lr:g}); "
+            "the weights were not moved. Lower train.lr, raise train.warmup_steps or set train.clip_norm"
         )
 
     def _evaluation_steps(self) -> set[int]:
@@ -274,7 +274,7 @@ class Trainer:
         self._seconds = float(state["seconds"])
         now = _circumstances(self.device)
         self._warnings = tuple(
-            f"resumed with {name} {now[name]}, stopped with {state[name]}: losses may differ in the last digits"
+            f"resumed with {name} {now[name]}, stopped with {state[name]}: last digits may differ"
             for name in now
             if now[name] != state[name]
         )
@@ -290,7 +290,7 @@ def total_steps(recipe: TrainRecipe, images: int) -> int:
 
 
 def learning_rate(recipe: TrainRecipe, step: int, total: int) -> float:
-    """The rate at ``step`` of ``total``: linear warm-up times cosine (Loshchilov and Hutter 2017) or milestones."""
+    """The rate at ``step`` of ``total``: linear warm-up times cosine or milestones."""
     warm = min(1.0, (step + 1) / (recipe.warmup_steps + 1))
     if recipe.schedule == "cosine":
         factor = 0.5 * (1 + math.cos(math.pi * step / total))

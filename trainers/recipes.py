@@ -42,8 +42,14 @@ class DigitsRecipe(Recipe):
             )
         if self.max_objects < 1:
             raise ValueError("digits: max_objects must be at least 1")
-        if not self.classes or len(set(self.classes)) != len(self.classes) or not set(self.classes) <= set(range(10)):
-            raise ValueError(f"digits: classes must be one or more distinct digits; found {list(self.classes)}")
+        if (
+            not self.classes
+            or len(set(self.classes)) != len(self.classes)
+            or not set(self.classes) <= set(range(10))
+        ):
+            raise ValueError(
+                f"digits: classes must be one or more distinct digits; found {list(self.classes)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

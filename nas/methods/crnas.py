@@ -23,6 +23,7 @@ from nas.run import Run
 from nas.search import search
 from nas.study import History, Record, Study
 from search_spaces.architecture import Architecture, Genes
+from search_spaces.catalog import family_of
 from search_spaces.crnas.dilations import DilationSpace
 from search_spaces.crnas.stages import StageSpace
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
@@ -44,10 +45,10 @@ class SearchData:
 
 
 def check_recipe(recipe: SearchRecipe, *, source: str) -> None:
-    """Raise whatever would stop the run later: space, controllers, data. Nothing is written or trained.
+    """Raise whatever would stop the run later: space, controllers, data, detector. Nothing is written or trained.
 
     Raises:
-        ConfigError: a space or controller that cannot be.
+        ConfigError: a space, controller, device or detector that cannot be.
         DataError: data that cannot be used.
     """
     space = stage_space(recipe.space)
@@ -64,7 +65,11 @@ def check_recipe(recipe: SearchRecipe, *, source: str) -> None:
             problems += [f"{source}: {name}.controller: {line}" for line in str(error).splitlines()]
     if problems:
         raise ConfigError("\n".join(problems))
-    require_same_categories(open_split(recipe.data, "train"), open_split(recipe.data, "val"))
+    resolve_device(recipe.device)
+    train_set = open_split(recipe.data, "train")
+    require_same_categories(train_set, open_split(recipe.data, "val"))
+    backbone = family_of(space.baseline).build(space.baseline, seed=0)
+    build_detector(recipe.detector, backbone, train_set.num_classes, train_set.image_size, seed=0)
 
 
 def carry_out(run: Run, progress: RunProgress) -> Architecture:

@@ -6,9 +6,9 @@ yet is ``None`` or empty, and the page then names the command that produces it. 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
 from nas.report.verdict import Verdict, judge
 from search_spaces.architecture import Architecture
@@ -29,13 +29,15 @@ ArchitectureField = Annotated[
     PlainSerializer(lambda architecture: architecture.to_dict()),
 ]
 
-# A key nobody reads would be a number that silently left the page.
-_strict = with_config(ConfigDict(extra="forbid"))
+
+class _Part:
+    """Base of all parts: a key nobody reads would be a number that silently left the page."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class Metrics:
+class Metrics(_Part):
     """COCO metrics as fractions; ``None`` where the images hold no object of that size."""
 
     AP: float
@@ -63,18 +65,16 @@ class Metrics:
         )
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class CurvePoint:
+class CurvePoint(_Part):
     """AP (fraction) on the validation images after ``epoch`` epochs of a retraining."""
 
     epoch: float
     AP: float
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class SeedResult:
+class SeedResult(_Part):
     """One network trained to completion once, under one seed."""
 
     seed: int
@@ -82,9 +82,8 @@ class SeedResult:
     curve: tuple[CurvePoint, ...] = ()
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class Latency:
+class Latency(_Part):
     """Milliseconds of one forward pass: median and quartiles of the repeats."""
 
     median_ms: float
@@ -97,9 +96,8 @@ class Latency:
     threads: int
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class Memory:
+class Memory(_Part):
     """Bytes of one forward pass without gradients; ``how`` says how they were measured."""
 
     parameter_bytes: int
@@ -111,9 +109,8 @@ class Memory:
     how: str
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class LevelFacts:
+class LevelFacts(_Part):
     """One level of the backbone's output: name (``"c3"``), channels, stride in pixels."""
 
     name: str
@@ -121,9 +118,8 @@ class LevelFacts:
     stride: int
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class Contender:
+class Contender(_Part):
     """One row of the table: a network, what it costs and how it did under every seed.
 
     Args:
@@ -153,9 +149,8 @@ class Contender:
         return {result.seed: result.metrics.AP for result in self.results}
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class Trial(_Part):
     """One candidate of the search, in the order in which the study took it.
 
     ``params`` and ``macs`` are ``None`` for a prefix, whose network is not decided yet. ``text`` is the short
@@ -174,9 +169,8 @@ class Trial:
     reason: str | None = None
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class ErfLevel:
+class ErfLevel(_Part):
     """The effective receptive field of one pyramid level (Luo et al. 2016), in input pixels.
 
     Args:
@@ -197,9 +191,8 @@ class ErfLevel:
     png: str
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class ErfReport:
+class ErfReport(_Part):
     """ERF maps of baseline and winner on the same canvas; ``how`` says weights and input."""
 
     canvas_px: int
@@ -209,9 +202,8 @@ class ErfReport:
     winner: tuple[ErfLevel, ...]
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class Box:
+class Box(_Part):
     """A box in pixels of the picture it lies on; ``score`` is ``None`` for an annotation."""
 
     x: float
@@ -222,9 +214,8 @@ class Box:
     score: float | None = None
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class DetectionSample:
+class DetectionSample(_Part):
     """One validation image with its annotations and what each network found."""
 
     image_id: int
@@ -237,9 +228,8 @@ class DetectionSample:
     baseline: tuple[Box, ...] | None = None
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class RankEntry:
+class RankEntry(_Part):
     """One allocation trained alone for a short time, beside what the supernet said of it (fractions)."""
 
     text: str
@@ -250,18 +240,16 @@ class RankEntry:
     macs: int
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class RankCheck:
+class RankCheck(_Part):
     """Allocations trained alone against the supernet's scores; ``how`` says length and seeds."""
 
     how: str
     entries: tuple[RankEntry, ...]
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class PhaseCost:
+class PhaseCost(_Part):
     """What one phase spent; ``macs`` are the backbone's, a training image counted as three forward passes."""
 
     name: str
@@ -271,9 +259,8 @@ class PhaseCost:
     trials: int | None = None
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class Split(_Part):
     """One split of the data: what it was used for, images, objects."""
 
     name: str
@@ -282,9 +269,8 @@ class Split:
     objects: int
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class DataFacts:
+class DataFacts(_Part):
     """The data behind every number. ``skipped`` names files and ids that ``data.on_bad=skip`` dropped."""
 
     name: str
@@ -295,9 +281,8 @@ class DataFacts:
     skipped: tuple[str, ...] = ()
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class Reproduction:
+class Reproduction(_Part):
     """What a stranger needs to repeat the run."""
 
     commands: tuple[str, ...]
@@ -310,9 +295,8 @@ class Reproduction:
     recipes_tried: tuple[str, ...] = ()
 
 
-@_strict
 @dataclass(frozen=True, kw_only=True)
-class ReportData:
+class ReportData(_Part):
     """All that one report says.
 
     Args:

@@ -114,6 +114,7 @@ svg .zero { stroke: var(--soft); }
 .w-baseline { fill: var(--baseline-wash); }
 .n { fill: none; }
 .desk { display: none; }
+.phone { max-width: 460px; }
 .legend {
   display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 13.5px; color: var(--soft); margin: 0 0 10px;
   padding: 0; list-style: none;
@@ -130,9 +131,7 @@ ol.next li { margin: 0 0 10px; padding-left: 4px; }
 ul.plain { margin: 10px 0 0; padding-left: 20px; font-size: 15px; }
 footer { color: var(--soft); font-size: 13px; padding-top: 44px; padding-bottom: 48px; }
 @media (min-width: 480px) { .sample.pair { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
-@media (min-width: 760px) {
-  .desk { display: block; }
-  .phone { display: none; }
+@media (min-width: 700px) {
   .two { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   section { padding-top: 56px; }
   .card { padding: 22px 26px; }
@@ -141,6 +140,7 @@ footer { color: var(--soft); font-size: 13px; padding-top: 44px; padding-bottom:
   table { font-size: 16px; }
   th, td { padding-left: 26px; }
 }
+@media (min-width: 920px) { .desk { display: block; } .phone { display: none; } }
 @media (max-width: 479px) {
   body { font-size: 15.5px; }
   main, header.top, footer { padding-left: 16px; padding-right: 16px; }

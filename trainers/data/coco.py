@@ -203,8 +203,9 @@ def _check_memory(count: int, image_size: ImageSize, source: Path) -> None:
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > 0.5 * present:
         raise DataError(
-            f"{source}: {count} images at {width}x{height} px need {needed / 2**30:.1f} GiB, and images are kept in "
-            f"memory; this machine has {present / 2**30:.1f} GiB. Lower data.image_size or name fewer images"
+            f"{source}: {count} images at {width}x{height} px need {needed / 2**30:.1f} GiB, "
+            f"and images are kept in memory; this machine has {present / 2**30:.1f} GiB. "
+            f"Lower data.image_size or name fewer images"
         )
 
 
@@ -221,9 +222,9 @@ def _inside(
         inside_x = min(x + width, picture.size[1]) - max(x, 0.0)
         inside_y = min(y + height, picture.size[0]) - max(y, 0.0)
         if min(inside_x, inside_y) < _SMALLEST_SIDE:
+            where = f"annotation id {box.id} (image id {box.image_id}, {picture.entry.file_name})"
             problems.droppable.append(
-                f"annotation id {box.id} (image id {box.image_id}, {picture.entry.file_name}): bbox {list(box.box)} "
-                f"covers nothing of its image of {picture.size[1]}x{picture.size[0]} px"
+                f"{where}: bbox {list(box.box)} covers nothing of its image of {picture.size[1]}x{picture.size[0]} px"
             )
         else:
             kept.append(box)

@@ -84,7 +84,8 @@ def _drawings(split: str, recipe: DigitsRecipe) -> tuple[list[Pixels], npt.NDArr
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise DataError(
-            "the handwritten digits come with scikit-learn, which is not installed: pip install 'vertebra[demo]'"
+            "the handwritten digits come with scikit-learn, which is not installed: "
+            "pip install 'vertebra[demo]'"
         ) from error
     bunch = load_digits()
     order = list(range(len(bunch.target)))

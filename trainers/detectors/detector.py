@@ -63,7 +63,7 @@ class Detector(nn.Module, ABC):
     def forward(
         self, images: Tensor, targets: Sequence[Target] | None = None
     ) -> dict[str, Tensor] | list[Detections]:
-        """torchvision's convention: :meth:`losses` in training mode, :meth:`detections` in evaluation mode."""
+        """As torchvision's: :meth:`losses` in training mode, :meth:`detections` in evaluation mode."""
         if not self.training:
             return self.detections(images)
         assert targets is not None, "a detector in training mode needs targets"

@@ -1,4 +1,4 @@
-"""Faster R-CNN, two-stage (Ren et al. 2015, with the pyramid of Lin et al. 2017), from torchvision's parts."""
+"""Faster R-CNN, two-stage (Ren et al. 2015) over a pyramid (Lin et al. 2017), from torchvision's parts."""
 
 from collections.abc import Sequence
 

@@ -1,8 +1,9 @@
 """FCOS, one-stage and anchor-free (Tian et al. 2019), from torchvision's losses and operations.
 
-Assignment and losses are those of ``torchvision.models.detection.FCOS`` for the whole batch at once: only the few locations around a box's centre are looked at, instead of every location against every box.
-Two things differ on purpose: locations lie at the middle of their cell (the paper's), and equal boxes are
-told apart by their exact area.
+Assignment and losses are those of ``torchvision.models.detection.FCOS``, computed for the whole batch at
+once: only the few locations around a box's centre are looked at, instead of every location against every box.
+Two things differ on purpose: locations lie at the middle of their cell, as in the paper, and boxes that
+claim one location are told apart by their exact area.
 """
 
 import math

@@ -101,8 +101,8 @@ class BackboneWithPyramid(nn.Module):
             expected = (images.shape[-2] // stride, images.shape[-1] // stride)
             if tuple(maps[name].shape[-2:]) != expected:
                 raise InvalidArchitecture(
-                    f"the backbone declared stride {stride} for {name}, so a map of {expected} px from images of "
-                    f"{tuple(images.shape[-2:])} px; it returned {tuple(maps[name].shape[-2:])}"
+                    f"the backbone declared stride {stride} for {name}, so a map of {expected} px from "
+                    f"images of {tuple(images.shape[-2:])} px; it returned {tuple(maps[name].shape[-2:])}"
                 )
         merged: dict[str, Tensor] = self.fpn(OrderedDict((name, maps[name]) for name in self.names))
         return merged

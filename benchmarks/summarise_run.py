@@ -1,0 +1,96 @@
+"""A finished run as small JSON: verdict, table, curves, every candidate's score, cost, machine.
+
+    python benchmarks/summarise_run.py RUN benchmarks/results/NAME.json [--tried "what was tried before" ...]
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from nas.config import to_data
+from nas.methods.retraining import results_of
+from nas.report.ranking import paired_difference
+from nas.run import Run
+from nas.show import short_text, summary
+from search_spaces.architecture import Architecture
+from search_spaces.cost import cost
+
+
+def table_row(run: Run, architecture: Architecture, size: tuple[int, int]) -> dict[str, Any]:
+    """One network of the final table: cost, metrics of every seed, curve of the first."""
+    results = results_of(run, architecture)
+    found = cost(architecture, size)
+    return {
+        "architecture": short_text(architecture),
+        "digest": architecture.digest,
+        "params": found.params,
+        "macs": found.macs,
+        "metrics_by_seed": {
+            str(result["seed"]): {
+                name: round(100 * value, 2) for name, value in result["metrics"].items() if name != "per_class"
+            }
+            for result in results
+        },
+        "AP_curves": {
+            str(result["seed"]): [[point["epoch"], round(100 * point["AP"], 2)] for point in result["curve"]]
+            for result in results
+        },
+        "rise_over_last_quarter": [result["rise_over_last_quarter"] for result in results],
+        "seconds": [result["seconds"] for result in results],
+    }
+
+
+def difference(run: Run, first: Architecture, second: Architecture) -> dict[str, Any]:
+    """First minus second in AP points, paired by seed, with a 95 % interval (Student's t)."""
+    values = [
+        {result["seed"]: 100 * result["metrics"]["AP"] for result in results_of(run, one)} for one in (first, second)
+    ]
+    found = paired_difference(*values)
+    return {
+        "mean": found.mean,
+        "standard_error": found.standard_error,
+        "interval_95": [found.low, found.high],
+        "seeds": found.seeds,
+    }
+
+
+def main() -> None:
+    """Read the command line, write the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--command", default="", help="what started the run")
+    parser.add_argument("--tried", nargs="*", default=[], help="every recipe tried on this data set before")
+    arguments = parser.parse_args()
+    run = Run.open(arguments.run)
+    shown = summary(arguments.run)
+    winner, rivals = run.read_winner(), run.read_rivals()
+    assert winner is not None, "the run has no winner yet"
+    facts = run.read_json("data.json") or {}
+    size = (facts["image_size"][0], facts["image_size"][1])
+    networks = {"winner": winner, **rivals}
+    recipe = to_data(run.recipe)
+    recipe["data"]["root"] = Path(recipe["data"]["root"]).name if recipe["data"]["root"] else None
+    result = {
+        "command": arguments.command,
+        "environment": run.read_json("environment.json"),
+        "recipe": recipe,
+        "recipes_tried_before": arguments.tried,
+        "data_digest": facts["digest"],
+        "images": {"train": len(facts["train"]), "held_out": len(facts["held_out"]), "size": facts["image_size"]},
+        "table": {name: table_row(run, one, size) for name, one in networks.items()},
+        "winner_minus_baseline": difference(run, winner, rivals["baseline"]),
+        "cost": shown["cost"],
+        "state": shown["state"],
+        "trials": [
+            [trial["phase"], trial["number"], trial["text"], trial["value"] and round(trial["value"], 3)]
+            for trial in shown["trials"]
+        ],
+    }
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result["winner_minus_baseline"]))
+
+
+if __name__ == "__main__":
+    main()
