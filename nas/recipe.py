@@ -112,6 +112,8 @@ class SearchRecipe(Recipe):
         workers: processes that train networks of the final table side by side.
         threads: torch threads of each worker; part of the run's record, because sums depend on it.
         device: ``auto`` takes a GPU where there is one.
+        storage: URL of a database for the trials (``sqlite:///study.db``, ``postgresql://...``); a journal
+            in the run directory when left out.
     """
 
     name: str
@@ -120,6 +122,7 @@ class SearchRecipe(Recipe):
     workers: int = 1
     threads: int = 1
     device: str = "auto"
+    storage: str | None = None
     data: DataRecipe = field(default_factory=DataRecipe)
     space: SpaceRecipe = field(default_factory=SpaceRecipe)
     detector: DetectorRecipe = field(default_factory=DetectorRecipe)

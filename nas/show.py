@@ -19,11 +19,12 @@ PHASES = ("stages", "dilations", "random")
 """Phases of a run in the order in which they are carried out."""
 
 
-def histories(directory: Path) -> dict[str, History]:
+def histories(run: Run) -> dict[str, History]:
     """The trials of every phase begun so far, also while a search writes; empty before the first."""
-    if not (directory / JOURNAL).exists():
+    url = run.recipe.storage
+    if url is None and not (run.directory / JOURNAL).exists():
         return {}
-    with Study.open(directory, read_only=True) as study:
+    with Study.open(run.directory, url, read_only=True) as study:
         begun = study.phase_names()
         return {name: study.records(name) for name in PHASES if name in begun}
 
@@ -35,7 +36,7 @@ def summary(directory: Path) -> dict[str, Any]:
         RunError: no such run.
     """
     run = Run.open(directory)
-    trials = histories(directory)
+    trials = histories(run)
     winner = run.read_winner()
     last = [record.value for record in trials.get(_deciding(trials), ()) if record.value is not None]
     return {

@@ -128,6 +128,25 @@ def detector_for(architecture: Architecture, recipe: TrainJobRecipe, data: Detec
     return build_detector(recipe.detector, backbone, data.num_classes, data.image_size, seed=recipe.seed)
 
 
+def trained_detector(
+    architecture: Architecture, recipe: TrainJobRecipe, data: DetectionSet, directory: Path
+) -> Detector:
+    """The detector of a finished training, in evaluation mode.
+
+    Raises:
+        RunError: weights of another network, for instance of another version of the toolkit.
+    """
+    detector = detector_for(architecture, recipe, data)
+    try:
+        detector.load_state_dict(load_file(directory / WEIGHTS))
+    except RuntimeError as error:
+        raise RunError(
+            f"{directory / WEIGHTS} does not fit the detector of its recipe; it was written by another version "
+            f"or recipe. Delete {directory} and train again. {str(error).splitlines()[-1].strip()}"
+        ) from error
+    return detector.eval()
+
+
 def evaluate_detector(
     detector: Detector, data: DetectionSet, recipe: TrainJobRecipe, device: torch.device
 ) -> Metrics:
@@ -192,8 +211,7 @@ def evaluate_training(directory: Path, overrides: Sequence[str] = ()) -> dict[st
     )
     torch.set_num_threads(recipe.threads)
     val = open_split(recipe.data, "val")
-    detector = detector_for(Architecture.from_dict(record["architecture"]), recipe, val)
-    detector.load_state_dict(load_file(weights))
+    detector = trained_detector(Architecture.from_dict(record["architecture"]), recipe, val, directory)
     return evaluate_detector(detector, val, recipe, resolve_device(recipe.device)).to_dict()
 
 

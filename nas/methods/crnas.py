@@ -79,7 +79,7 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
     train_set, held_out = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, run.split_seed)
     data = SearchData(train_set=train_set, held_out=held_out)
     record_split(run, data)
-    with Study.open(run.directory) as study:
+    with Study.open(run.directory, recipe.storage) as study:
         allocation = search_stages(run, study, data, progress)
         winner = search_dilations(run, study, data, allocation, progress)
         rivals = {"stages": allocation}

@@ -57,7 +57,7 @@ def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Pat
             f"AP on val, seed {result['seed']}": f"{value:.2f}"
             for result, value in zip(results, values, strict=True)
         },
-        cost={name: f"{value:,}" for name, value in spending(run, histories(run.directory)).items()},
+        cost={name: f"{value:,}" for name, value in spending(run, histories(run)).items()},
         facts=_facts(winner, tuple((run.read_json("data.json") or {"image_size": (224, 224)})["image_size"])),
         levels={
             name: (level.channels, level.stride) for name, level in family_of(winner).levels(winner).items()

@@ -66,7 +66,7 @@ def read_ranking(run: Run) -> RankCheck | None:
 
 
 def _scored(run: Run) -> list[Record]:
-    history = histories(run.directory).get("stages", ())
+    history = histories(run).get("stages", ())
     return [record for record in history if record.value is not None]
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from nas.methods.ranking import check_ranking, read_ranking
 from nas.methods.retraining import job_recipe, results_of, training_directory
@@ -32,16 +31,15 @@ from nas.report.data import (
     Trial,
 )
 from nas.report.measure import measure_latency, measure_memory
-from nas.report.page import render
+from nas.report.page import write_report as write_page
 from nas.report.pictures import erf_png, jpeg
 from nas.run import Run, environment
 from nas.show import histories, scoring_seconds, short_text, state_of
 from nas.study import History, Record
-from nas.training import WEIGHTS, detector_for
+from nas.training import trained_detector
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
 from search_spaces.cost import cost, trf
-from search_spaces.files import write_atomic
 from search_spaces.randomness import seed_for
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet
@@ -66,17 +64,13 @@ def write_report(run: Run, *, check: int, progress: RunProgress) -> Path:
     """
     if check:
         check_ranking(run, check, progress)
-    report = collect(run)
-    run.write_json("report.json", report.to_dict())
-    path = run.directory / "report.html"
-    write_atomic(path, render(report).encode())
-    return path
+    return write_page(collect(run), run.directory)
 
 
 def collect(run: Run) -> ReportData:
     """Everything a report says of a run."""
     torch.set_num_threads(run.recipe.threads)
-    trials = histories(run.directory)
+    trials = histories(run)
     size = _image_size(run)
     winner, rivals = run.read_winner(), run.read_rivals()
     baseline = baseline_architecture(run.recipe.space)
@@ -213,9 +207,8 @@ def _erf(run: Run, baseline: Architecture, winner: Architecture) -> ErfReport:
 def _trained_detector(run: Run, architecture: Architecture, data: DetectionSet) -> Detector:
     assert run.recipe.retrain is not None
     first = results_of(run, architecture)[0]["seed"]
-    detector = detector_for(architecture, job_recipe(run.recipe, run.recipe.retrain.train, first), data)
-    detector.load_state_dict(load_file(training_directory(run, architecture, first) / WEIGHTS))
-    return detector.eval()
+    recipe = job_recipe(run.recipe, run.recipe.retrain.train, first)
+    return trained_detector(architecture, recipe, data, training_directory(run, architecture, first))
 
 
 def _samples(
@@ -291,9 +284,7 @@ def _costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tu
         scored = sum("seconds" in record.attributes for record in history)
         spent_scoring = sum(scoring_seconds(record) for record in history)
         costs.append(
-            replace(
-                _phase_cost(f"{name}: scoring", spent_scoring, each * scored, macs), trials=len(history)
-            )
+            replace(_phase_cost(f"{name}: scoring", spent_scoring, each * scored, macs), trials=len(history))
         )
     results = [
         run.read_json(str(path.relative_to(run.directory)))

@@ -1,0 +1,170 @@
+"""COCO metrics with known answers, two libraries that must agree, and boxes back in original pixels."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from search_spaces.errors import ConfigError
+from trainers import evaluate
+from trainers.data.annotations import BoxEntry, ImageEntry
+from trainers.data.coco import assemble
+from trainers.data.detection_set import Category, DetectionSet, Target
+from trainers.detectors.detector import Detections
+from trainers.evaluate import Backend, coco_metrics, detect
+
+# (image, category, x, y, width, height): two images, six objects, four of category 5 and two of 9.
+OBJECTS = (
+    (1, 5, 10, 10, 40, 40),
+    (1, 5, 100, 20, 20, 60),
+    (1, 9, 30, 120, 120, 40),
+    (2, 5, 5, 90, 80, 80),
+    (2, 5, 120, 120, 12, 12),
+    (2, 9, 100, 10, 40, 20),
+)
+
+
+@pytest.fixture(params=["pycocotools", "faster"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    if request.param == "faster":
+        pytest.importorskip("faster_coco_eval", reason="an optional library")
+    return request.param  # type: ignore[no-any-return]
+
+
+def scene(scale: float = 1.0, first_id: int = 0) -> DetectionSet:
+    side = round(200 * scale)
+    pictures = [
+        (ImageEntry(id=number, file_name=f"{number}.png", size=None), np.zeros((side, side, 3), np.uint8), (200, 200))
+        for number in (1, 2)
+    ]
+    boxes = tuple(
+        BoxEntry(id=first_id + index, image_id=image, category_id=category, box=box, area=box[2] * box[3], crowd=False)
+        for index, (image, category, *box) in enumerate(OBJECTS)  # type: ignore[assignment]
+    )
+    return assemble(
+        pictures=pictures, boxes=boxes, categories=(Category(5, "a"), Category(9, "b")), canvas=None, digest="scene"
+    )
+
+
+def found(index: int, score: float = 0.9, shift: float = 0.0) -> dict[str, Any]:
+    image, category, x, y, width, height = OBJECTS[index]
+    box = [x + shift * width, y, width, height]
+    return {"image_id": image, "category_id": category, "bbox": box, "score": score}
+
+
+def test_perfect_detections_even_where_ids_start_at_zero(backend: Backend) -> None:
+    metrics = coco_metrics(scene(), [found(index) for index in range(6)], backend=backend)
+    assert metrics.AP == pytest.approx(1.0) and metrics.AP50 == pytest.approx(1.0)
+    assert metrics.per_class == pytest.approx({"a": 1.0, "b": 1.0})
+    assert metrics.APs == pytest.approx(1.0) and metrics.APm == pytest.approx(1.0)
+    assert metrics.APl == -1.0, "no object above 96^2 px"
+
+
+def test_half_of_the_objects(backend: Backend) -> None:
+    assert coco_metrics(scene(), [found(0), found(3), found(2)], backend=backend).AP == pytest.approx(0.505, abs=5e-4)
+
+
+def test_one_false_positive_above_all(backend: Backend) -> None:
+    extra = {"image_id": 1, "category_id": 5, "bbox": [150, 150, 30, 30], "score": 0.99}
+    results = [extra, *(found(index) for index in range(6))]
+    assert coco_metrics(scene(), results, backend=backend).AP == pytest.approx(0.9, abs=1e-6)
+
+
+def test_boxes_shifted_by_a_quarter(backend: Backend) -> None:
+    metrics = coco_metrics(scene(), [found(index, shift=0.25) for index in range(6)], backend=backend)
+    assert (metrics.AP, metrics.AP50, metrics.AP75) == pytest.approx((0.3, 1.0, 0.0), abs=1e-6)
+
+
+def test_no_detection_is_zero_not_an_error(backend: Backend) -> None:
+    metrics = coco_metrics(scene(), [], backend=backend)
+    assert (metrics.AP, metrics.AP50, metrics.AP75, metrics.APs) == (0.0, 0.0, 0.0, 0.0)
+    assert metrics.per_class == {"a": 0.0, "b": 0.0}
+
+
+def test_a_subset_is_scored_on_its_own_images(backend: Backend) -> None:
+    part = scene().subset([1])
+    results = [found(index) for index in range(6)]
+    assert coco_metrics(part, results, backend=backend).AP == pytest.approx(1.0)
+    assert coco_metrics(part, results[:3], backend=backend).AP == 0.0
+
+
+def test_results_are_not_changed_and_nothing_is_printed(
+    backend: Backend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = [found(0)]
+    coco_metrics(scene(), results, backend=backend)
+    assert results == [found(0)]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_both_libraries_agree_to_all_digits(seed: int) -> None:
+    pytest.importorskip("faster_coco_eval", reason="an optional library")
+    rng = np.random.default_rng(seed)
+    results = []
+    for _ in range(60):
+        one = found(int(rng.integers(6)), score=float(rng.random()), shift=float(rng.normal(0, 0.2)))
+        if rng.random() < 0.3:
+            one["category_id"] = 14 - one["category_id"]
+        results.append(one)
+    reference = coco_metrics(scene(), results, backend="pycocotools")
+    quick = coco_metrics(scene(), results, backend="faster")
+    assert quick.scalars() == pytest.approx(reference.scalars(), abs=1e-12)
+    assert quick.per_class == pytest.approx(reference.per_class, abs=1e-12)
+    assert 0 < reference.AP < 1
+
+
+def test_crowds_forgive_detections(backend: Backend) -> None:
+    data = scene()
+    data.ground_truth["annotations"].append(
+        {"id": 50, "image_id": 1, "category_id": 5, "bbox": [140, 140, 60, 60], "area": 3600, "iscrowd": 1}
+    )
+    inside = {"image_id": 1, "category_id": 5, "bbox": [150, 150, 20, 20], "score": 0.99}
+    results = [inside, *(found(index) for index in range(6))]
+    assert coco_metrics(data, results, backend=backend).AP == pytest.approx(1.0)
+
+
+def test_a_missing_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "faster_coco_eval", None)
+    with pytest.raises(ConfigError, match="pip install faster-coco-eval"):
+        coco_metrics(scene(), [], backend="faster")
+    assert evaluate._backend("auto")[0] is evaluate.COCO
+
+
+class Oracle(torch.nn.Module):
+    """Answers with the targets of the images it is shown, in order."""
+
+    def __init__(self, targets: tuple[Target, ...]) -> None:
+        super().__init__()
+        self.targets = list(targets)
+
+    def detections(self, images: Tensor) -> list[Detections]:
+        assert not self.training
+        now, self.targets = self.targets[: len(images)], self.targets[len(images) :]
+        return [
+            Detections(boxes=one["boxes"], scores=torch.full((len(one["labels"]),), 0.8), labels=one["labels"])
+            for one in now
+        ]
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.6])
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_detections_come_back_in_original_pixels(scale: float, batch_size: int) -> None:
+    data = scene(scale)
+    oracle = Oracle(data.targets).train()
+    results = detect(oracle, data, batch_size=batch_size, device=torch.device("cpu"))  # type: ignore[arg-type]
+    assert oracle.training, "the mode is as before"
+    assert results[0]["bbox"] == pytest.approx([10, 10, 40, 40], abs=1e-4)
+    assert {one["category_id"] for one in results} == {5, 9}
+    assert coco_metrics(data, results).AP == pytest.approx(1.0)
+
+
+def test_boxes_in_the_padding_are_cut_at_the_image(squares: Callable[..., DetectionSet]) -> None:
+    data = scene(0.5)
+    wide = Target(boxes=torch.tensor([[90.0, 90.0, 128.0, 128.0]]), labels=torch.tensor([0]), image_id=1)
+    empty = Target(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64), image_id=2)
+    results = detect(Oracle((wide, empty)), data, device=torch.device("cpu"))  # type: ignore[arg-type]
+    assert [one["bbox"] for one in results] == [[180, 180, 20, 20]]
