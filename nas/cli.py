@@ -189,6 +189,37 @@ def spaces(
 
 
 @app.command()
+def erf(
+    architectures: Annotated[list[str], typer.Argument(metavar="ARCH...", help="Names, bundles or runs.")],
+    canvas: Annotated[int, typer.Option("--canvas", metavar="PX", help="Side of the noise image.")] = 512,
+    anchor_scale: Annotated[float, typer.Option("--anchor-scale", help="Anchor side over stride.")] = 8.0,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Write a page with the maps.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Effective receptive field of every level at random weights: std, area, gradient box."""
+    with _door():
+        from nas.methods.fields import measured_fields, write_maps
+
+        found = measured_fields(architectures, canvas=canvas, anchor_scale=anchor_scale)
+        if to is not None:
+            typer.echo(f"maps: {write_maps(found, to, canvas=canvas)}", err=as_json)
+        if as_json:
+            _print_json({name: {one.level: one.sizes() for one in levels} for name, levels in found.items()})
+            return
+        for name, levels in found.items():
+            rows = [
+                (
+                    one.level,
+                    f"std {one.std_px:.1f} px, area {one.area_px:.0f} px, box {one.box_px[0]}x{one.box_px[1]}",
+                )
+                for one in levels
+            ]
+            _print_table(name, rows)
+
+
+@app.command()
 def export(
     source: Annotated[str, typer.Argument(metavar="RUN|ARCH", help="A run directory or an architecture.")],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the bundle is written.")],

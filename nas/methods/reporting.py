@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nas.methods.fields import erf_levels
 from nas.methods.ranking import check_ranking, read_ranking
 from nas.methods.retraining import job_recipe, results_of, training_directory
 from nas.methods.spaces import baseline_architecture
@@ -32,14 +33,14 @@ from nas.report.data import (
 )
 from nas.report.measure import measure_latency, measure_memory
 from nas.report.page import write_report as write_page
-from nas.report.pictures import erf_png, jpeg
+from nas.report.pictures import jpeg
 from nas.run import Run, environment
 from nas.show import histories, scoring_seconds, short_text, state_of
 from nas.study import History, Record
 from nas.training import trained_detector
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
-from search_spaces.cost import cost, trf
+from search_spaces.cost import cost
 from search_spaces.randomness import seed_for
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet
@@ -178,21 +179,12 @@ def _erf(run: Run, baseline: Architecture, winner: Architecture) -> ErfReport:
         else:
             backbone = family_of(architecture).build(architecture, seed=run.recipe.seed)
         calibrate_bn_on_noise(backbone, images)
-        fields, reach = measure_erf(backbone, images), trf(architecture)
-        strides = family_of(architecture).levels(architecture)
-        used = run.recipe.detector.levels
-        return tuple(
-            ErfLevel(
-                level=name,
-                std_px=field.std,
-                area_px=field.radius,
-                box_px=field.box,
-                trf_px=reach[name],
-                anchor_px=strides[name].stride * run.recipe.detector.anchor_scale if name in used else None,
-                png=erf_png(field.map),
-            )
-            for name, field in fields.items()
-        )
+        anchors = {
+            name: level.stride * run.recipe.detector.anchor_scale
+            for name, level in family_of(architecture).levels(architecture).items()
+            if name in run.recipe.detector.levels
+        }
+        return erf_levels(architecture, measure_erf(backbone, images), anchors)
 
     weights = "trained weights (first seed)" if trained else "random weights"
     return ErfReport(

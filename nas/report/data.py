@@ -190,6 +190,16 @@ class ErfLevel(_Part):
     anchor_px: float | None
     png: str
 
+    def sizes(self) -> dict[str, Any]:
+        """Everything but the picture."""
+        return {
+            "std": self.std_px,
+            "area": self.area_px,
+            "box": list(self.box_px),
+            "trf": self.trf_px,
+            "anchor": self.anchor_px,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class ErfReport(_Part):

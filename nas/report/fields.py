@@ -17,8 +17,8 @@ def receptive_fields(report: ReportData) -> str:
         )
     levels = [
         f'<div class="erf-level"><h3>{escape(winner.level.upper())}</h3>'
-        f"{_map('Baseline', 'baseline', baseline, erf.canvas_px)}"
-        f"{_map('Winner', 'winner', winner, erf.canvas_px)}</div>"
+        f"{erf_map('Baseline', 'baseline', baseline, erf.canvas_px)}"
+        f"{erf_map('Winner', 'winner', winner, erf.canvas_px)}</div>"
         for baseline, winner in zip(erf.baseline, erf.winner, strict=True)
     ]
     keys = legend(
@@ -36,7 +36,8 @@ def receptive_fields(report: ReportData) -> str:
     )
 
 
-def _map(title: str, role: str, level: ErfLevel, canvas: int) -> str:
+def erf_map(title: str, role: str, level: ErfLevel, canvas: int) -> str:
+    """One map with its anchor and its theoretical receptive field drawn in, and its sizes below."""
     centre = canvas / 2
     shapes = ""
     if level.anchor_px is not None:

@@ -78,7 +78,9 @@ def squares() -> Callable[..., DetectionSet]:
                         crowd=False,
                     )
                 )
-            pictures.append((ImageEntry(id=index + 1, file_name=f"{index}.png", size=None), pixels, (side, side)))
+            pictures.append(
+                (ImageEntry(id=index + 1, file_name=f"{index}.png", size=None), pixels, (side, side))
+            )
         return assemble(
             pictures=pictures,
             boxes=tuple(boxes),
@@ -111,10 +113,31 @@ def coco_folder(tmp_path: Path) -> Callable[..., Path]:
                 for number, (name, width, height) in files.items()
             ],
             "annotations": [
-                {"id": 0, "image_id": 10, "category_id": 7, "bbox": [10, 5, 20, 10], "area": 200, "iscrowd": 0},
-                {"id": 1, "image_id": 10, "category_id": 3, "bbox": [90, 40, 30, 30], "area": 900, "iscrowd": 0},
+                {
+                    "id": 0,
+                    "image_id": 10,
+                    "category_id": 7,
+                    "bbox": [10, 5, 20, 10],
+                    "area": 200,
+                    "iscrowd": 0,
+                },
+                {
+                    "id": 1,
+                    "image_id": 10,
+                    "category_id": 3,
+                    "bbox": [90, 40, 30, 30],
+                    "area": 900,
+                    "iscrowd": 0,
+                },
                 {"id": 2, "image_id": 11, "category_id": 7, "bbox": [0.5, 0, 1, 1]},
-                {"id": 3, "image_id": 11, "category_id": 3, "bbox": [0, 0, 60, 40], "area": 2400, "iscrowd": 1},
+                {
+                    "id": 3,
+                    "image_id": 11,
+                    "category_id": 3,
+                    "bbox": [0, 0, 60, 40],
+                    "area": 2400,
+                    "iscrowd": 1,
+                },
             ],
             "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
         }

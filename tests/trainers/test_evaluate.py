@@ -37,15 +37,30 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def scene(scale: float = 1.0, first_id: int = 0) -> DetectionSet:
     side = round(200 * scale)
     pictures = [
-        (ImageEntry(id=number, file_name=f"{number}.png", size=None), np.zeros((side, side, 3), np.uint8), (200, 200))
+        (
+            ImageEntry(id=number, file_name=f"{number}.png", size=None),
+            np.zeros((side, side, 3), np.uint8),
+            (200, 200),
+        )
         for number in (1, 2)
     ]
     boxes = tuple(
-        BoxEntry(id=first_id + index, image_id=image, category_id=category, box=box, area=box[2] * box[3], crowd=False)
+        BoxEntry(
+            id=first_id + index,
+            image_id=image,
+            category_id=category,
+            box=box,
+            area=box[2] * box[3],
+            crowd=False,
+        )
         for index, (image, category, *box) in enumerate(OBJECTS)  # type: ignore[assignment]
     )
     return assemble(
-        pictures=pictures, boxes=boxes, categories=(Category(5, "a"), Category(9, "b")), canvas=None, digest="scene"
+        pictures=pictures,
+        boxes=boxes,
+        categories=(Category(5, "a"), Category(9, "b")),
+        canvas=None,
+        digest="scene",
     )
 
 
@@ -64,7 +79,9 @@ def test_perfect_detections_even_where_ids_start_at_zero(backend: Backend) -> No
 
 
 def test_half_of_the_objects(backend: Backend) -> None:
-    assert coco_metrics(scene(), [found(0), found(3), found(2)], backend=backend).AP == pytest.approx(0.505, abs=5e-4)
+    assert coco_metrics(scene(), [found(0), found(3), found(2)], backend=backend).AP == pytest.approx(
+        0.505, abs=5e-4
+    )
 
 
 def test_one_false_positive_above_all(backend: Backend) -> None:
@@ -145,7 +162,9 @@ class Oracle(torch.nn.Module):
         assert not self.training
         now, self.targets = self.targets[: len(images)], self.targets[len(images) :]
         return [
-            Detections(boxes=one["boxes"], scores=torch.full((len(one["labels"]),), 0.8), labels=one["labels"])
+            Detections(
+                boxes=one["boxes"], scores=torch.full((len(one["labels"]),), 0.8), labels=one["labels"]
+            )
             for one in now
         ]
 

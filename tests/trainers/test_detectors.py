@@ -1,0 +1,304 @@
+"""Every detector of the catalog keeps one contract; FCOS computes what torchvision's computes."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS as TorchvisionFCOS
+
+from search_spaces.errors import ConfigError, InvalidArchitecture
+from trainers.data.detection_set import DetectionSet, Target
+from trainers.detectors.catalog import DETECTORS, build_detector
+from trainers.detectors.detector import Detector
+from trainers.detectors.fcos import FCOS
+from trainers.evaluate import coco_metrics, detect
+from trainers.loop import Trainer
+from trainers.recipes import DetectorRecipe, TrainRecipe
+from trainers.seeding import torch_seed
+
+Backbones = Callable[..., nn.Module]
+CPU = torch.device("cpu")
+RECIPES = {
+    "fcos": DetectorRecipe(name="fcos", fpn_channels=16, score_threshold=0.0),
+    "faster_rcnn": DetectorRecipe(
+        name="faster_rcnn", fpn_channels=16, box_head=32, candidates=60, roi_batch=32, score_threshold=0.0
+    ),
+}
+
+
+@pytest.fixture(params=DETECTORS)
+def recipe(request: pytest.FixtureRequest) -> DetectorRecipe:
+    return RECIPES[request.param]
+
+
+def built(recipe: DetectorRecipe, backbone: nn.Module, classes: int = 2, side: int = 64) -> Detector:
+    return build_detector(recipe, backbone, classes, (side, side), seed=0)
+
+
+def target(*boxes: tuple[float, float, float, float], labels: tuple[int, ...] = ()) -> Target:
+    return Target(
+        boxes=torch.tensor(boxes).reshape(-1, 4),
+        labels=torch.tensor(labels or [0] * len(boxes), dtype=torch.int64),
+        image_id=1,
+    )
+
+
+def images(count: int = 2, side: int = 64, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+
+
+def losses(detector: Detector, *targets: Target) -> dict[str, Tensor]:
+    with torch_seed(0):
+        return detector.losses(images(len(targets)), targets)
+
+
+def test_losses_are_finite_and_gradients_reach_every_parameter(
+    recipe: DetectorRecipe, tiny_backbone: Backbones
+) -> None:
+    for change in ({}, {"extra_level": True, "head_convs": 2}, {"shared_tower": True}):
+        detector = built(replace(recipe, **change), tiny_backbone())  # type: ignore[arg-type]
+        detector.train()
+        # One object for every level: a level without a positive has no box gradient of its own.
+        everywhere = target((4, 4, 14, 12), (10, 10, 40, 44), (2, 1, 63, 62), labels=(0, 1, 1))
+        terms = losses(detector, everywhere, everywhere)
+        assert all(term.shape == () and torch.isfinite(term) for term in terms.values())
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        missing = [name for name, one in detector.named_parameters() if one.grad is None]
+        assert not missing
+        for name, one in detector.backbone.body.named_parameters():
+            assert one.grad is not None and one.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        (target(), target()),
+        (target((10, 10, 30, 30)), target()),
+        (target((10, 10, 11, 11)), target((63, 63, 64, 64))),
+        (target((10.2, 10.2, 10.3, 10.3)), target((0, 0, 64, 64))),
+        (target(*[(5, 5, 20, 20)] * 5, labels=(0, 1, 0, 1, 0)), target((0, 30, 64, 31))),
+    ],
+    ids=["empty", "one empty", "one pixel", "below a pixel and whole image", "stacked and flat"],
+)
+def test_odd_targets(recipe: DetectorRecipe, tiny_backbone: Backbones, targets: tuple[Target, ...]) -> None:
+    detector = built(recipe, tiny_backbone()).train()
+    terms = losses(detector, *targets)
+    total = torch.stack(list(terms.values())).sum()
+    assert torch.isfinite(total)
+    total.backward()  # type: ignore[no-untyped-call]
+    assert all(torch.isfinite(one.grad).all() for one in detector.parameters() if one.grad is not None)
+
+
+def test_detections_keep_the_contract(recipe: DetectorRecipe, tiny_backbone: Backbones) -> None:
+    detector = built(replace(recipe, detections=7), tiny_backbone(), classes=3).eval()
+    with torch.no_grad():
+        found = detector(images(3))
+        floats = detector(images(3).float() / 255)
+    assert len(found) == 3
+    for one, same in zip(found, floats, strict=True):
+        assert one["boxes"].shape == (len(one["scores"]), 4) and 0 < len(one["scores"]) <= 7
+        assert one["boxes"].min() >= 0 and one["boxes"].max() <= 64
+        assert (one["scores"].diff() <= 0).all()
+        assert one["labels"].min() >= 0 and one["labels"].max() < 3
+        torch.testing.assert_close(one["scores"], same["scores"], atol=1e-4, rtol=1e-3)
+    strict = built(replace(recipe, score_threshold=0.999), tiny_backbone()).eval()
+    with torch.no_grad():
+        assert all(len(one["scores"]) == 0 for one in strict.detections(images(2)))
+
+
+def test_weights_come_back_from_a_state_dict(recipe: DetectorRecipe, tiny_backbone: Backbones) -> None:
+    first, second = built(recipe, tiny_backbone(0)), built(recipe, tiny_backbone(1))
+    second.load_state_dict(first.state_dict())
+    first.eval(), second.eval()
+    with torch.no_grad():
+        for one, same in zip(first.detections(images()), second.detections(images()), strict=True):
+            assert all(torch.equal(one[key], same[key]) for key in ("boxes", "scores", "labels"))
+    assert not [name for name in first.state_dict() if name in ("mean", "std")]
+
+
+def test_the_seed_decides_the_heads_and_leaves_the_backbone(
+    recipe: DetectorRecipe, tiny_backbone: Backbones
+) -> None:
+    before = torch.random.get_rng_state()
+    states = [
+        build_detector(recipe, tiny_backbone(0), 2, (64, 64), seed=seed).state_dict() for seed in (3, 3, 4)
+    ]
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    moved = {name for name in states[0] if not torch.equal(states[0][name], states[2][name])}
+    assert moved and not any(name.startswith("backbone.body.") for name in moved)
+
+
+@pytest.mark.parametrize("levels", [("c2",), ("c3", "c4", "c5"), ("c2", "c5"), ("c2", "c3", "c4", "c5")])
+@pytest.mark.parametrize("extra", [False, True])
+def test_any_pyramid_the_backbone_declares(
+    recipe: DetectorRecipe, tiny_backbone: Backbones, levels: tuple[str, ...], extra: bool
+) -> None:
+    detector = built(replace(recipe, levels=levels, extra_level=extra), tiny_backbone()).train()
+    assert len(detector.backbone.strides) == len(levels) + extra
+    assert torch.isfinite(torch.stack(list(losses(detector, target((3, 3, 30, 40))).values())).sum())
+    detector.eval()
+    with torch.no_grad():
+        assert len(detector.detections(images(1))) == 1
+
+
+def test_what_cannot_be_built_is_said(recipe: DetectorRecipe, tiny_backbone: Backbones) -> None:
+    with pytest.raises(ConfigError, match=r"no level \['c9'\]; it declares \['c2', 'c3', 'c4', 'c5'\]"):
+        built(replace(recipe, levels=("c2", "c9")), tiny_backbone())
+    with pytest.raises(ConfigError, match="strides that rise"):
+        built(replace(recipe, levels=("c3", "c2")), tiny_backbone())
+    with pytest.raises(ConfigError, match="needs an attribute `levels`"):
+        built(recipe, nn.Conv2d(3, 8, 1))
+    with pytest.raises(ConfigError, match="multiples of its largest stride, 32"):
+        built(recipe, tiny_backbone(), side=48)
+    with pytest.raises(ConfigError, match="at least 1 category"):
+        built(recipe, tiny_backbone(), classes=0)
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ({"c2": (8, 4), "c6": (8, 8)}, r"declared levels \['c6'\] but returned"),
+        ({"c2": (8, 8)}, r"declared stride 8 for c2, so a map of \(8, 8\)"),
+    ],
+)
+def test_a_backbone_that_breaks_its_word_is_named(
+    recipe: DetectorRecipe, tiny_backbone: Backbones, declared: dict[str, tuple[int, int]], words: str
+) -> None:
+    backbone = tiny_backbone()
+    backbone.levels = declared  # type: ignore[assignment]
+    detector = built(replace(recipe, levels=tuple(declared)), backbone).eval()
+    with pytest.raises(InvalidArchitecture, match=words):
+        detector.detections(images())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"levels": ()},
+        {"levels": ("c2", "c2")},
+        {"fpn_channels": 12},
+        {"head_convs": -1},
+        {"anchor_scale": 0.0},
+        {"nms": 1.0},
+        {"score_threshold": 1.0},
+        {"detections": 0},
+    ],
+)
+def test_recipes_that_make_no_sense(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="detector: "):
+        DetectorRecipe(**settings)
+
+
+class NamedMaps(nn.Module):
+    """What torchvision's constructor asks of a backbone; never run here."""
+
+    out_channels = 16
+
+
+def torchvision_twin(detector: FCOS, grids: list[tuple[int, int]]) -> tuple[Any, Tensor]:
+    """torchvision's FCOS and our locations as its anchors."""
+    twin = TorchvisionFCOS(NamedMaps(), detector.num_classes)
+    twin.score_thresh, twin.nms_thresh, twin.detections_per_img = 0.0, detector.nms, detector.max_detections
+    points, sizes = detector._locations(grids, CPU)
+    half = sizes[:, None] / 2
+    return twin, torch.cat((points - half, points + half), dim=1)
+
+
+def some_boxes(generator: torch.Generator, count: int, side: int) -> Tensor:
+    """Sides are multiples of 8, so that areas differ by more than torchvision's float32 tie break can see."""
+    sizes = 8.0 * torch.randint(1, side // 8, (count, 2), generator=generator)
+    corner = torch.rand((count, 2), generator=generator) * (side - sizes)
+    return torch.cat((corner, corner + sizes), dim=1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.3])
+def test_fcos_losses_are_those_of_torchvision(tiny_backbone: Backbones, seed: int, scale: float) -> None:
+    detector = built(replace(RECIPES["fcos"], anchor_scale=scale), tiny_backbone(), classes=3, side=128)
+    assert isinstance(detector, FCOS)
+    generator = torch.Generator().manual_seed(seed)
+    targets = []
+    for count in (0, 1, 9, 40):
+        labels = torch.randint(0, 3, (count,), generator=generator)
+        targets.append(Target(boxes=some_boxes(generator, count, 128), labels=labels, image_id=1))
+    batch = images(4, 128, seed)
+    logits, distances, centerness, grids = detector._outputs(batch)
+    twin, anchors = torchvision_twin(detector, list(grids))
+    expected = twin.compute_loss(
+        targets,
+        {"cls_logits": logits, "bbox_regression": distances, "bbox_ctrness": centerness[:, :, None]},
+        [anchors] * 4,
+        [height * width for height, width in grids],
+    )
+    torch.testing.assert_close(dict(detector.losses(batch, targets)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_fcos_detections_are_those_of_torchvision(tiny_backbone: Backbones) -> None:
+    recipe = replace(RECIPES["fcos"], candidates=100_000, detections=50)
+    detector = built(recipe, tiny_backbone(), classes=3).eval()
+    assert isinstance(detector, FCOS)
+    nn.init.normal_(detector.head.box.weight, std=0.5)
+    nn.init.normal_(detector.head.cls_logits.weight, std=0.5)
+    with torch.no_grad():
+        logits, distances, centerness, grids = detector._outputs(images())
+        twin, anchors = torchvision_twin(detector, list(grids))
+        counts = [height * width for height, width in grids]
+        outputs = {"cls_logits": logits, "bbox_regression": distances, "bbox_ctrness": centerness[:, :, None]}
+        expected = twin.postprocess_detections(
+            {name: list(value.split(counts, dim=1)) for name, value in outputs.items()},
+            [list(anchors.split(counts))] * 2,
+            [(64, 64)] * 2,
+        )
+        found = detector.detections(images())
+    for one, other in zip(found, expected, strict=True):
+        assert len(one["scores"]) == 50
+        torch.testing.assert_close(one["scores"], other["scores"])
+        torch.testing.assert_close(one["boxes"], other["boxes"])
+        assert torch.equal(one["labels"], other["labels"])
+
+
+def test_locations_are_the_middles_of_their_cells(tiny_backbone: Backbones) -> None:
+    detector = built(RECIPES["fcos"], tiny_backbone())
+    assert isinstance(detector, FCOS)
+    points, sizes = detector._locations([(2, 3), (1, 2), (1, 1), (1, 1)], CPU)
+    assert points.tolist()[:7] == [[2, 2], [6, 2], [10, 2], [2, 6], [6, 6], [10, 6], [4, 4]]
+    assert sizes.tolist() == [4] * 6 + [8] * 2 + [16, 32]
+
+
+def test_of_two_boxes_at_one_place_the_smaller_wins_by_any_margin(tiny_backbone: Backbones) -> None:
+    detector = built(RECIPES["fcos"], tiny_backbone())
+    assert isinstance(detector, FCOS)
+    grids = [(16, 16), (8, 8), (4, 4), (2, 2)]
+    both = target((20, 20, 30, 30), (20, 20, 30, 29.9), labels=(0, 1))
+    _, _, boxes, labels = detector.assign([both], grids, CPU)
+    inside = boxes[labels == 1]
+    assert len(inside) and (labels == 1).all(), "every location of the larger box lies in the smaller one"
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_one_small_batch_can_be_learned_by_heart(
+    name: str, tiny_backbone: Backbones, squares: Callable[..., DetectionSet]
+) -> None:
+    data = squares(2, 64, 3)
+    recipe = replace(RECIPES[name], fpn_channels=32, box_head=64, score_threshold=0.05)
+    detector = built(recipe, tiny_backbone())
+    train = TrainRecipe(steps=300, batch_size=2, lr=3e-3, flip=False, warmup_steps=10, weight_decay=0.0)
+    result = Trainer(detector=detector, data=data, recipe=train, seed=0, directory=None, device=CPU).run()
+    assert result.losses[-1] < 0.5 * result.losses[0]
+    metrics = coco_metrics(data, detect(detector, data, device=CPU))
+    assert metrics.AP50 > 0.95, metrics
+
+
+def test_the_pyramid_keeps_names_and_strides(tiny_backbone: Backbones) -> None:
+    detector = built(replace(RECIPES["fcos"], extra_level=True), tiny_backbone())
+    maps = detector.backbone(detector.normalise(images()))
+    assert isinstance(maps, OrderedDict | dict)
+    assert list(maps) == ["c2", "c3", "c4", "c5", "extra"]
+    assert [64 // one.shape[-1] for one in maps.values()] == list(detector.backbone.strides)
+    assert {one.shape[1] for one in maps.values()} == {16}
