@@ -251,7 +251,7 @@ def train(
         from nas.progress import ConsoleProgress
         from nas.training import train_bundle
 
-        with ConsoleProgress() as progress:
+        with ConsoleProgress(stderr=as_json) as progress:
             result = train_bundle(bundle, checked, run, progress)
         _print_metrics(result, as_json)
 

@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes exactly what :class:`_Loader` would not read as the string that it is."""
+    """Quotes what a reader of YAML 1.1 or 1.2 would not take for the string that it is."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -63,8 +63,8 @@ _SCALARS = {
 }
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+_Loader.yaml_implicit_resolvers = {}
 for _kind in (_Loader, _Dumper):
-    _kind.yaml_implicit_resolvers = {}
     for _name, (_form, _first) in _SCALARS.items():  # int before float, whose form admits integers too
         _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_form})$"), _first)
 
@@ -152,7 +152,7 @@ def check(kind: type[T], data: Mapping[str, Any], *, source: str) -> T:
         # JSON mode: lists fill tuples and integers fill floats, while "3" still does not fill an int.
         return pydantic.TypeAdapter(kind).validate_json(json.dumps(data))
     except pydantic.ValidationError as error:
-        raise ConfigError("\n".join(_sentences(kind, error.errors(), source))) from error
+        raise ConfigError("\n".join(_sentences(kind, _all_problems(kind, data, error), source))) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{source}: holds a value that JSON cannot carry: {error}") from error
 
@@ -166,6 +166,45 @@ def dump_yaml(data: Any) -> str:
     """YAML that :func:`parse_yaml` reads back equal."""
     text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     return text
+
+
+def _all_problems(kind: Any, data: Mapping[str, Any], error: pydantic.ValidationError) -> list[Any]:
+    """The problems of the first check, and those it hid.
+
+    A dataclass checks the sense of its fields only once all of their types are right, so what was found is
+    taken out, which leaves the defaults, and the rest is checked again.
+    """
+    problems: list[Any] = list(error.errors())
+    rest = json.loads(json.dumps(data))
+    fresh = problems
+    while sum(_take_out(rest, _place(kind, problem["loc"])) for problem in fresh):
+        try:
+            pydantic.TypeAdapter(kind).validate_json(json.dumps(rest))
+        except pydantic.ValidationError as hidden:
+            known = {(str(one["loc"]), one["msg"]) for one in problems}
+            # What is missing now may be what was taken out.
+            fresh = [
+                one
+                for one in hidden.errors()
+                if (str(one["loc"]), one["msg"]) not in known
+                and one["type"] not in ("missing", "missing_argument")
+            ]
+            problems += fresh
+        else:
+            break
+    return problems
+
+
+def _take_out(data: Any, place: Sequence[str]) -> bool:
+    """Delete one key; false where there is none, as for a problem of a whole section."""
+    for name in place[:-1]:
+        if not isinstance(data, dict) or name not in data:
+            return False
+        data = data[name]
+    if not place or not isinstance(data, dict) or place[-1] not in data or isinstance(data[place[-1]], dict):
+        return False
+    del data[place[-1]]
+    return True
 
 
 def _sentences(kind: type, problems: Sequence[Any], source: str) -> list[str]:

@@ -39,10 +39,15 @@ class Silent:
 
 
 class ConsoleProgress:
-    """A live bar on a terminal; about one line every ten seconds elsewhere (logs, CI)."""
+    """A live bar on a terminal; about one line every ten seconds elsewhere (logs, CI).
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console = Console(file=sys.stdout)
+    Args:
+        stderr: speak there, because standard output belongs to a result.
+        clock: seconds.
+    """
+
+    def __init__(self, *, stderr: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console = Console(file=sys.stderr if stderr else sys.stdout)
         self._clock = clock
         self._live = self.console.is_terminal
         self._bar = Progress(

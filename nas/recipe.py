@@ -7,6 +7,7 @@ from search_spaces.recipe import Recipe
 from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe
 
 NetworkName = Literal["resnet18", "resnet50", "resnet101", "resnext50", "resnext101", "mobilenetv2"]
+Option = int | float | str | bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +63,13 @@ class ControllerRecipe(Recipe):
         name: a name of ``nas.controllers.catalog``, for example ``exhaustive``, ``greedy``, ``random``,
             ``evolution`` or an Optuna sampler.
         budget: evaluations in all; left out where the controller knows its own end.
-        options: the controller's own settings, by their argument names.
+        options: the controller's own settings, by their argument names; those of an Optuna sampler are
+            a mapping under ``options`` again.
     """
 
     name: str
     budget: int | None = None
-    options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    options: dict[str, Option | dict[str, Option]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,6 @@ def summary(directory: Path) -> dict[str, Any]:
     run = Run.open(directory)
     trials = histories(run)
     winner = run.read_winner()
-    last = [record.value for record in trials.get(_deciding(trials), ()) if record.value is not None]
     return {
         "run": str(directory),
         "recipe": run.digest,
@@ -46,7 +45,7 @@ def summary(directory: Path) -> dict[str, Any]:
         "winner": None
         if winner is None
         else {"digest": winner.digest, "text": str(winner), **winner.to_dict()},
-        "best": max(last) if last else None,
+        "best": _best(trials),
         "cost": spending(run, trials),
         "trials": [_trial(record) for history in trials.values() for record in history],
     }
@@ -154,8 +153,14 @@ def short_text(candidate: Any) -> str:
     return text if set(dilations) == {1} else f"{text} d={''.join(map(str, dilations))}"
 
 
-def _deciding(trials: dict[str, History]) -> str:
-    return "dilations" if "dilations" in trials else "stages"
+def _best(trials: dict[str, History]) -> float | None:
+    """Best score of a whole network in the last phase that has one; no two supernets' scores compare."""
+    for name in ("dilations", "stages"):
+        whole = (record for record in trials.get(name, ()) if isinstance(record.candidate, Architecture))
+        values = [record.value for record in whole if record.value is not None]
+        if values:
+            return max(values)
+    return None
 
 
 def _trial(record: Record) -> dict[str, Any]:

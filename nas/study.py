@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,7 @@ from nas.distributions import distributions_of
 from nas.journal import JOURNAL, Guard, open_storage, quiet_optuna
 from nas.trials import History, Json, Record, Score, State, check_attributes
 from search_spaces.architecture import Architecture, Candidate, Genes, Prefix, digest_of
-from search_spaces.errors import InvalidArchitecture, RunError
+from search_spaces.errors import ConfigError, InvalidArchitecture, RunError
 from search_spaces.space import SearchSpace
 
 __all__ = ["History", "Json", "Phase", "Record", "Score", "State", "Study", "record_of", "versions"]
@@ -174,6 +175,7 @@ class Study:
 
         Raises:
             RunError: another process is writing, the journal is damaged, or there is none to read.
+            ConfigError: the database cannot be opened.
         """
         if not directory.is_dir():
             raise RunError(f"{directory}: no such run directory; `nas search RECIPE --run DIR` makes one")
@@ -185,8 +187,7 @@ class Study:
             if url is None:
                 storage: BaseStorage = open_storage(path, read_only=read_only)
                 return cls(storage=storage, directory=directory, prefix="", guard=guard)
-            with quiet_optuna():
-                storage = optuna.storages.RDBStorage(url)
+            storage = open_database(url)
             return cls(
                 storage=storage, directory=directory, prefix=f"{directory.resolve().name}/", guard=guard
             )
@@ -295,6 +296,25 @@ def record_of(trial: FrozenTrial, phase: str) -> Record:
         else None,
         attributes=extra,
     )
+
+
+def open_database(url: str) -> BaseStorage:
+    """Optuna's storage in a database.
+
+    Raises:
+        ConfigError: no URL, no driver for it, or no connection.
+    """
+    from sqlalchemy.exc import SQLAlchemyError  # slow to import, and few runs have a database
+
+    try:
+        with quiet_optuna():
+            return optuna.storages.RDBStorage(url)
+    except (ImportError, SQLAlchemyError) as error:
+        shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+        raise ConfigError(
+            f"storage: cannot open the database {shown!r}: {str(error).splitlines()[0]}; write for example "
+            "sqlite:///study.db, install the driver of another database, or leave storage out"
+        ) from error
 
 
 def versions() -> dict[str, str]:

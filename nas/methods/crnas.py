@@ -6,11 +6,12 @@ one function.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import torch
 
-from nas.controllers.base import DONE
+from nas.controllers.base import DONE, Controller
 from nas.controllers.catalog import make_controller
 from nas.methods.exporting import export_winner
 from nas.methods.reporting import write_report
@@ -21,7 +22,7 @@ from nas.proxies.supernet import SupernetProxy
 from nas.recipe import ControllerRecipe, SearchRecipe
 from nas.run import Run
 from nas.search import search
-from nas.study import History, Record, Study
+from nas.study import History, Record, Study, open_database
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import family_of
 from search_spaces.crnas.dilations import DilationSpace
@@ -45,31 +46,50 @@ class SearchData:
 
 
 def check_recipe(recipe: SearchRecipe, *, source: str) -> None:
-    """Raise whatever would stop the run later: space, controllers, data, detector. Nothing is written or trained.
+    """Raise whatever would stop the run later, all settings at once, then data and detector.
+
+    Nothing is trained, and nothing written but the tables of a database named as ``storage``.
 
     Raises:
-        ConfigError: a space, controller, device or detector that cannot be.
+        ConfigError: a space, controller, device, storage or detector that cannot be.
         DataError: data that cannot be used.
     """
+    problems = [*_refused(source, lambda: resolve_device(recipe.device))]
+    if recipe.storage is not None:
+        url = recipe.storage
+        problems += _refused(source, lambda: open_database(url))
+    problems += _refused(source, lambda: stage_space(recipe.space)) or _refused_controllers(recipe, source)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    train_set = open_split(recipe.data, "train")
+    require_same_categories(train_set, open_split(recipe.data, "val"))
+    baseline = baseline_architecture(recipe.space)
+    backbone = family_of(baseline).build(baseline, seed=0)
+    build_detector(recipe.detector, backbone, train_set.num_classes, train_set.image_size, seed=0)
+
+
+def _refused(place: str, attempt: Callable[[], object]) -> list[str]:
+    try:
+        attempt()
+    except ConfigError as error:
+        return [f"{place}: {line}" for line in str(error).splitlines()]
+    return []
+
+
+def _refused_controllers(recipe: SearchRecipe, source: str) -> list[str]:
     space = stage_space(recipe.space)
-    problems = []
     phases: list[tuple[str, SearchSpace, ControllerRecipe]] = [("stages", space, recipe.stages.controller)]
     if recipe.dilations is not None:
         phases.append(("dilations", dilation_space(space.baseline), recipe.dilations.controller))
-    for name, searched, controller in phases:
-        try:
-            make_controller(
-                controller.name, space=searched, seed=0, budget=controller.budget, options=controller.options
-            )
-        except ConfigError as error:
-            problems += [f"{source}: {name}.controller: {line}" for line in str(error).splitlines()]
-    if problems:
-        raise ConfigError("\n".join(problems))
-    resolve_device(recipe.device)
-    train_set = open_split(recipe.data, "train")
-    require_same_categories(train_set, open_split(recipe.data, "val"))
-    backbone = family_of(space.baseline).build(space.baseline, seed=0)
-    build_detector(recipe.detector, backbone, train_set.num_classes, train_set.image_size, seed=0)
+    return [
+        line
+        for name, searched, controller in phases
+        for line in _refused(f"{source}: {name}.controller", partial(_controller, controller, searched, 0))
+    ]
+
+
+def _controller(recipe: ControllerRecipe, space: SearchSpace, seed: int) -> Controller:
+    return make_controller(recipe.name, space=space, seed=seed, budget=recipe.budget, options=recipe.options)
 
 
 def carry_out(run: Run, progress: RunProgress) -> Architecture:
@@ -210,9 +230,7 @@ def _search(
     """Train the phase's supernet unless its search is over already, then ask, score, tell."""
     seed = _seed(run, name)
     phase = study.phase(name, space, seed=seed)
-    controller = make_controller(
-        recipe.name, space=space, seed=seed, budget=recipe.budget, options=recipe.options
-    )
+    controller = _controller(recipe, space, seed)
     history = phase.history()
     total = expected_trials(recipe, space)
     progress.phase(f"{name}: search", total, done=len(history))
@@ -241,7 +259,8 @@ def expected_trials(recipe: ControllerRecipe, space: SearchSpace) -> int | None:
     if recipe.name == "exhaustive":
         return space.size
     if recipe.name == "greedy":
-        beam, survivors, total = int(recipe.options.get("beam", 3)), 1, 0
+        beam, survivors, total = recipe.options.get("beam", 3), 1, 0
+        assert isinstance(beam, int), "checked when the controller was made"
         for gene in space.genes.values():
             total += survivors * gene.size
             survivors = min(beam, survivors * gene.size)

@@ -37,9 +37,12 @@ def stage_space(recipe: SpaceRecipe) -> StageSpace:
     """Allocations of the baseline's blocks to stages.
 
     Raises:
-        ConfigError: branches or a budget that give no space.
+        ConfigError: settings, branches or a budget that give no space.
     """
-    baseline = baseline_architecture(recipe)
+    try:
+        baseline = baseline_architecture(recipe)
+    except InvalidArchitecture as error:
+        raise ConfigError(f"space: {error}") from error
     blocks = baseline.genes["blocks"]
     assert isinstance(blocks, tuple)
     budget = recipe.budget

@@ -22,6 +22,7 @@ class TinyBackbone(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.levels = {"c2": (8, 4), "c3": (8, 8), "c4": (16, 16), "c5": (16, 32)}
+        self.names = tuple(self.levels)
         widths = [channels for channels, _ in self.levels.values()]
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4, bias=False), nn.BatchNorm2d(8), nn.ReLU())
         self.stages = nn.ModuleList(
@@ -36,60 +37,60 @@ class TinyBackbone(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         x = self.stem(images)
         maps = {}
-        for name, stage in zip(self.levels, self.stages, strict=True):
+        for name, stage in zip(self.names, self.stages, strict=True):
             x = maps[name] = stage(x)
         return maps
 
 
+def seeded_backbone(seed: int = 0) -> nn.Module:
+    """A fresh backbone with weights fixed by ``seed``."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return TinyBackbone()
+
+
 @pytest.fixture
-def tiny_backbone() -> Callable[[int], nn.Module]:
-    """Seed -> a fresh backbone."""
+def tiny_backbone() -> Callable[..., nn.Module]:
+    """Seed -> :func:`seeded_backbone`."""
+    return seeded_backbone
 
-    def build(seed: int = 0) -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return TinyBackbone()
 
-    return build
+def filled_rectangles(count: int = 4, side: int = 64, seed: int = 0) -> DetectionSet:
+    """Images with one to three filled rectangles; the colour is the class."""
+    rng = np.random.default_rng(seed)
+    colours = ((230, 60, 60), (60, 60, 230))
+    pictures, boxes = [], []
+    for index in range(count):
+        pixels = np.full((side, side, 3), 120, dtype=np.uint8)
+        for _ in range(int(rng.integers(1, 4))):
+            width, height = (int(rng.integers(8, side // 2)) for _ in range(2))
+            x, y = int(rng.integers(0, side - width)), int(rng.integers(0, side - height))
+            label = int(rng.integers(2))
+            pixels[y : y + height, x : x + width] = colours[label]
+            boxes.append(
+                BoxEntry(
+                    id=len(boxes) + 1,
+                    image_id=index + 1,
+                    category_id=label + 1,
+                    box=(float(x), float(y), float(width), float(height)),
+                    area=float(width * height),
+                    crowd=False,
+                )
+            )
+        pictures.append((ImageEntry(id=index + 1, file_name=f"{index}.png", size=None), pixels, (side, side)))
+    return assemble(
+        pictures=pictures,
+        boxes=tuple(boxes),
+        categories=(Category(1, "red"), Category(2, "blue")),
+        canvas=None,
+        digest=f"squares {count} {side} {seed}",
+    )
 
 
 @pytest.fixture
 def squares() -> Callable[..., DetectionSet]:
-    """(count, side, seed) -> images with one to three filled rectangles; the colour is the class."""
-
-    def build(count: int = 4, side: int = 64, seed: int = 0) -> DetectionSet:
-        rng = np.random.default_rng(seed)
-        colours = ((230, 60, 60), (60, 60, 230))
-        pictures, boxes = [], []
-        for index in range(count):
-            pixels = np.full((side, side, 3), 120, dtype=np.uint8)
-            for _ in range(int(rng.integers(1, 4))):
-                width, height = (int(rng.integers(8, side // 2)) for _ in range(2))
-                x, y = int(rng.integers(0, side - width)), int(rng.integers(0, side - height))
-                label = int(rng.integers(2))
-                pixels[y : y + height, x : x + width] = colours[label]
-                boxes.append(
-                    BoxEntry(
-                        id=len(boxes) + 1,
-                        image_id=index + 1,
-                        category_id=label + 1,
-                        box=(float(x), float(y), float(width), float(height)),
-                        area=float(width * height),
-                        crowd=False,
-                    )
-                )
-            pictures.append(
-                (ImageEntry(id=index + 1, file_name=f"{index}.png", size=None), pixels, (side, side))
-            )
-        return assemble(
-            pictures=pictures,
-            boxes=tuple(boxes),
-            categories=(Category(1, "red"), Category(2, "blue")),
-            canvas=None,
-            digest=f"squares {count} {side} {seed}",
-        )
-
-    return build
+    """(count, side, seed) -> a set of :func:`filled_rectangles`."""
+    return filled_rectangles
 
 
 @pytest.fixture

@@ -37,7 +37,10 @@ def test_sides_spread_over_the_range_and_boxes_lie_inside() -> None:
 
 
 def test_train_and_val_share_no_digit_and_no_id() -> None:
-    drawings = {split: {one.tobytes() for one in digits._drawings(split, 0)[0]} for split in ("train", "val")}
+    drawings = {
+        split: {one.tobytes() for one in digits._drawings(split, SMALL.digits)[0]}
+        for split in ("train", "val")
+    }
     assert len(drawings["train"] & drawings["val"]) <= 2, "equal pictures of different writers are possible"
     train, val = (open_split(SMALL, split) for split in ("train", "val"))
     assert not set(train.image_ids) & set(val.image_ids)

@@ -1,0 +1,160 @@
+"""``kill -9`` anywhere in ``nas search``, supernet training and retraining included: ``nas resume`` gives the
+run that was never killed. Ctrl-C says how to go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nas.study import Study
+from trainers.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "tests/recipes/tiny.yaml"
+WATCHED = Path(__file__).with_name("watched_nas.py")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+Trials = list[tuple[str, int, str, float | None, str]]
+
+
+def nas(log: Path, kill: str, *arguments: str | Path) -> None:
+    """Run to the kill, or to the end with ``never``."""
+    command = [sys.executable, str(WATCHED), str(log), kill, *map(str, arguments)]
+    process = subprocess.run(
+        command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert process.returncode == (0 if kill == "never" else -signal.SIGKILL), process.stderr
+
+
+def events(log: Path) -> list[list[str]]:
+    return [line.split() for line in log.read_text().splitlines()]
+
+
+def trials(directory: Path) -> Trials:
+    with Study.open(directory, read_only=True) as study:
+        return [
+            (phase, record.number, record.digest, record.value, record.state)
+            for phase in study.phase_names()
+            for record in study.records(phase)
+        ]
+
+
+def tables(directory: Path) -> dict[str, Any]:
+    """Results of the final table by training, without the clock."""
+    return {
+        "/".join(path.parts[-3:-1]): {
+            name: value for name, value in json.loads(path.read_text()).items() if name != "seconds"
+        }
+        for path in directory.glob("retrain/*/*/result.json")
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The uninterrupted run."""
+    directory = tmp_path_factory.mktemp("whole")
+    nas(directory / "calls.log", "never", "search", TINY, "--run", directory / "run")
+    return directory
+
+
+def assert_nothing_done_ran_twice(log: Path) -> None:
+    done: set[tuple[str, str]] = set()
+    trained: set[str] = set()
+    for kind, *rest in events(log):
+        if kind == "done":
+            phase, _, digest = rest
+            assert (phase, digest) not in done, f"{rest} was reported twice"
+            done.add((phase, digest))
+        elif kind == "score":
+            assert (rest[0], rest[1]) not in done, f"{rest} was reported done and scored again"
+        elif kind == "trained":
+            trained.add(rest[0])
+        elif kind in ("train", "step"):
+            assert rest[0] not in trained, f"{rest} was finished and began again"
+
+
+def steps(log: Path, name: str) -> list[int]:
+    return [int(event[2]) for event in events(log) if event[:2] == ["step", name]]
+
+
+def test_killed_in_training_scoring_and_retraining(whole: Path, tmp_path: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "calls.log"
+
+    nas(log, "8:step stages", "search", TINY, "--run", run)
+    assert int(load_checkpoint(run / "stages/checkpoint.pt")["step"]) == 6
+    assert trials(run) == [], "killed before anything was scored"
+
+    nas(log, "7:detect stages", "resume", run)
+    assert steps(log, "stages") == [*range(8), *range(6, 12)], "two steps lost, those of the checkpoint kept"
+    assert [trial[4] for trial in trials(run)] == ["complete"] * 3 + ["running"], (
+        "inside the fourth's scoring"
+    )
+
+    # The same command as at first goes on too; inside the other supernet, before its first checkpoint.
+    nas(log, "2:step dilations", "search", TINY, "--run", run)
+    assert not (run / "dilations/checkpoint.pt").exists()
+    scored = [event[2] for event in events(log) if event[:2] == ["score", "stages"]]
+    assert len(scored) == 6 + 1 and scored[3] == scored[4], "only the interrupted trial began twice"
+
+    nas(log, "20:detect dilations", "resume", run)
+    assert trials(run)[-1][4] == "running"
+
+    first = next(path.parent for path in (whole / "run").glob("retrain/*/*/result.json"))
+    name = "/".join(first.parts[-2:])
+    nas(log, f"7:step {name}", "resume", run)
+    assert (run / "retrain" / name / "checkpoint.pt").exists()
+
+    nas(log, "never", "resume", run)
+    assert steps(log, name) == [*range(7), *range(4, 12)]
+    assert trials(run) == trials(whole / "run")
+    assert len(trials(run)) == 6 + 24 and {trial[4] for trial in trials(run)} == {"complete"}
+    assert len({trial[3] for trial in trials(run)}) > 20, "scores that differ, else equality says little"
+    assert_nothing_done_ran_twice(log)
+
+    assert (run / "winner.yaml").read_bytes() == (whole / "run/winner.yaml").read_bytes()
+    assert tables(run) == tables(whole / "run") and len(tables(run)) == 2
+    for training in tables(run):
+        weights, expected = (
+            load_file(folder / "retrain" / training / "detector.safetensors")
+            for folder in (run, whole / "run")
+        )
+        assert all(torch.equal(value, expected[key]) for key, value in weights.items())
+    for phase in ("stages", "dilations"):
+        states = [load_checkpoint(folder / phase / "checkpoint.pt") for folder in (run, whole / "run")]
+        assert all(torch.equal(value, states[1]["model"][key]) for key, value in states[0]["model"].items())
+        assert torch.equal(states[0]["losses"], states[1]["losses"])
+    assert not list(run.rglob("*.tmp")), "no half-written file is left"
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "nas.cli", "search", str(TINY), "--run", str(run)]
+    process = subprocess.Popen(
+        [*command, "--set", "stages.supernet.train.steps=4000"],
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (run / "stages/checkpoint.pt").exists():
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert f"nas resume {run}" in errors
+    assert "Traceback" not in errors + output
+    assert int(load_checkpoint(run / "stages/checkpoint.pt")["step"]) >= 3

@@ -1,0 +1,216 @@
+"""Recipes at the door: what YAML means, and every mistake named with its place before anything is written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.config import apply_overrides, check, dump_yaml, parse_yaml, read_yaml, to_data
+from nas.recipe import ControllerRecipe, SearchRecipe, TrainJobRecipe
+from search_spaces.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "tests/recipes/tiny.yaml"
+RECIPES = sorted((ROOT / "examples/recipes").glob("*.yaml")) + sorted((ROOT / "tests/recipes").glob("*.yaml"))
+
+
+def value(text: str) -> Any:
+    return parse_yaml(f"a: {text}", name="f")["a"]
+
+
+def refusal(overrides: list[str], source: str = "r.yaml") -> list[str]:
+    """The lines of the error that the tiny recipe with these overrides gives."""
+    with pytest.raises(ConfigError) as caught:
+        check(SearchRecipe, apply_overrides(read_yaml(TINY), overrides), source=source)
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1e-4", 1e-4),
+        ("-1E+5", -1e5),
+        ("1.5e3", 1500.0),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("12", 12),
+        ("-3", -3),
+        ("014", 14),
+        ("0o14", 12),
+        ("0x1F", 31),
+        ("true", True),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        # These are other things in YAML 1.1, which PyYAML follows: booleans, dates, base 60, separators.
+        ("off", "off"),
+        ("yes", "yes"),
+        ("2024-01-01", "2024-01-01"),
+        ("12:30", "12:30"),
+        ("1_000", "1_000"),
+        ("'1e-4'", "1e-4"),
+    ],
+)
+def test_yaml_scalars_are_those_of_version_1_2(text: str, expected: object) -> None:
+    found = value(text)
+    assert found == expected and type(found) is type(expected)
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(exclude_categories=["Cs", "Cc"]))
+    | st.sampled_from(
+        ["1e-4", "off", "2024-01-01", "0o7", "12:30", "null", "~", "", "-", "=", "<<", "0x1", ".5"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abcoffn10e", min_size=1), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(plain)
+def test_what_is_written_reads_back_equal(data: object) -> None:
+    assert parse_yaml(dump_yaml({"a": data}), name="f") == {"a": data}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: 1\nb:\n  c: 1\n  c: 2\n", ["r.yaml", "line 4", "'c'", "line 3"]),
+        ("a: [1\n", ["r.yaml", "not valid YAML", "line"]),
+        ("a: \x00", ["r.yaml", "not valid YAML"]),
+        ("[a]: 1", ["r.yaml", "line 1", "key"]),
+        ("a: !!int x", ["r.yaml", "not valid YAML", "'x'"]),
+        ("a: !!python/object/apply:os.getcwd []", ["r.yaml", "not valid YAML"]),
+    ],
+)
+def test_unreadable_yaml_names_file_and_line(text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, name="r.yaml")
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_missing_recipe_names_the_nearest_file(tmp_path: Path) -> None:
+    (tmp_path / "crnas.yaml").write_text("a: 1")
+    with pytest.raises(ConfigError, match=r"did you mean .*crnas\.yaml"):
+        read_yaml(tmp_path / "crnass.yaml")
+    (tmp_path / "list.yaml").write_text("- a")
+    with pytest.raises(ConfigError, match=r"mapping.*found list"):
+        read_yaml(tmp_path / "list.yaml")
+
+
+def test_overrides_reach_every_depth_and_leave_the_input_alone() -> None:
+    data = {"seed": 1, "dilations": None}
+    overrides = [
+        "data.root=a/b",
+        "dilations.controller.name=greedy",
+        "stages.train.lr=1e-4",
+        "seed=7",
+        "name=",
+    ]
+    assert apply_overrides(data, overrides) == {
+        "seed": 7,
+        "dilations": {"controller": {"name": "greedy"}},
+        "data": {"root": "a/b"},
+        "stages": {"train": {"lr": 1e-4}},
+        "name": "",
+    }
+    assert data == {"seed": 1, "dilations": None}
+
+
+def test_bad_overrides_are_all_named() -> None:
+    data = read_yaml(TINY)
+    overrides = ["seed.x=1", "space.branches.0=[1]", "seed", "=3", "a..b=1"]
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides(data, overrides)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 5
+    for line, text in zip(lines, overrides, strict=True):
+        assert f"--set {text!r}" in line
+    assert "seed holds 3, which has no keys" in lines[0]
+    assert "--set data.root=DIR" in lines[2]
+    with pytest.raises(ConfigError, match="--set seed: is not valid YAML"):
+        apply_overrides(data, ["seed=[1"])
+
+
+def test_all_errors_at_once_with_file_path_found_and_allowed() -> None:
+    lines = refusal(
+        [
+            "sede=3",
+            "data.digits.train_image=3",
+            "stages.controler.budget=1",
+            "stages.controller.budget=x",
+            "stages.supernet.train.epochs=3",
+            "stages.supernet.train.lr=.nan",
+            "dilations.supernet.sharing=none",
+            "data.image_size=[1, 2, 3]",
+            "workers='2'",
+            "retrain.train=null",
+        ]
+    )
+    assert all(line.startswith("r.yaml: ") for line in lines), lines
+    found = {line.split(": ")[1]: line for line in lines}
+    assert len(found) == len(lines), "one line a path"
+    assert "did you mean 'seed'? Allowed here: name, method, seed" in found["sede"]
+    assert "did you mean 'data.digits.train_images'?" in found["data.digits.train_image"]
+    assert "did you mean 'stages.controller'? Allowed here: supernet, controller" in found["stages.controler"]
+    assert "found 'x'" in found["stages.controller.budget"] and "integer" in found["stages.controller.budget"]
+    assert "found nan" in found["stages.supernet.train.lr"]
+    assert "'independent' or 'prefix'" in found["dilations.supernet.sharing"]
+    assert "found [1, 2, 3]" in found["data.image_size"] and ", or: " in found["data.image_size"]
+    assert "found '2'" in found["workers"]
+    assert "found None" in found["retrain.train"]
+
+
+def test_what_types_cannot_say_is_said_too() -> None:
+    assert "exactly one of epochs (3.0) and steps (12)" in refusal(["stages.supernet.train.epochs=3"])[0]
+    assert refusal(["stages.supernet.train.epochs=3"])[0].startswith("r.yaml: stages.supernet.train: ")
+    assert "at least 1" in refusal(["workers=0"])[0]
+    assert "needs a dilations section" in refusal(["dilations=null", "retrain.rivals=[random]"])[0]
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(SearchRecipe, {"name": "x"}, source="r.yaml")
+    assert str(caught.value) == "r.yaml: stages: is missing; add it"
+
+
+def test_options_of_an_optuna_sampler_are_a_mapping_again() -> None:
+    options = {"sampler": "tpe", "options": {"n_startup_trials": 4, "multivariate": True, "gamma": None}}
+    found = check(ControllerRecipe, {"name": "optuna", "budget": 9, "options": options}, source="r")
+    assert found.options == options
+    assert found.options["options"]["multivariate"] is True  # type: ignore[index,call-overload]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_parses_and_comes_back_equal(path: Path) -> None:
+    overrides = [] if "digits" in path.read_text() else ["data.root=somewhere"]
+    kind = TrainJobRecipe if path.name.startswith("train") else SearchRecipe
+    recipe = check(kind, apply_overrides(read_yaml(path), overrides), source=str(path))
+    again = check(kind, parse_yaml(dump_yaml(to_data(recipe)), name="again"), source="again")
+    assert again == recipe
+    assert yaml.safe_load(dump_yaml(to_data(recipe))) == to_data(recipe), "for readers of YAML 1.1 too"
+
+
+def test_there_is_a_recipe_for_each_data_set_of_the_issue() -> None:
+    names = {path.name for path in RECIPES}
+    assert {f"crnas_{data}.yaml" for data in ("digits", "bccd", "nuclei", "aquarium")} <= names
+    for name in ("bccd", "nuclei", "aquarium"):
+        data = read_yaml(ROOT / f"examples/recipes/crnas_{name}.yaml")["data"]
+        assert data.get("source", "coco") == "coco" and data.get("root") is None
+
+
+def test_a_wrong_type_does_not_hide_a_wrong_value_beside_it():
+    data = {"name": "x", "data": {"source": "digitz", "hold_out": 1.5}, "stages": {"controller": {"name": "random"}}}
+    with pytest.raises(ConfigError) as caught:
+        check(SearchRecipe, data, source="r.yaml")
+    lines = str(caught.value).splitlines()
+    assert any(line.startswith("r.yaml: data.source: found 'digitz'") for line in lines)
+    assert any("hold_out is a share between 0 and 1; found 1.5" in line for line in lines)

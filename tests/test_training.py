@@ -1,0 +1,180 @@
+"""One training to completion: stopped and resumed it equals the uninterrupted one; its result can be had again."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import nas.training
+from nas.config import check, read_yaml
+from nas.progress import Silent
+from nas.recipe import TrainJobRecipe
+from nas.training import (
+    TrainingJob,
+    detector_for,
+    evaluate_training,
+    read_result,
+    rise_over_last_quarter,
+    train_bundle,
+    train_to_completion,
+)
+from search_spaces.architecture import Architecture, Genes
+from search_spaces.catalog import get_architecture
+from search_spaces.errors import DataError, NonFiniteLoss, RunError
+from trainers.data.catalog import open_split
+
+RECIPE = check(TrainJobRecipe, read_yaml(Path(__file__).parent / "recipes/train.yaml"), source="train.yaml")
+
+
+def small(*blocks: int) -> Architecture:
+    named = get_architecture("resnet18")
+    settings = Genes({**named.settings, "widths": (8, 8, 8, 8), "stem": "small"})
+    return replace(named, settings=settings, genes=Genes({"blocks": blocks, "dilations": (1,) * sum(blocks)}))
+
+
+NETWORK = small(1, 1, 1, 1)
+
+
+def job(directory: Path, **changes: Any) -> TrainingJob:
+    return replace(TrainingJob(architecture=NETWORK, recipe=RECIPE, directory=directory), **changes)
+
+
+class Stop(Silent):
+    """Stops a training at a step, as Ctrl-C would."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def advance(self, done: int, note: str = "") -> None:
+        if done == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("training")
+    train_to_completion(job(directory))
+    return directory
+
+
+def stable(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name != "seconds"}
+
+
+def test_stopped_anywhere_and_resumed_equals_uninterrupted(done: Path, tmp_path: Path) -> None:
+    for at in (1, 5, 8):  # before the first checkpoint, between two, after the last step
+        with pytest.raises(KeyboardInterrupt):
+            train_to_completion(job(tmp_path), Stop(at))
+        assert read_result(tmp_path) is None
+    result = train_to_completion(job(tmp_path))
+    expected = read_result(done)
+    assert expected is not None and stable(result) == stable(expected)
+    weights, others = (load_file(folder / "detector.safetensors") for folder in (tmp_path, done))
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(value, others[name]) for name, value in weights.items())
+    logs = [(folder / "metrics.jsonl").read_text() for folder in (tmp_path, done)]
+    assert logs[0] == logs[1], "no line twice, none lost"
+
+
+def test_the_result_says_where_it_comes_from(done: Path) -> None:
+    result = read_result(done)
+    assert result is not None
+    assert result["digest"] == NETWORK.digest
+    assert Architecture.from_dict(result["architecture"]) == NETWORK
+    assert [point["epoch"] for point in result["curve"]] == [1, 2, 3, 4]
+    assert result["curve"][-1]["AP"] == result["metrics"]["AP"]
+    assert result["images"] == 32
+    assert result["environment"]["threads"] == 1 and result["environment"]["seed"] == 5
+    assert set(result["data"]) == {"train", "val"} and len(set(result["data"].values())) == 2
+
+
+def test_a_finished_training_is_not_done_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.training, "Trainer", None)
+    assert train_to_completion(job(done)) == read_result(done)
+
+
+def test_evaluating_again_gives_the_same_digits(done: Path) -> None:
+    result = read_result(done)
+    assert result is not None
+    found = evaluate_training(done)
+    assert found == result["metrics"]
+    assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "per_class"} <= set(found)
+    other = evaluate_training(done, ["data.digits.val_images=2"])
+    assert set(other) == set(found)
+
+
+def test_the_seed_decides_everything(done: Path, tmp_path: Path) -> None:
+    data = open_split(RECIPE.data, "train")
+    states = [detector_for(NETWORK, replace(RECIPE, seed=seed), data).state_dict() for seed in (5, 5, 6)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert not all(torch.equal(value, states[2][name]) for name, value in states[0].items())
+
+
+def test_a_directory_of_something_else_is_refused(done: Path) -> None:
+    for other in (
+        job(done, architecture=small(1, 1, 2, 1)),
+        job(done, recipe=replace(RECIPE, seed=6)),
+        job(done, recipe=replace(RECIPE, train=replace(RECIPE.train, lr=0.1))),
+    ):
+        with pytest.raises(RunError, match="another backbone or recipe; take a new directory"):
+            train_to_completion(other)
+
+
+def test_a_recipe_that_cannot_be_used_does_not_claim_the_directory(tmp_path: Path) -> None:
+    wrong = replace(RECIPE, data=replace(RECIPE.data, source="coco", root=str(tmp_path / "nothing")))
+    with pytest.raises(DataError, match="no folder"):
+        train_to_completion(job(tmp_path / "run", recipe=wrong))
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_val_when_a_split_seed_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def spied(recipe: Any, split: str) -> Any:
+        opened.append(split)
+        return open_split(recipe, split)
+
+    monkeypatch.setattr(nas.training, "open_split", spied)
+    recipe = replace(RECIPE, train=replace(RECIPE.train, epochs=None, steps=2, evaluate_every=0))
+    result = train_to_completion(job(tmp_path, recipe=recipe, held_out_seed=3))
+    assert opened == ["train"]
+    assert result["data"]["train"] != result["data"]["val"]
+
+
+def test_a_non_finite_loss_stops_and_leaves_no_result(tmp_path: Path) -> None:
+    wild = replace(RECIPE, train=replace(RECIPE.train, lr=1e30, clip_norm=0.0, warmup_steps=0))
+    with pytest.raises(NonFiniteLoss, match=r"step \d+ of 8.*lr"):
+        train_to_completion(job(tmp_path, recipe=wild))
+    assert read_result(tmp_path) is None
+
+
+def test_only_a_finished_training_can_be_evaluated(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no finished training"):
+        evaluate_training(tmp_path)
+
+
+def test_train_bundle_takes_a_file_and_returns_metrics(done: Path) -> None:
+    path = done / "architecture.json"
+    path.write_text(json.dumps(NETWORK.to_dict()))
+    result = read_result(done)
+    assert result is not None
+    assert train_bundle(str(path), RECIPE, done, Silent()) == result["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("curve", "rise"),
+    [
+        ([], None),
+        ([(4.0, 0.5)], None),
+        ([(1.0, 0.0), (4.0, 0.5)], None),
+        ([(1.0, 0.2), (2.0, 0.4), (3.0, 0.4), (4.0, 0.5)], 0.25),
+        ([(1.0, 0.2), (2.0, 0.5), (3.5, 0.1), (4.0, 0.5)], 0.0),
+        ([(3.0, 0.5), (4.0, 0.4)], -0.2),
+    ],
+)
+def test_rise_over_the_last_quarter(curve: list[tuple[float, float]], rise: float | None) -> None:
+    assert rise_over_last_quarter(curve) == (rise if rise is None else pytest.approx(rise))
