@@ -66,19 +66,19 @@ class Search:
         self.log.touch()
         overrides = [word for text in settings for word in ("--set", text)]
         self._begin = ["search", str(recipe), "--run", str(self.run), *overrides]
-        self._errors = directory / "errors.txt"
+        self.errors = directory / "errors.txt"
 
     def start(self) -> subprocess.Popen[bytes]:
         """``nas search`` at first, ``nas resume`` afterwards."""
         begun = (self.run / "recipe.yaml").exists()
         words = ["resume", str(self.run)] if begun else self._begin
-        with self._errors.open("wb") as errors:
+        with self.errors.open("wb") as sink:
             return subprocess.Popen(
                 [sys.executable, str(WATCHED), str(self.log), "never", *words],
                 env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
                 cwd=ROOT,
                 stdout=subprocess.DEVNULL,
-                stderr=errors,
+                stderr=sink,
             )
 
     def follow(self, process: subprocess.Popen[bytes]) -> Iterator[str]:
@@ -96,7 +96,7 @@ class Search:
     def require_success(self, process: subprocess.Popen[bytes]) -> None:
         """Raise with the process's own words if it failed."""
         if process.wait() != 0:
-            raise RuntimeError(f"the search failed:\n{self._errors.read_text(errors='replace')}")
+            raise RuntimeError(f"the search failed:\n{self.errors.read_text(errors='replace')}")
 
     def trials(self) -> list[list[Any]]:
         """Phase, number, digest, value and state of every trial."""
@@ -141,7 +141,7 @@ def kill_at(search: Search, moment: Moment, order: dict[str, int]) -> str:
             time.sleep(moment.delay)
             process.send_signal(signal.SIGKILL)
     if process.wait() != -signal.SIGKILL:
-        raise RuntimeError(f"ended by itself before {moment}:\n{search._errors.read_text(errors='replace')}")
+        raise RuntimeError(f"ended by itself before {moment}:\n{search.errors.read_text(errors='replace')}")
     return last
 
 

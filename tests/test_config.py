@@ -208,7 +208,11 @@ def test_there_is_a_recipe_for_each_data_set_of_the_issue() -> None:
 
 
 def test_a_wrong_type_does_not_hide_a_wrong_value_beside_it():
-    data = {"name": "x", "data": {"source": "digitz", "hold_out": 1.5}, "stages": {"controller": {"name": "random"}}}
+    data = {
+        "name": "x",
+        "data": {"source": "digitz", "hold_out": 1.5},
+        "stages": {"controller": {"name": "random"}},
+    }
     with pytest.raises(ConfigError) as caught:
         check(SearchRecipe, data, source="r.yaml")
     lines = str(caught.value).splitlines()
