@@ -39,4 +39,4 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf dist build *.egg-info runs
+	rm -rf dist build *.egg-info

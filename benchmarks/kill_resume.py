@@ -202,6 +202,7 @@ def measure(recipe: Path, settings: Sequence[str], kills: int, seed: int, folder
         "supernets_equal": {
             phase: equal_weights(killed.run / phase / "checkpoint.pt", whole.run / phase / "checkpoint.pt")
             for phase in ("stages", "dilations")
+            if (whole.run / phase).exists()
         },
         "done_and_run_again": done_and_run_again(killed.log),
         "repeated": {

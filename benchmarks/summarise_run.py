@@ -1,6 +1,6 @@
 """A finished run as small JSON: verdict, table, curves, every candidate's score, cost, machine.
 
-    python benchmarks/summarise_run.py RUN benchmarks/results/NAME.json [--tried "what was tried before" ...]
+python benchmarks/summarise_run.py RUN benchmarks/results/NAME.json [--tried "what was tried before" ...]
 """
 
 import argparse
@@ -28,7 +28,9 @@ def table_row(run: Run, architecture: Architecture, size: tuple[int, int]) -> di
         "macs": found.macs,
         "metrics_by_seed": {
             str(result["seed"]): {
-                name: round(100 * value, 2) for name, value in result["metrics"].items() if name != "per_class"
+                name: round(100 * value, 2)
+                for name, value in result["metrics"].items()
+                if name != "per_class"
             }
             for result in results
         },
@@ -44,7 +46,8 @@ def table_row(run: Run, architecture: Architecture, size: tuple[int, int]) -> di
 def difference(run: Run, first: Architecture, second: Architecture) -> dict[str, Any]:
     """First minus second in AP points, paired by seed, with a 95 % interval (Student's t)."""
     values = [
-        {result["seed"]: 100 * result["metrics"]["AP"] for result in results_of(run, one)} for one in (first, second)
+        {result["seed"]: 100 * result["metrics"]["AP"] for result in results_of(run, one)}
+        for one in (first, second)
     ]
     found = paired_difference(*values)
     return {
@@ -57,7 +60,9 @@ def difference(run: Run, first: Architecture, second: Architecture) -> dict[str,
 
 def main() -> None:
     """Read the command line, write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--command", default="", help="what started the run")
@@ -78,7 +83,11 @@ def main() -> None:
         "recipe": recipe,
         "recipes_tried_before": arguments.tried,
         "data_digest": facts["digest"],
-        "images": {"train": len(facts["train"]), "held_out": len(facts["held_out"]), "size": facts["image_size"]},
+        "images": {
+            "train": len(facts["train"]),
+            "held_out": len(facts["held_out"]),
+            "size": facts["image_size"],
+        },
         "table": {name: table_row(run, one, size) for name, one in networks.items()},
         "winner_minus_baseline": difference(run, winner, rivals["baseline"]),
         "cost": shown["cost"],

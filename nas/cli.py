@@ -222,7 +222,10 @@ def erf(
 @app.command()
 def export(
     source: Annotated[str, typer.Argument(metavar="RUN|ARCH", help="A run directory or an architecture.")],
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the bundle is written.")],
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="DIR", help="Where the bundle goes; RUN/bundle when left out."),
+    ] = None,
 ) -> None:
     """Write a bundle: architecture, weights, model card and a source file that needs only torch."""
     with _door():
@@ -301,7 +304,7 @@ def report(
         from nas.progress import ConsoleProgress
 
         with ConsoleProgress() as progress:
-            typer.echo(f"report: {write_report(opened, check=check, progress=progress)}")
+            typer.echo(f"report: {write_report(opened, progress, check=check)}")
 
 
 def main() -> None:

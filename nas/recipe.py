@@ -18,7 +18,8 @@ class SpaceRecipe(Recipe):
         network: the hand-made network whose blocks are reallocated; it is the baseline too.
         branches: allowed block counts of each stage; the table of the paper when left out.
         budget: number of blocks in all; the baseline's when left out.
-        widths: channels of the four stages (before a bottleneck's expansion).
+        widths: channels of the four stages (before a bottleneck's expansion); ResNets only.
+        width_multiplier: of every width; MobileNetV2 only.
         stem: ``imagenet``, ``ceil_pool`` or ``small``; the network's own when left out.
     """
 
@@ -26,6 +27,7 @@ class SpaceRecipe(Recipe):
     branches: tuple[tuple[int, ...], ...] | None = None
     budget: int | None = None
     widths: tuple[int, ...] | None = None
+    width_multiplier: float | None = None
     stem: Literal["imagenet", "ceil_pool", "small"] | None = None
 
 
@@ -61,7 +63,7 @@ class ControllerRecipe(Recipe):
 
     Args:
         name: a name of ``nas.controllers.catalog``, for example ``exhaustive``, ``greedy``, ``random``,
-            ``evolution`` or an Optuna sampler.
+            ``aging_evolution``, ``detnas_evolution``, or an Optuna sampler (``tpe``, ``nsga2``, ...).
         budget: evaluations in all; left out where the controller knows its own end.
         options: the controller's own settings, by their argument names; those of an Optuna sampler are
             a mapping under ``options`` again.

@@ -79,7 +79,7 @@ class Run:
     @property
     def split_seed(self) -> int:
         """Seed of the hold-out split, the same for every use of it in this run."""
-        return seed_for(self.recipe.seed, "hold-out")
+        return split_seed(self.recipe)
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> Path:
         """Write one result file, whole or not at all."""
@@ -128,6 +128,11 @@ class Run:
         if not path.exists():
             return {}
         return {name: Architecture.from_dict(data) for name, data in read_yaml(path)["others"].items()}
+
+
+def split_seed(recipe: SearchRecipe) -> int:
+    """Seed of the hold-out split."""
+    return seed_for(recipe.seed, "hold-out")
 
 
 def environment(recipe: SearchRecipe | None = None) -> dict[str, Any]:

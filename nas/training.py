@@ -5,7 +5,7 @@ is chosen by it.
 """
 
 import json
-import time
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from search_spaces.catalog import family_of
 from search_spaces.errors import RunError
 from search_spaces.files import write_atomic
 from trainers.data.catalog import open_split
-from trainers.data.detection_set import DetectionSet, hold_out
+from trainers.data.detection_set import DetectionSet, hold_out, require_same_categories
 from trainers.detectors.catalog import build_detector
 from trainers.detectors.detector import Detector
 from trainers.evaluate import Metrics, coco_metrics, detect
@@ -78,7 +78,6 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
     device = resolve_device(recipe.device)
     # Only now: a recipe that cannot be used must not claim the directory.
     write_atomic(path, dump_yaml(record).encode())
-    started = time.perf_counter()
 
     def measure(model: Detector) -> dict[str, float]:
         return evaluate_detector(model, val, recipe, device).scalars()
@@ -100,7 +99,7 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
     trained = trainer.run()
     metrics = evaluate_detector(detector, val, recipe, device)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
-    temporary = job.directory / f".{WEIGHTS}.tmp"
+    temporary = job.directory / f".{WEIGHTS}.{os.getpid()}.tmp"
     save_file(weights, temporary, metadata={"architecture": job.architecture.digest})
     temporary.replace(job.directory / WEIGHTS)
     result = {
@@ -113,7 +112,9 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
             [(point.epoch, point.metrics["AP"]) for point in trained.history]
         ),
         "images": trainer.total_steps * recipe.train.batch_size,
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(trained.seconds, 1),
+        "warnings": list(trained.warnings),
+        "categories": [category.name for category in val.categories],
         "data": {"train": train_set.digest, "val": val.digest},
         "recipe": digest_of(to_data(recipe)),
         "environment": environment() | {"threads": recipe.threads, "seed": recipe.seed},
@@ -211,8 +212,16 @@ def evaluate_training(directory: Path, overrides: Sequence[str] = ()) -> dict[st
     )
     torch.set_num_threads(recipe.threads)
     val = open_split(recipe.data, "val")
+    learned = (read_result(directory) or {}).get("categories")
+    found = [category.name for category in val.categories]
+    if learned is not None and learned != found:
+        raise RunError(
+            f"{directory} learned the categories {', '.join(learned)}, in this order; the val split to be "
+            f"evaluated has {', '.join(found)}. Evaluate on a folder with the same list"
+        )
     detector = trained_detector(Architecture.from_dict(record["architecture"]), recipe, val, directory)
-    return evaluate_detector(detector, val, recipe, resolve_device(recipe.device)).to_dict()
+    device = resolve_device(recipe.device)
+    return evaluate_detector(detector.to(device), val, recipe, device).to_dict()
 
 
 def _splits(job: TrainingJob) -> tuple[DetectionSet, DetectionSet]:
@@ -220,4 +229,6 @@ def _splits(job: TrainingJob) -> tuple[DetectionSet, DetectionSet]:
     train_set = open_split(data, "train")
     if job.held_out_seed is not None:
         return hold_out(train_set, data.hold_out, job.held_out_seed)
-    return train_set, open_split(data, "val")
+    val = open_split(data, "val")
+    require_same_categories(train_set, val)
+    return train_set, val

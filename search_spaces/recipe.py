@@ -10,4 +10,8 @@ class Recipe:
     themselves stay plain dataclasses. ``__post_init__`` raises :class:`ValueError` for what types cannot say.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {
+        "extra": "forbid",
+        "strict": True,
+        "allow_inf_nan": False,
+    }

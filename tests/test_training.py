@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import nas.training
-from nas.config import check, read_yaml
+from nas.config import check, dump_yaml, read_yaml, to_data
 from nas.progress import Silent
 from nas.recipe import TrainJobRecipe
 from nas.training import (
@@ -26,6 +26,8 @@ from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import get_architecture
 from search_spaces.errors import DataError, NonFiniteLoss, RunError
 from trainers.data.catalog import open_split
+from trainers.data.detection_set import require_objects
+from trainers.recipes import DataRecipe, DigitsRecipe, TrainRecipe
 
 RECIPE = check(TrainJobRecipe, read_yaml(Path(__file__).parent / "recipes/train.yaml"), source="train.yaml")
 
@@ -178,3 +180,39 @@ def test_train_bundle_takes_a_file_and_returns_metrics(done: Path) -> None:
 )
 def test_rise_over_the_last_quarter(curve: list[tuple[float, float]], rise: float | None) -> None:
     assert rise_over_last_quarter(curve) == (rise if rise is None else pytest.approx(rise))
+
+
+def test_splits_without_objects_are_refused():
+    data = open_split(
+        DataRecipe(
+            source="digits", digits=DigitsRecipe(train_images=4, val_images=1, image_size=64, max_side=40)
+        ),
+        "train",
+    )
+    empty = replace(
+        data,
+        targets=tuple(
+            {**target, "boxes": target["boxes"][:0], "labels": target["labels"][:0]}
+            for target in data.targets
+        ),
+    )
+    require_objects({"val": data})
+    with pytest.raises(DataError, match=r"no object in: val; AP is not defined there"):
+        require_objects({"train": data, "val": empty})
+
+
+def test_evaluation_on_other_categories_is_refused(tmp_path):
+    result = {"categories": ["cat", "dog"], "metrics": {}}
+    recipe = TrainJobRecipe(
+        name="x",
+        data=DataRecipe(
+            source="digits", digits=DigitsRecipe(train_images=4, val_images=2, image_size=64, max_side=40)
+        ),
+        train=TrainRecipe(steps=1),
+    )
+    record = {"architecture": get_architecture("resnet18").to_dict(), "recipe": to_data(recipe)}
+    (tmp_path / "training.yaml").write_text(dump_yaml(record))
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    (tmp_path / "detector.safetensors").write_bytes(b"")
+    with pytest.raises(RunError, match="learned the categories cat, dog"):
+        evaluate_training(tmp_path)

@@ -11,7 +11,7 @@ from nas.controllers.base import Controller
 from nas.controllers.evolution import AgingEvolution, GenerationalEvolution
 from nas.controllers.exhaustive import Exhaustive
 from nas.controllers.greedy import Greedy
-from nas.controllers.optuna_sampler import OptunaSampler
+from nas.controllers.optuna_sampler import SAMPLERS, OptunaSampler
 from nas.controllers.random import RandomSearch
 from search_spaces.errors import ConfigError
 from search_spaces.space import SearchSpace
@@ -39,7 +39,7 @@ def make_controller(
     """Make a controller by name, with everything checked.
 
     Args:
-        name: a key of :data:`CONTROLLERS`.
+        name: a key of :data:`CONTROLLERS`, or one of Optuna's samplers (``tpe``, ``nsga2``, ...).
         space: where it searches.
         seed: of the phase.
         budget: number of trials; needed by controllers that would not end, refused by those that know
@@ -50,8 +50,12 @@ def make_controller(
         ConfigError: unknown name or option, a value of the wrong type, a budget missing or not wanted; all
             problems at once.
     """
+    if name not in CONTROLLERS and name in SAMPLERS:
+        # ``tpe`` is short for ``optuna`` with the sampler ``tpe`` and these options of its own.
+        settings: dict[str, Any] = {"sampler": name} | ({"options": dict(options)} if options else {})
+        return make_controller("optuna", space=space, seed=seed, budget=budget, options=settings)
     if name not in CONTROLLERS:
-        raise ConfigError(f"controller: found {name!r}; {_allowed(name, CONTROLLERS)}")
+        raise ConfigError(f"controller: found {name!r}; {_allowed(name, {**CONTROLLERS, **SAMPLERS})}")
     return configure(CONTROLLERS[name], name=name, space=space, seed=seed, budget=budget, options=options)
 
 

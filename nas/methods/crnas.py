@@ -16,14 +16,14 @@ from nas.controllers.catalog import make_controller
 from nas.methods.exporting import export_winner
 from nas.methods.reporting import write_report
 from nas.methods.retraining import retrain_all
-from nas.methods.spaces import baseline_architecture, dilation_space, stage_space
+from nas.methods.spaces import allocation, baseline_architecture, dilation_space, stage_space
 from nas.progress import RunProgress
 from nas.proxies.supernet import SupernetProxy
 from nas.recipe import ControllerRecipe, SearchRecipe
-from nas.run import Run
+from nas.run import Run, split_seed
 from nas.search import search
 from nas.study import History, Record, Study, open_database
-from search_spaces.architecture import Architecture, Genes
+from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
 from search_spaces.crnas.dilations import DilationSpace
 from search_spaces.crnas.stages import StageSpace
@@ -32,7 +32,7 @@ from search_spaces.errors import ConfigError
 from search_spaces.randomness import seed_for
 from search_spaces.space import SearchSpace
 from trainers.data.catalog import open_split
-from trainers.data.detection_set import DetectionSet, hold_out, require_same_categories
+from trainers.data.detection_set import DetectionSet, hold_out, require_objects, require_same_categories
 from trainers.detectors.catalog import build_detector
 from trainers.loop import resolve_device
 
@@ -61,11 +61,20 @@ def check_recipe(recipe: SearchRecipe, *, source: str) -> None:
     problems += _refused(source, lambda: stage_space(recipe.space)) or _refused_controllers(recipe, source)
     if problems:
         raise ConfigError("\n".join(problems))
-    train_set = open_split(recipe.data, "train")
-    require_same_categories(train_set, open_split(recipe.data, "val"))
+    train_set, val = open_split(recipe.data, "train"), open_split(recipe.data, "val")
+    require_same_categories(train_set, val)
+    require_objects({"val": val, **_parts(train_set, recipe)})
     baseline = baseline_architecture(recipe.space)
     backbone = family_of(baseline).build(baseline, seed=0)
-    build_detector(recipe.detector, backbone, train_set.num_classes, train_set.image_size, seed=0)
+    try:
+        build_detector(recipe.detector, backbone, train_set.num_classes, train_set.image_size, seed=0)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: detector: {error}") from error
+
+
+def _parts(train_set: DetectionSet, recipe: SearchRecipe) -> dict[str, DetectionSet]:
+    rest, held_out = hold_out(train_set, recipe.data.hold_out, split_seed(recipe))
+    return {"train without the held-out images": rest, "held out of train": held_out}
 
 
 def _refused(place: str, attempt: Callable[[], object]) -> list[str]:
@@ -105,12 +114,13 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
         rivals = {"stages": allocation}
         if recipe.retrain is not None and "random" in recipe.retrain.rivals:
             rivals["random"] = search_at_random(run, study, data, allocation, progress)
-    run.write_winner(winner, rivals, baseline_architecture(recipe.space))
+        run.write_winner(winner, rivals, baseline_architecture(recipe.space))
 
-    retrain_all(run, winner, rivals, progress)
-    export_winner(run, winner)
-    write_report(run, check=0, progress=progress)
-    run.write_json("done.json", {"winner": winner.digest})
+        # Inside, because the open study keeps a second process from training the same networks.
+        retrain_all(run, winner, rivals, progress)
+        export_winner(run, winner)
+        run.write_json("done.json", {"winner": winner.digest})
+        write_report(run, progress)
     return winner
 
 
@@ -175,14 +185,7 @@ def search_at_random(
 
 def any_allocation(space: StageSpace, rng: Random) -> Architecture:
     """One branch a stage, uniformly; the block budget is for the search, not for training (section 3.2)."""
-    blocks = tuple(rng.choice(counts) for counts in space.branches)
-    base = space.baseline
-    return Architecture(
-        family=base.family,
-        version=base.version,
-        settings=base.settings,
-        genes=Genes({"blocks": blocks, "dilations": (1,) * sum(blocks)}),
-    )
+    return allocation(space.baseline, [rng.choice(counts) for counts in space.branches])
 
 
 def _dilation_proxy(run: Run, space: DilationSpace, data: SearchData) -> SupernetProxy:

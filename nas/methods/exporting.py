@@ -16,12 +16,12 @@ from nas.training import WEIGHTS
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
 from search_spaces.cost import cost
-from search_spaces.errors import RunError
+from search_spaces.errors import ConfigError, RunError
 
 BACKBONE = "backbone.body."
 
 
-def export(source: str, to: Path) -> Path:
+def export(source: str, to: Path | None = None) -> Path:
     """Write a bundle of a run's winner, with trained weights, or of a named architecture, without.
 
     Raises:
@@ -31,6 +31,8 @@ def export(source: str, to: Path) -> Path:
     directory = Path(source)
     if not (directory / "recipe.yaml").exists():
         architecture = read_architecture(source)
+        if to is None:
+            raise ConfigError(f"{source} is no run, so --to DIR must say where its bundle goes")
         return export_bundle(
             architecture, None, to, Card(title=source, facts=_facts(architecture, (224, 224)))
         )

@@ -67,7 +67,9 @@ def read_ranking(run: Run) -> RankCheck | None:
 
 def _scored(run: Run) -> list[Record]:
     history = histories(run).get("stages", ())
-    return [record for record in history if record.value is not None]
+    # Once each: a controller may propose an allocation again.
+    scored = {record.digest: record for record in history if record.value is not None}
+    return list(scored.values())
 
 
 def _spread(records: Sequence[Record], count: int) -> list[Record]:

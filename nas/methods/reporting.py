@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from nas.config import dump_yaml, to_data
 from nas.methods.fields import erf_levels
 from nas.methods.ranking import check_ranking, read_ranking
 from nas.methods.retraining import job_recipe, results_of, training_directory
-from nas.methods.spaces import baseline_architecture
+from nas.methods.spaces import allocation, baseline_architecture, stage_space
 from nas.progress import RunProgress
 from nas.proxies.erf import calibrate_bn_on_noise, measure_erf, noise
 from nas.report.data import (
@@ -35,8 +36,8 @@ from nas.report.measure import measure_latency, measure_memory
 from nas.report.page import write_report as write_page
 from nas.report.pictures import jpeg
 from nas.run import Run, environment
-from nas.show import histories, scoring_seconds, short_text, state_of
-from nas.study import History, Record
+from nas.show import PHASES, histories, scoring_seconds, short_text, state_of
+from nas.study import History, Record, Study
 from nas.training import trained_detector
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
@@ -49,22 +50,23 @@ from trainers.detectors.detector import Detector
 ERF_CANVAS = 256
 """Side of the square noise image in px: large enough for the deepest field of small networks."""
 SAMPLES = 6
-SHOWN_SCORE = 0.3
 
 
-def write_report(run: Run, *, check: int, progress: RunProgress) -> Path:
+def write_report(run: Run, progress: RunProgress, *, check: int = 0) -> Path:
     """Write the page with everything the run holds by now.
 
     Args:
         run: finished or not; what is missing is named on the page with the command that makes it.
+        progress: listens to the trainings of ``check``.
         check: train this many allocations alone for a short time first, and rank the proxy against them.
-        progress: listens to those trainings.
 
     Returns:
         Path of ``report.html``.
     """
     if check:
-        check_ranking(run, check, progress)
+        # The open study keeps a second process from training the same networks.
+        with Study.open(run.directory, run.recipe.storage):
+            check_ranking(run, check, progress)
     return write_page(collect(run), run.directory)
 
 
@@ -91,7 +93,7 @@ def collect(run: Run) -> ReportData:
         winner=contenders.get("winner"),
         random=contenders.get("random"),
         trials=tuple(_trial(record, size) for history in trials.values() for record in history),
-        erf=_erf(run, baseline, winner) if winner is not None else None,
+        erf=_erf(run, baseline, winner, val) if winner is not None and val is not None else None,
         detections=_samples(run, baseline, winner, val) if winner is not None and val is not None else (),
         ranks=read_ranking(run),
         cost=_costs(run, trials, size),
@@ -168,14 +170,14 @@ def _trial(record: Record, size: tuple[int, int]) -> Trial:
     )
 
 
-def _erf(run: Run, baseline: Architecture, winner: Architecture) -> ErfReport:
+def _erf(run: Run, baseline: Architecture, winner: Architecture, val: DetectionSet) -> ErfReport:
     """ERF of the first retraining's weights; of random ones where nothing was retrained."""
     trained = bool(results_of(run, winner) and results_of(run, baseline))
     images = noise(4, (ERF_CANVAS, ERF_CANVAS), seed=seed_for(run.recipe.seed, "erf"))
 
     def levels(architecture: Architecture) -> tuple[ErfLevel, ...]:
         if trained:
-            backbone = _trained_detector(run, architecture, open_split(run.recipe.data, "val")).backbone.body
+            backbone = _trained_detector(run, architecture, val).backbone.body
         else:
             backbone = family_of(architecture).build(architecture, seed=run.recipe.seed)
         calibrate_bn_on_noise(backbone, images)
@@ -250,7 +252,6 @@ def _boxes(found: Mapping[str, torch.Tensor], names: Sequence[str]) -> tuple[Box
         for box, label, score in zip(
             found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True
         )
-        if score >= SHOWN_SCORE
     )
 
 
@@ -261,13 +262,16 @@ def _box(corners: Sequence[float], label: str, score: float | None) -> Box:
 
 def _costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:
     macs = cost(baseline_architecture(run.recipe.space), size).macs
+    paths = {"stages": _mean_path_macs(run, size)}
     facts = run.read_json("data.json") or {"held_out": [], "train": []}
     costs = []
     for name, history in trials.items():
         spent = run.read_json(f"{name}/spent.json")
         if spent is not None:
             costs.append(
-                _phase_cost(f"{name}: supernet training", spent["seconds"], spent["images"], 3 * macs)
+                _phase_cost(
+                    f"{name}: supernet training", spent["seconds"], spent["images"], 3 * paths.get(name, macs)
+                )
             )
         recipe = run.recipe.stages if name == "stages" else run.recipe.dilations or run.recipe.stages
         each = len(facts["held_out"]) + recipe.supernet.recalibration_batches * min(
@@ -290,6 +294,25 @@ def _costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tu
             replace(_phase_cost("final table: trainings", seconds, images, 3 * macs), trials=len(finished))
         )
     return tuple(costs)
+
+
+def _mean_path_macs(run: Run, size: tuple[int, int]) -> int:
+    """Multiply-adds of a path of the stage supernet, averaged over the uniform draws of its training.
+
+    A stage's cost does not depend on the other stages, so means over stages add.
+    """
+    space = stage_space(run.recipe.space)
+    base = space.baseline
+    blocks = base.genes["blocks"]
+    assert isinstance(blocks, tuple)
+    total = whole = cost(base, size).macs
+    for stage, counts in enumerate(space.branches):
+        found = []
+        for count in counts:
+            changed = (*blocks[:stage], count, *blocks[stage + 1 :])
+            found.append(cost(allocation(base, changed), size).macs - whole)
+        total += round(sum(found) / len(found))
+    return total
 
 
 def _phase_cost(name: str, seconds: float, images: int, macs_an_image: int) -> PhaseCost:
@@ -342,7 +365,7 @@ def _reproduction(run: Run) -> Reproduction:
         hardware=f"{hardware['processor']}, {hardware['cores']} cores, {hardware['machine']}",
         threads=run.recipe.threads,
         seeds=seeds,
-        recipe=run.recipe.name,
+        recipe=dump_yaml(to_data(run.recipe)),
         recipe_digest=run.digest,
     )
 
@@ -357,14 +380,14 @@ def _notes(run: Run, rivals: Mapping[str, Architecture], winner: Architecture | 
             notes.append(
                 f"Stage reallocation alone ({short_text(stages)}): {mean:.2f} AP over {len(values)} seeds."
             )
-    for role, architecture in (("winner", winner), ("baseline", rivals.get("baseline"))):
-        rises = (
-            [result["rise_over_last_quarter"] for result in results_of(run, architecture)]
-            if architecture
-            else []
-        )
-        if any(rise is not None and rise >= 0.05 for rise in rises):
-            notes.append(
-                f"The {role}'s AP still rose by 5 % or more over the last quarter of a training: train longer."
-            )
-    return tuple(notes)
+    warnings = [
+        f"{name}: {text}."
+        for name in PHASES
+        for text in (run.read_json(f"{name}/spent.json") or {"warnings": []})["warnings"]
+    ]
+    for architecture in filter(None, (winner, *rivals.values())):
+        for result in results_of(run, architecture):
+            warnings += [
+                f"{short_text(architecture)}, seed {result['seed']}: {text}." for text in result["warnings"]
+            ]
+    return (*notes, *dict.fromkeys(warnings))

@@ -1,11 +1,10 @@
 """The final table: winner, baseline and rivals trained alone, from scratch, equally long, seed by seed."""
 
-import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from nas.engines.processes import in_processes
 from nas.methods.spaces import baseline_architecture
 from nas.progress import RunProgress
 from nas.recipe import SearchRecipe, TrainJobRecipe
@@ -38,17 +37,12 @@ def run_jobs(jobs: Sequence[TrainingJob], workers: int, progress: RunProgress, t
         for job in waiting:
             train_to_completion(job, progress)
         return
-    # Spawned, because a forked process would inherit torch's thread pool in an unknown state.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(train_to_completion, job) for job in waiting]
-        try:
-            for done, future in enumerate(as_completed(futures), start=len(jobs) - len(waiting) + 1):
-                result = future.result()
-                points = 100 * result["metrics"]["AP"]
-                progress.advance(done, f"{result['digest']}, seed {result['seed']}: {points:.2f} AP")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    finished = len(jobs) - len(waiting)
+    for done, (_, result) in enumerate(
+        in_processes(train_to_completion, waiting, workers), start=finished + 1
+    ):
+        points = 100 * result["metrics"]["AP"]
+        progress.advance(done, f"{result['digest']}, seed {result['seed']}: {points:.2f} AP")
 
 
 def retrain_jobs(run: Run, winner: Architecture, rivals: Mapping[str, Architecture]) -> list[TrainingJob]:

@@ -1,9 +1,10 @@
 """From a recipe's ``space`` section to the two spaces of CR-NAS. Torch-free."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nas.recipe import SpaceRecipe
-from search_spaces.architecture import Architecture, Genes
+from search_spaces.architecture import Architecture, Genes, Value
 from search_spaces.catalog import get_architecture
 from search_spaces.crnas.dilations import DilationSpace
 from search_spaces.crnas.families import family_of
@@ -20,7 +21,11 @@ def baseline_architecture(recipe: SpaceRecipe) -> Architecture:
     """
     named = get_architecture(recipe.network)
     settings = dict(named.settings)
-    for name, value in (("widths", recipe.widths), ("stem", recipe.stem)):
+    for name, value in (
+        ("widths", recipe.widths),
+        ("stem", recipe.stem),
+        ("width_multiplier", recipe.width_multiplier),
+    ):
         if value is None:
             continue
         if name not in settings:
@@ -31,6 +36,12 @@ def baseline_architecture(recipe: SpaceRecipe) -> Architecture:
     architecture = replace(named, settings=Genes(settings))
     family_of(architecture).validate(architecture)
     return architecture
+
+
+def allocation(base: Architecture, blocks: Sequence[Value]) -> Architecture:
+    """The base with these block counts and no dilation; any counts, in the space or not."""
+    count = sum(number for number in blocks if isinstance(number, int))
+    return replace(base, genes=Genes({"blocks": tuple(blocks), "dilations": (1,) * count}))
 
 
 def stage_space(recipe: SpaceRecipe) -> StageSpace:

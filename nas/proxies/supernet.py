@@ -72,6 +72,12 @@ class SupernetProxy:
         self.directory = directory
         self.device = device
         self._sample_path = sample_path
+        size = recipe.score_batch
+        # Cut once: every candidate is scored on the same mini-batches.
+        self._batches = [
+            held_out.subset(range(start, min(start + size, len(held_out))))
+            for start in range(0, len(held_out), size)
+        ]
 
     @property
     def total_steps(self) -> int:
@@ -106,9 +112,8 @@ class SupernetProxy:
         results: list[dict[str, Any]] = []
         with self._recalibrated(candidate, level):
             size = self.recipe.score_batch
-            for index, start in enumerate(range(0, len(self.held_out), size)):
+            for index, batch in enumerate(self._batches):
                 self.supernet.set_path(self._complete(candidate, "completion", level, index))
-                batch = self.held_out.subset(range(start, min(start + size, len(self.held_out))))
                 results += detect(
                     self.detector, batch, batch_size=size, device=self.device, amp=self.recipe.train.amp
                 )
@@ -154,7 +159,10 @@ class SupernetProxy:
                 norm.reset_running_stats()
                 norm.momentum = None  # a cumulative average: independent of the order of the batches
                 norm.train()
-            with torch.no_grad():
+            autocast = torch.autocast(
+                self.device.type, dtype=torch.bfloat16, enabled=self.recipe.train.amp == "bf16"
+            )
+            with torch.no_grad(), autocast:
                 for index, chosen in enumerate(self._recalibration_batches()):
                     self.supernet.set_path(self._complete(candidate, "recalibration-path", level, index))
                     images = self.train_set.images[list(chosen)].to(self.device)

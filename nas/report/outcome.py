@@ -25,7 +25,7 @@ def headline(report: ReportData) -> str:
     if verdict.kind == "searching":
         how = missing("Continue the search with", f"nas resume {report.run}")
     elif verdict.kind == "untrained":
-        how = missing("Train both and write this page again with", f"nas report {report.run}")
+        how = missing("Train both and write this page again with", f"nas resume {report.run}")
     sentence = (
         f'<p class="sentence">{escape(verdict.sentence)}</p><p class="detail">{escape(verdict.detail)}</p>'
     )
@@ -60,12 +60,17 @@ def comparison(report: ReportData) -> str:
     seeds = sorted({result.seed for _, contender in present for result in contender.results})
     if seeds:
         tail = note(
-            "AP on the validation images in points, mean ± standard deviation over "
-            f"{several(len(seeds), 'seed')} ({', '.join(map(str, seeds))})."
+            "AP on the validation images in points, mean ± standard deviation over seeds: "
+            + "; ".join(
+                f"{contender.name} {', '.join(map(str, sorted(contender.ap_by_seed)))}"
+                for _, contender in present
+                if contender.results
+            )
+            + "."
         )
     else:
         tail = missing(
-            "Nothing is trained to completion yet. Train winner and baseline with", f"nas report {report.run}"
+            "Nothing is trained to completion yet. Train winner and baseline with", f"nas resume {report.run}"
         )
     if report.random is None:
         tail += note("No random search of equal budget was run beside this one.")
@@ -76,7 +81,7 @@ def comparison(report: ReportData) -> str:
     return section(
         anchor="table",
         title="Winner, baseline and chance",
-        lead="All trained from scratch under one recipe, with the same head and the same seeds.",
+        lead="All trained from scratch under one recipe, with the same head; winner and baseline under the same seeds.",
         html=card(_comparison_table(present)) + tail + _measured(present, report),
     )
 
@@ -197,7 +202,7 @@ def curves(report: ReportData) -> str:
         if len(found) > 1:
             lines.append(Line(points=_mean_curve([curve for _, curve in found]), role=role))
     if not lines:
-        html = missing("No retraining has been recorded; it runs with", f"nas report {report.run}")
+        html = missing("No retraining has been recorded; it runs with", f"nas resume {report.run}")
         return section(anchor="curves", title="Retraining", lead="", html=html)
     # Means come last, so that no seed lies over them.
     lines.sort(key=lambda line: not line.thin)

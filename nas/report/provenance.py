@@ -97,7 +97,7 @@ def _steps(report: ReportData) -> list[tuple[str, str | None]]:
         steps.append(
             (
                 "Train winner and baseline under at least three seeds.",
-                f"nas report {run}",
+                f"nas resume {run}",
             )
         )
     elif verdict.kind == "better":
@@ -115,7 +115,12 @@ def _steps(report: ReportData) -> list[tuple[str, str | None]]:
     if any(still_rising(contender) for _, contender in contenders(report)):
         steps.append(("Retrain longer: a curve above was still rising over its last quarter.", None))
     if verdict.kind == "no better" and verdict.difference is not None and len(verdict.difference.seeds) < 6:
-        steps.append(("Add seeds: the interval narrows with the square root of their number.", None))
+        steps.append(
+            (
+                "Search again with more retrain.seeds: the interval narrows with the square root of their number.",
+                None,
+            )
+        )
     if report.data is not None and report.data.skipped:
         steps.append(("Repair what was skipped (see Data), so that the next run sees all of it.", None))
     if verdict.keep_baseline:

@@ -73,3 +73,16 @@ def test_a_controller_of_ones_own_gets_the_same_checks() -> None:
     assert (made.beam, made.seed) == (2, 4)
     with pytest.raises(ConfigError, match=r"mine\.py:Mine has no such option; did you mean 'width'"):
         configure(Mine, name="mine.py:Mine", space=SeparableSpace(), seed=4, options={"widht": 2})
+
+
+def test_a_samplers_name_is_short_for_optuna_with_it():
+    space = SeparableSpace(genes=3)
+    short = make_controller("tpe", space=space, seed=1, budget=5, options={"n_startup_trials": 2})
+    long = make_controller(
+        "optuna",
+        space=space,
+        seed=1,
+        budget=5,
+        options={"sampler": "tpe", "options": {"n_startup_trials": 2}},
+    )
+    assert short.ask(()) == long.ask(())

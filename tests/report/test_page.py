@@ -137,7 +137,7 @@ def test_verdict_without_evidence(example: Example) -> None:
     assert example(seeds=1).verdict().kind == "one seed"
     untrained = dataclasses.replace(report, winner=dataclasses.replace(report.winner, results=()))
     assert untrained.verdict().kind == "untrained"
-    assert "nas report runs/demo" in render(untrained)
+    assert "nas resume runs/demo" in render(untrained)
     same = dataclasses.replace(report, winner=report.baseline)
     assert same.verdict().kind == "same" and same.verdict().keep_baseline
     # A difference of exactly nothing contains zero.

@@ -62,7 +62,8 @@ def open_coco(recipe: DataRecipe, split: str) -> DetectionSet:
         raise DataError(f"{source}: no usable image; {_FOLDER}")
     digest = hashlib.sha256(content)
     for picture in pictures.values():
-        digest.update(f"{picture.entry.file_name} {picture.bytes} ".encode())
+        digest.update(f"{picture.entry.file_name} ".encode())
+        digest.update(picture.pixels.tobytes())
     return assemble(
         pictures=[(picture.entry, picture.pixels, picture.size) for picture in pictures.values()],
         boxes=boxes,
@@ -137,12 +138,10 @@ def resized(image: Image.Image, image_size: ImageSize) -> npt.NDArray[np.uint8]:
 
 
 class _Picture:
-    """A decoded image: its entry, resized pixels, original (height, width), file size."""
+    """A decoded image: its entry, resized pixels, original (height, width)."""
 
-    def __init__(
-        self, entry: ImageEntry, pixels: npt.NDArray[np.uint8], size: tuple[int, int], count: int
-    ) -> None:
-        self.entry, self.pixels, self.size, self.bytes = entry, pixels, size, count
+    def __init__(self, entry: ImageEntry, pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> None:
+        self.entry, self.pixels, self.size = entry, pixels, size
 
 
 def _root(recipe: DataRecipe) -> Path:
@@ -165,7 +164,6 @@ def _decode_all(
     for entry in annotations.images:
         path = folder / entry.file_name
         try:
-            count = path.stat().st_size
             with Image.open(path) as image:
                 pixels = resized(_to_rgb(image), image_size)
                 size = (image.size[1], image.size[0])
@@ -181,7 +179,7 @@ def _decode_all(
                 f"the annotation file says {entry.size[1]}x{entry.size[0]}, so its boxes would be off"
             )
             continue
-        pictures[entry.id] = _Picture(entry, pixels, size, count)
+        pictures[entry.id] = _Picture(entry, pixels, size)
     return pictures
 
 

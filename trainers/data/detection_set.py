@@ -118,6 +118,19 @@ def hold_out(data: DetectionSet, share: float, seed: int) -> tuple[DetectionSet,
     return data.subset(rest), data.subset(sorted(held))
 
 
+def require_objects(sets: Mapping[str, DetectionSet]) -> None:
+    """Nothing can be learned from, or measured on, images without a single box.
+
+    Raises:
+        DataError: naming the sets that have none.
+    """
+    empty = [name for name, data in sets.items() if data.num_objects == 0]
+    if empty:
+        raise DataError(
+            f"no object in: {', '.join(empty)}; AP is not defined there. Annotate objects, or hold out a larger share"
+        )
+
+
 def require_same_categories(first: DetectionSet, second: DetectionSet) -> None:
     """Two splits are comparable only when a label means the same in both.
 

@@ -1,0 +1,1 @@
+"""Who carries out work: this process, or others."""

@@ -1,0 +1,92 @@
+"""Independent pieces of work in processes of this machine, so many at a time, none left behind.
+
+Every piece gets a process of its own. Ctrl-C reaches the parent alone, which ends its workers; a worker whose
+parent was killed ends itself, because a resumed run would otherwise share its files with it.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import TypeVar
+
+from search_spaces.errors import RunError, VertebraError
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+PATIENCE = 1.0
+"""Seconds between two looks at the parent."""
+
+
+def in_processes(
+    work: Callable[[Piece], Result], pieces: Sequence[Piece], workers: int
+) -> Iterator[tuple[Piece, Result]]:
+    """Carry out pieces side by side and give each with its result as it is finished.
+
+    Args:
+        work: a function at the top of a module; piece and result are pickled between our own processes.
+        pieces: what there is to do.
+        workers: processes at a time.
+
+    Raises:
+        RunError: a piece failed, with its sentence, or a worker died; the other workers are ended.
+    """
+    # Spawned, because a forked process would inherit torch's thread pool in an unknown state.
+    context = multiprocessing.get_context("spawn")
+    running: dict[Connection, tuple[SpawnProcess, Piece]] = {}
+    waiting = list(pieces)
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                piece = waiting.pop(0)
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(
+                    target=_carry_out, args=(work, piece, sender, os.getpid()), daemon=True
+                )
+                process.start()
+                sender.close()
+                running[receiver] = (process, piece)
+            for ready in wait(list(running)):
+                assert isinstance(ready, Connection)
+                process, piece = running.pop(ready)
+                yield piece, _received(ready, process)
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+        for process, _ in running.values():
+            process.join()
+
+
+def _received(receiver: Connection, process: SpawnProcess) -> Result:  # type: ignore[type-var]
+    try:
+        failure, result = receiver.recv()
+    except EOFError:
+        process.join()
+        raise RunError(
+            f"a worker process died (exit code {process.exitcode}; -9 is usually the system short of memory). "
+            "What was finished is kept; resume with fewer workers"
+        ) from None
+    process.join()
+    if failure is not None:
+        raise RunError(failure)
+    return result  # type: ignore[no-any-return]
+
+
+def _carry_out(work: Callable[[Piece], Result], piece: Piece, sender: Connection, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    try:
+        sender.send((None, work(piece)))
+    except VertebraError as error:
+        sender.send((str(error), None))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PATIENCE)
+    os._exit(1)
