@@ -14,7 +14,7 @@ import torch
 from nas.controllers.base import DONE, Controller
 from nas.controllers.catalog import make_controller
 from nas.methods.exporting import export_winner
-from nas.methods.reporting import write_report
+from nas.methods.reporting import starved_level, write_report
 from nas.methods.retraining import retrain_all
 from nas.methods.spaces import allocation, baseline_architecture, dilation_space, stage_space
 from nas.progress import RunProgress
@@ -28,7 +28,7 @@ from search_spaces.catalog import family_of
 from search_spaces.crnas.dilations import DilationSpace
 from search_spaces.crnas.stages import StageSpace
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
-from search_spaces.errors import ConfigError
+from search_spaces.errors import ConfigError, RunError
 from search_spaces.randomness import seed_for
 from search_spaces.space import SearchSpace
 from trainers.data.catalog import open_split
@@ -107,7 +107,7 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
     torch.set_num_threads(recipe.threads)
     train_set, held_out = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, run.split_seed)
     data = SearchData(train_set=train_set, held_out=held_out)
-    record_split(run, data)
+    record_data(run, data, progress)
     with Study.open(run.directory, recipe.storage) as study:
         allocation = search_stages(run, study, data, progress)
         winner = search_dilations(run, study, data, allocation, progress)
@@ -124,12 +124,37 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
     return winner
 
 
-def record_split(run: Run, data: SearchData) -> None:
-    """List which images were held out, so that anyone can check what candidates were scored on."""
+def record_data(run: Run, data: SearchData, progress: RunProgress) -> None:
+    """List which images were held out and what the levels have to learn, so that anyone can check.
+
+    Raises:
+        RunError: the images are not those that the run began with.
+    """
+    before = run.read_json("data.json")
+    digests = {"train": data.train_set.digest, "held_out": data.held_out.digest}
+    if before is not None and before["digest"] != digests:
+        raise RunError(
+            f"{run.directory} began with other images or annotations (digest {before['digest']['train']}, now "
+            f"{digests['train']}); restore them, or start a new run with: nas search RECIPE --run NEW_DIR"
+        )
+    baseline = baseline_architecture(run.recipe.space)
+    detector = build_detector(
+        run.recipe.detector,
+        family_of(baseline).build(baseline, seed=0),
+        data.train_set.num_classes,
+        data.train_set.image_size,
+        seed=0,
+    )
+    by_level = detector.objects_by_level(data.train_set.targets, data.train_set.image_size)
+    if by_level:
+        progress.say("objects by level: " + ", ".join(f"{name} {count}" for name, count in by_level.items()))
+    for name in (name for name, count in by_level.items() if count == 0):
+        progress.say(f"warning: {starved_level(name)}")
     run.write_json(
         "data.json",
         {
-            "digest": {"train": data.train_set.digest, "held_out": data.held_out.digest},
+            "objects_by_level": by_level,
+            "digest": digests,
             "image_size": list(data.train_set.image_size),
             "categories": [category.name for category in data.train_set.categories],
             "train": list(data.train_set.file_names),

@@ -1,7 +1,8 @@
 """``nas export``: the winner of a run, or a named architecture, as a bundle."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -9,6 +10,8 @@ from safetensors.torch import load_file
 from nas.export.bundle import export_bundle
 from nas.export.card import Card
 from nas.methods.retraining import results_of, training_directory
+from nas.methods.spaces import baseline_architecture
+from nas.report.verdict import judge
 from nas.resolve import read_architecture
 from nas.run import Run, environment
 from nas.show import histories, spending
@@ -53,8 +56,16 @@ def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Pat
         state = backbone_weights(load_file(training_directory(run, winner, first["seed"]) / WEIGHTS))
         note = f"trained to completion in {run.recipe.detector.name}, seed {first['seed']}"
     values = [100 * result["metrics"]["AP"] for result in results]
+    baseline = results_of(run, baseline_architecture(run.recipe.space))
+    verdict = judge(
+        winner=_by_seed(results),
+        baseline=_by_seed(baseline),
+        same=winner.digest == baseline_architecture(run.recipe.space).digest,
+        state="complete",
+    )
     card = Card(
         title=f"Winner of {run.recipe.name}",
+        verdict=verdict.sentence,
         scores={
             f"AP on val, seed {result['seed']}": f"{value:.2f}"
             for result, value in zip(results, values, strict=True)
@@ -79,6 +90,10 @@ def backbone_weights(detector_state: Mapping[str, torch.Tensor]) -> dict[str, to
         for name, tensor in detector_state.items()
         if name.startswith(BACKBONE)
     }
+
+
+def _by_seed(results: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    return {result["seed"]: result["metrics"]["AP"] for result in results}
 
 
 def _facts(architecture: Architecture, size: tuple[int, int]) -> dict[str, str]:

@@ -370,8 +370,17 @@ def _reproduction(run: Run) -> Reproduction:
     )
 
 
+def starved_level(name: str) -> str:
+    """What to do about a level that no training object is assigned to."""
+    return (
+        f"No training object is assigned to level {name}, so its stage learns through the pyramid only and blocks "
+        "there can hardly pay: lower detector.anchor_scale, enlarge data.image_size, or leave the level out."
+    )
+
+
 def _notes(run: Run, rivals: Mapping[str, Architecture], winner: Architecture | None) -> tuple[str, ...]:
-    notes = []
+    by_level = (run.read_json("data.json") or {}).get("objects_by_level", {})
+    notes = [starved_level(name) for name, count in by_level.items() if count == 0]
     stages = rivals.get("stages")
     if stages is not None and winner is not None and stages.digest != winner.digest:
         values = [100 * result["metrics"]["AP"] for result in results_of(run, stages)]

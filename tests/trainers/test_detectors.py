@@ -204,6 +204,8 @@ class NamedMaps(nn.Module):
 def torchvision_twin(detector: FCOS, grids: list[tuple[int, int]]) -> tuple[Any, Tensor]:
     """torchvision's FCOS and our locations as its anchors."""
     twin = TorchvisionFCOS(NamedMaps(), detector.num_classes)
+    # It counts the radius in anchors, the paper and we in strides; they are one at anchor scale 1.
+    twin.center_sampling_radius *= detector.backbone.strides[0] / detector.anchors[0]
     twin.score_thresh, twin.nms_thresh, twin.detections_per_img = 0.0, detector.nms, detector.max_detections
     points, sizes = detector._locations(grids, CPU)
     half = sizes[:, None] / 2
@@ -218,7 +220,7 @@ def some_boxes(generator: torch.Generator, count: int, side: int) -> Tensor:
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("scale", [0.5, 1.0, 2.3])
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
 def test_fcos_losses_are_those_of_torchvision(tiny_backbone: Backbones, seed: int, scale: float) -> None:
     detector = built(replace(RECIPES["fcos"], anchor_scale=scale), tiny_backbone(), classes=3, side=128)
     assert isinstance(detector, FCOS)
@@ -302,3 +304,18 @@ def test_the_pyramid_keeps_names_and_strides(tiny_backbone: Backbones) -> None:
     assert list(maps) == ["c2", "c3", "c4", "c5", "extra"]
     assert [64 // one.shape[-1] for one in maps.values()] == list(detector.backbone.strides)
     assert {one.shape[1] for one in maps.values()} == {16}
+
+
+def test_objects_by_level_counts_objects_not_locations(tiny_backbone: Backbones) -> None:
+    detector = built(replace(RECIPES["fcos"], anchor_scale=1.0), tiny_backbone(), classes=3, side=128)
+    boxes = torch.tensor([[0.0, 0.0, 12.0, 12.0], [40.0, 40.0, 100.0, 100.0]])
+    targets = [Target(boxes=boxes, labels=torch.zeros(2, dtype=torch.int64), image_id=1)]
+    found = detector.objects_by_level(targets, (128, 128))
+    strides = dict(zip(found, detector.backbone.strides, strict=True))
+    small = next(iter(found))
+    assert found[small] >= 1
+    # 60 px reach 30 to 60 px from their locations: levels with 4 * stride below 60 and 8 * stride above 30.
+    assert {name for name, count in found.items() if count} <= {small} | {
+        name for name, stride in strides.items() if 4 * stride < 60 and 8 * stride > 30
+    }
+    assert max(found.values()) <= 2

@@ -56,6 +56,11 @@ class Detector(nn.Module, ABC):
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The terms of the training loss, scalars; images as for :meth:`normalise`."""
 
+    def objects_by_level(self, targets: Sequence[Target], image_size: tuple[int, int]) -> dict[str, int]:
+        """Objects that each level answers for, where the detector assigns objects to levels; else empty."""
+        del targets, image_size
+        return {}
+
     @abstractmethod
     def detections(self, images: Tensor) -> list[Detections]:
         """What is found in each image; images as for :meth:`normalise`."""

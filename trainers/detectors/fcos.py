@@ -101,7 +101,7 @@ class FCOS(Detector):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Which locations are positive, and for which box.
 
-        A location is positive for a box when it lies inside it, within 1.5 anchors of its centre, and the
+        A location is positive for a box when it lies inside it, within 1.5 strides of its centre, and the
         farthest side is within the level's range; of several boxes the smallest wins.
 
         Returns:
@@ -126,6 +126,27 @@ class FCOS(Detector):
         won = winner[place]
         return place.div(total, rounding_mode="floor"), place % total, boxes[won], labels[won]
 
+    def objects_by_level(self, targets: Sequence[Target], image_size: tuple[int, int]) -> dict[str, int]:
+        """How many objects find a positive location on each level; an object may have several.
+
+        Sizes that no object has leave a level, and the stage behind it, without a loss of its own.
+
+        Args:
+            targets: of any number of images.
+            image_size: (height, width) of those images in px.
+        """
+        grids = [(image_size[0] // stride, image_size[1] // stride) for stride in self.backbone.strides]
+        ends = torch.tensor([height * width for height, width in grids]).cumsum(0)
+        found = [0] * len(grids)
+        for target in targets:
+            if len(target["boxes"]):
+                box, place = self._positives(target["boxes"], grids)
+                level = torch.searchsorted(ends, place, right=True)
+                for _, index in set(zip(box.tolist(), level.tolist(), strict=True)):
+                    found[index] += 1
+        names = (*self.backbone.names, "extra")[: len(found)]
+        return dict(zip(names, found, strict=True))
+
     def _positives(self, boxes: Tensor, grids: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """All pairs of a box and a location that suit each other: two index tensors."""
         device = boxes.device
@@ -134,12 +155,8 @@ class FCOS(Detector):
         heights = torch.tensor([height for height, _ in grids], device=device)[None, :, None]
         widths = torch.tensor([width for _, width in grids], device=device)[None, :, None]
         starts = torch.tensor([0, *[height * width for height, width in grids[:-1]]], device=device).cumsum(0)
-        span = max(
-            math.floor(2 * _CENTRE_RADIUS * anchor / stride) + 2
-            for anchor, stride in zip(self.anchors, self.backbone.strides, strict=True)
-        )
-        steps = torch.arange(span, device=device)
-        radius = _CENTRE_RADIUS * anchors
+        steps = torch.arange(math.floor(2 * _CENTRE_RADIUS) + 2, device=device)
+        radius = _CENTRE_RADIUS * strides
 
         def along(low: Tensor, high: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             """One axis: cell index (G, levels, span), distances to both sides, and whether it is near."""
