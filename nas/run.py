@@ -8,7 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Run:
             RunError: the directory holds another recipe, or cannot be made.
         """
         path = directory / "recipe.yaml"
+        recipe = _anchored(recipe)
         if path.exists():
             run = cls.open(directory)
             if run.digest != digest_of(to_data(recipe)):
@@ -53,7 +54,7 @@ class Run:
         run = cls(directory=directory, recipe=recipe)
         header = f"# Resolved by nas search; digest {run.digest}. Continue with: nas resume {directory}\n"
         write_atomic(path, (header + dump_yaml(to_data(recipe))).encode())
-        run.write_json("environment.json", environment(recipe))
+        run.record_environment()
         return run
 
     @classmethod
@@ -80,6 +81,17 @@ class Run:
     def split_seed(self) -> int:
         """Seed of the hold-out split, the same for every use of it in this run."""
         return split_seed(self.recipe)
+
+    def record_environment(self) -> None:
+        """Write down versions, hardware and threads, and again wherever a resumption finds others."""
+        now = environment(self.recipe)
+        before = self.read_json("environment.json")
+        if before is None:
+            self.write_json("environment.json", now)
+            return
+        known = [{name: before[name] for name in now if name in before}, *before.get("resumed_with", [])]
+        if now not in known:
+            self.write_json("environment.json", {**before, "resumed_with": [*known[1:], now]})
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> Path:
         """Write one result file, whole or not at all."""
@@ -128,6 +140,17 @@ class Run:
         if not path.exists():
             return {}
         return {name: Architecture.from_dict(data) for name, data in read_yaml(path)["others"].items()}
+
+
+def _anchored(recipe: SearchRecipe) -> SearchRecipe:
+    """Relative places made absolute, so that a run can be resumed from any folder."""
+    data, storage = recipe.data, recipe.storage
+    if data.root is not None:
+        data = replace(data, root=str(Path(data.root).expanduser().resolve()))
+    head, sign, file = (storage or "").partition("sqlite:///")
+    if sign and not head and file and not file.startswith("/"):
+        storage = f"sqlite:///{Path(file).resolve()}"
+    return replace(recipe, data=data, storage=storage)
 
 
 def split_seed(recipe: SearchRecipe) -> int:

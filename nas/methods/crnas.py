@@ -22,6 +22,7 @@ from nas.proxies.supernet import SupernetProxy
 from nas.recipe import ControllerRecipe, SearchRecipe
 from nas.run import Run, split_seed
 from nas.search import search
+from nas.show import short_text
 from nas.study import History, Record, Study, open_database
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
@@ -105,6 +106,7 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
     """Do whatever of the run is not done yet and return the winner."""
     recipe = run.recipe
     torch.set_num_threads(recipe.threads)
+    run.record_environment()
     train_set, held_out = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, run.split_seed)
     data = SearchData(train_set=train_set, held_out=held_out)
     record_data(run, data, progress)
@@ -271,14 +273,14 @@ def _search(
         def report(record: Record, history: History) -> None:
             values = [seen.value for seen in history if seen.value is not None]
             best = f"best {max(values):.2f}" if values else "nothing scored yet"
-            progress.advance(len(history), f"{record.candidate} {_outcome(record)}, {best}")
+            progress.advance(len(history), f"{short_text(record.candidate)} {_outcome(record)}, {best}")
 
         winner = search(phase=phase, controller=controller, score=scorer, on_trial=report)
     else:
         found = controller.winner(history)
         assert found is not None, "a finished search has a winner, else search() would have raised"
         winner = found
-    progress.say(f"  {name}: {winner}")
+    progress.say(f"  {name}: {short_text(winner)}")
     return winner
 
 
