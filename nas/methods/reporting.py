@@ -42,7 +42,7 @@ from nas.training import trained_detector
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
 from search_spaces.cost import cost
-from search_spaces.randomness import seed_for
+from search_spaces.randomness import rng_for, seed_for
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
@@ -208,11 +208,11 @@ def _trained_detector(run: Run, architecture: Architecture, data: DetectionSet) 
 def _samples(
     run: Run, baseline: Architecture, winner: Architecture, val: DetectionSet
 ) -> tuple[DetectionSample, ...]:
-    """Evenly spaced validation images, so that nobody chose the flattering ones."""
+    """Validation images drawn by the run's seed, so that nobody chose the flattering ones."""
     if not results_of(run, winner) or not results_of(run, baseline):
         return ()
     count = min(SAMPLES, len(val))
-    chosen = val.subset([index * len(val) // count for index in range(count)])
+    chosen = val.subset(sorted(rng_for(run.recipe.seed, "samples").sample(range(len(val)), count)))
     with torch.inference_mode():
         found = {
             name: _trained_detector(run, one, val)(chosen.images)
