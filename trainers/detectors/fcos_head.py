@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+# Distances begin at about two anchors, inside every level's range.
+_FIRST_DISTANCE = 2.0
 # A location is an object once in a hundred times at the start (Lin et al. 2017, focal loss).
 _PRIOR = 0.01
 _CHANNELS_PER_GROUP = 8
@@ -14,8 +16,10 @@ _CHANNELS_PER_GROUP = 8
 class FCOSHead(nn.Module):
     """Towers of 3x3 convolutions, then class logits, distances and centerness.
 
-    What torchvision's head computes, with two differences that make it cheaper on a CPU: distances and
-    centerness leave one convolution, and both outputs may share one tower.
+    What torchvision's head computes, with two differences that make it cheaper on a CPU, distances and
+    centerness leave one convolution and both outputs may share one tower, and one that keeps it alive:
+    distances pass a softplus. Torchvision's ReLU can die: once all outputs are negative, every box is empty,
+    GIoU loss is exactly 1 and has no gradient, and AP stays 0.
 
     Args:
         channels: width of the maps; 8 channels a group in GroupNorm, as the paper's 32 groups at 256.
@@ -35,7 +39,8 @@ class FCOSHead(nn.Module):
                 nn.init.normal_(module.weight, std=0.01)
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
-        assert self.cls_logits.bias is not None
+        assert self.cls_logits.bias is not None and self.box.bias is not None
+        nn.init.constant_(self.box.bias[:4], _FIRST_DISTANCE)
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - _PRIOR) / _PRIOR))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,7 +57,11 @@ class FCOSHead(nn.Module):
             logits.append(self.cls_logits(classes).flatten(2))
             boxes.append(self.box(regression).flatten(2))
         box = torch.cat(boxes, dim=2).transpose(1, 2).float()
-        return torch.cat(logits, dim=2).transpose(1, 2).float(), box[..., :4].relu(), box[..., 4]
+        return (
+            torch.cat(logits, dim=2).transpose(1, 2).float(),
+            nn.functional.softplus(box[..., :4]),
+            box[..., 4],
+        )
 
 
 def _tower(channels: int, convs: int) -> nn.Sequential:
