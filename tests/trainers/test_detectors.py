@@ -319,3 +319,22 @@ def test_objects_by_level_counts_objects_not_locations(tiny_backbone: Backbones)
         name for name, stride in strides.items() if 4 * stride < 60 and 8 * stride > 30
     }
     assert max(found.values()) <= 2
+
+
+def test_distances_cannot_die(tiny_backbone: Backbones) -> None:
+    """With a ReLU, outputs driven negative give empty boxes, GIoU loss 1 and no gradient, for ever."""
+    detector = built(RECIPES["fcos"], tiny_backbone(), classes=3, side=128)
+    assert isinstance(detector, FCOS)
+    with torch.no_grad():
+        detector.head.box.bias[:4] = -5.0
+    targets = [
+        Target(
+            boxes=torch.tensor([[10.0, 10.0, 40.0, 40.0]]),
+            labels=torch.zeros(1, dtype=torch.int64),
+            image_id=1,
+        )
+    ]
+    losses = detector.losses(images(1, 128, 0), targets)
+    losses["bbox_regression"].backward()
+    assert detector.head.box.bias.grad is not None
+    assert (detector.head.box.bias.grad[:4] < 0).all(), "a step must make the boxes larger"
