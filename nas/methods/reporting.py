@@ -128,7 +128,7 @@ def _contenders(
     for name, architecture in networks.items():
         found = cost(architecture, size)
         contenders[name] = Contender(
-            name=f"{name} {short_text(architecture)}",
+            name=short_text(architecture),
             architecture=architecture,
             params=found.params,
             macs=found.macs,
