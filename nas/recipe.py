@@ -38,12 +38,15 @@ class SupernetRecipe(Recipe):
     Args:
         sharing: ``independent`` branches (the paper's figure 2) or ``prefix``: a branch of depth d is the
             first d blocks of one chain. A dilation supernet has one form only and ignores it.
+        inherit: a dilation supernet begins with the stage supernet's weights: every dilation of a block with
+            those of the winner's block, pyramid and head as they are. The paper does not say how it begins.
         train: its training; every step draws one path uniformly.
         recalibration_batches: training batches that rebuild the BN statistics of a candidate.
         score_batch: images in one mini-batch of scoring; undecided genes are drawn anew for each.
     """
 
     sharing: Literal["independent", "prefix"] = "independent"
+    inherit: bool = False
     train: TrainRecipe = field(default_factory=lambda: TrainRecipe(steps=1000))
     recalibration_batches: int = 50
     score_batch: int = 16
@@ -137,6 +140,8 @@ class SearchRecipe(Recipe):
     def __post_init__(self) -> None:
         if self.workers < 1 or self.threads < 1:
             raise ValueError("workers and threads must be at least 1")
+        if self.stages.supernet.inherit:
+            raise ValueError("stages.supernet.inherit: there is no supernet before that of the stages")
         if self.retrain is not None and "random" in self.retrain.rivals and self.dilations is None:
             raise ValueError("retrain.rivals: 'random' draws dilations, so it needs a dilations section")
 

@@ -23,6 +23,7 @@ from search_spaces.architecture import Architecture, digest_of
 from search_spaces.catalog import family_of
 from search_spaces.errors import RunError
 from search_spaces.files import write_atomic
+from trainers.curves import rise_over_last_quarter
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet, hold_out, require_same_categories
 from trainers.detectors.catalog import build_detector
@@ -154,17 +155,6 @@ def evaluate_detector(
     """COCO metrics of a detector on a split, at the recipe's batch size and precision."""
     results = detect(detector, data, batch_size=recipe.train.batch_size, device=device, amp=recipe.train.amp)
     return coco_metrics(data, results)
-
-
-def rise_over_last_quarter(curve: Sequence[tuple[float, float]]) -> float | None:
-    """Relative rise of AP from three quarters of a training to its end; None where the curve is too short.
-
-    The table takes a retraining for complete when this is below 0.05.
-    """
-    if len(curve) < 2 or curve[-1][0] <= 0:
-        return None
-    before = [ap for epoch, ap in curve if epoch <= 0.75 * curve[-1][0]]
-    return (curve[-1][1] - before[-1]) / before[-1] if before and before[-1] > 0 else None
 
 
 def train_bundle(

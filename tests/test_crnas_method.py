@@ -275,3 +275,41 @@ def test_prefixes_are_marked_and_never_win(finished: Finished) -> None:
     history = histories(finished.run)["dilations"]
     assert [isinstance(record.candidate, Prefix) for record in history] == [True] * 21 + [False] * 3
     assert finished.winner.digest in {record.digest for record in history[21:]}
+
+
+def test_a_dilation_supernet_may_begin_where_the_stage_supernet_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Begun(Exception):
+        """Stops the run at the first step of the dilation supernet."""
+
+    seen: dict[str, dict[str, torch.Tensor]] = {}
+
+    def prepare(self: SupernetProxy, *rest: Any) -> None:
+        if self.directory.name == "dilations":
+            seen["dilations"] = self.detector.state_dict()
+            seen["path"] = self.supernet.slice(self.space.baseline)
+            raise Begun
+        trained(self, *rest)
+        seen["stages"] = {name: value.clone() for name, value in self.detector.state_dict().items()}
+        seen["supernet"] = self.supernet.state_dict()
+
+    trained = SupernetProxy.prepare
+    monkeypatch.setattr(SupernetProxy, "prepare", prepare)
+    run = Run.create(
+        tmp_path / "run", tiny("dilations.supernet.inherit=true", "stages.supernet.sharing=prefix")
+    )
+    with pytest.raises(Begun):
+        carry_out(run, Silent())
+    around = [name for name in seen["dilations"] if not name.startswith("backbone.body.")]
+    assert around and all(torch.equal(seen["dilations"][name], seen["stages"][name]) for name in around)
+    # A prefix-shared chain has the winner's blocks under the stand-alone network's numbers.
+    stem = [name for name in seen["path"] if name.startswith(("conv1", "bn1"))]
+    assert stem
+    first = seen["path"]["layer1.0.conv1.weight"]
+    assert any(torch.equal(first, value) for value in seen["supernet"].values() if value.shape == first.shape)
+
+
+def test_the_first_supernet_has_nothing_to_inherit() -> None:
+    with pytest.raises(ConfigError, match=r"stages\.supernet\.inherit"):
+        tiny("stages.supernet.inherit=true")

@@ -18,7 +18,6 @@ from nas.training import (
     detector_for,
     evaluate_training,
     read_result,
-    rise_over_last_quarter,
     train_bundle,
     train_to_completion,
 )
@@ -165,21 +164,6 @@ def test_train_bundle_takes_a_file_and_returns_metrics(done: Path) -> None:
     result = read_result(done)
     assert result is not None
     assert train_bundle(str(path), RECIPE, done, Silent()) == result["metrics"]
-
-
-@pytest.mark.parametrize(
-    ("curve", "rise"),
-    [
-        ([], None),
-        ([(4.0, 0.5)], None),
-        ([(1.0, 0.0), (4.0, 0.5)], None),
-        ([(1.0, 0.2), (2.0, 0.4), (3.0, 0.4), (4.0, 0.5)], 0.25),
-        ([(1.0, 0.2), (2.0, 0.5), (3.5, 0.1), (4.0, 0.5)], 0.0),
-        ([(3.0, 0.5), (4.0, 0.4)], -0.2),
-    ],
-)
-def test_rise_over_the_last_quarter(curve: list[tuple[float, float]], rise: float | None) -> None:
-    assert rise_over_last_quarter(curve) == (rise if rise is None else pytest.approx(rise))
 
 
 def test_splits_without_objects_are_refused():

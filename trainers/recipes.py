@@ -157,7 +157,7 @@ class TrainRecipe(Recipe):
         frozen_bn: BN of the backbone keeps its statistics and affine weights (for pretrained backbones).
         flip: mirror half of the images left to right.
         scale_jitter: images of a step are resized by one factor drawn between these two, log-uniform.
-        evaluate_every: epochs between evaluations; 0: only after the last step.
+        evaluate_every: epochs between evaluations; 0: only at three quarters of the run and after the last step.
         checkpoint_every: steps between checkpoints; 0: only at evaluations and at the end.
     """
 

@@ -169,20 +169,10 @@ def record_data(run: Run, data: SearchData, progress: RunProgress) -> None:
 
 def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgress) -> Architecture:
     """Step 1: the best allocation of blocks to stages (section 3.2.1)."""
-    recipe = run.recipe.stages
     space = stage_space(run.recipe.space)
-
-    def proxy() -> SupernetProxy:
-        supernet = StageSupernet(
-            settings=space.baseline.settings,
-            family=space.baseline.family,
-            branches=space.branches,
-            sharing=recipe.supernet.sharing,
-            seed=seed_for(_seed(run, "stages"), "weights"),
-        )
-        return _proxy(run, "stages", space, supernet, lambda rng: any_allocation(space, rng), data)
-
-    return _search(run, study, "stages", space, recipe.controller, proxy, progress)
+    return _search(
+        run, study, "stages", space, run.recipe.stages.controller, lambda: _stage_proxy(run, data), progress
+    )
 
 
 def search_dilations(
@@ -215,9 +205,28 @@ def any_allocation(space: StageSpace, rng: Random) -> Architecture:
     return allocation(space.baseline, [rng.choice(counts) for counts in space.branches])
 
 
+def _stage_proxy(run: Run, data: SearchData) -> SupernetProxy:
+    space = stage_space(run.recipe.space)
+    supernet = StageSupernet(
+        settings=space.baseline.settings,
+        family=space.baseline.family,
+        branches=space.branches,
+        sharing=run.recipe.stages.supernet.sharing,
+        seed=seed_for(_seed(run, "stages"), "weights"),
+    )
+    return _proxy(run, "stages", space, supernet, lambda rng: any_allocation(space, rng), data)
+
+
 def _dilation_proxy(run: Run, space: DilationSpace, data: SearchData) -> SupernetProxy:
     supernet = DilationSupernet(space.baseline, seed=seed_for(_seed(run, "dilations"), "weights"))
-    return _proxy(run, "dilations", space, supernet, space.sample, data)
+    proxy = _proxy(run, "dilations", space, supernet, space.sample, data)
+    if run.recipe.dilations is not None and run.recipe.dilations.supernet.inherit:
+        donor = _stage_proxy(run, data)
+        donor.prepare()  # trained already: this only reads its checkpoint
+        assert isinstance(donor.supernet, StageSupernet)
+        supernet.inherit(donor.supernet.slice(space.baseline))
+        proxy.detector.load_around_body(donor.detector)
+    return proxy
 
 
 def _proxy(

@@ -6,6 +6,7 @@ from nas.report.drawings import Axis, Estimate, Line
 from nas.report.formatting import escape, large, mebibytes, milliseconds, points, several, signed, spread
 from nas.report.markup import card, legend, missing, note, section, who
 from nas.report.verdict import Verdict
+from trainers.curves import rise_over_last_quarter
 
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _LEVELLED = 0.05
@@ -236,11 +237,7 @@ def last_quarter_rise(contender: Contender) -> float | None:
         for result in contender.results
         if result.curve
     ]
-    mean = _mean_curve(every) if every else ()
-    before = [ap for epoch, ap in mean if epoch <= 0.75 * mean[-1][0] + 1e-9]
-    if not before or before[-1] <= 0:
-        return None
-    return mean[-1][1] / before[-1] - 1.0
+    return rise_over_last_quarter(_mean_curve(every)) if every else None
 
 
 def still_rising(contender: Contender) -> bool:

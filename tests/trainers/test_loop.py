@@ -275,17 +275,17 @@ def test_bf16_trains_in_finite_numbers(trainer: Callable[..., Trainer]) -> None:
         assert len(result.losses) == 2
 
 
-def test_evaluations_come_after_epochs_and_at_the_end(
+def test_evaluations_come_after_epochs_at_three_quarters_and_at_the_end(
     trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     result = trainer(tmp_path, evaluate=mean_weight).run()
     # 5 images, 3 a step: epochs end within steps 2, 4, 5, 7 and 9.
-    assert [one.step for one in result.history] == [2, 4, 5, 7, 9]
+    assert [one.step for one in result.history] == [2, 4, 5, 6, 7, 9]
     assert result.history[-1].epoch == pytest.approx(5.4)
-    only_last = trainer(recipe=replace(RECIPE, evaluate_every=0), evaluate=mean_weight).run()
-    assert [one.step for one in only_last.history] == [9]
+    few = trainer(recipe=replace(RECIPE, evaluate_every=0), evaluate=mean_weight).run()
+    assert [one.step for one in few.history] == [6, 9]
     lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
-    assert [line["steps"] for line in lines if line["kind"] == "evaluation"] == [2, 4, 5, 7, 9]
+    assert [line["steps"] for line in lines if line["kind"] == "evaluation"] == [2, 4, 5, 6, 7, 9]
     assert [line["steps"] for line in lines if line["kind"] == "step"] == [1, 9]
 
 

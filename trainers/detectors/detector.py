@@ -13,6 +13,7 @@ from trainers.detectors.pyramid import BackboneWithPyramid
 # Of ImageNet, as torchvision's weights expect them.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+_BODY = "backbone.body."
 
 
 class Detections(TypedDict):
@@ -64,6 +65,12 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def detections(self, images: Tensor) -> list[Detections]:
         """What is found in each image; images as for :meth:`normalise`."""
+
+    def load_around_body(self, other: "Detector") -> None:
+        """Take over pyramid and head of a detector built from the same recipe; the backbone's body stays."""
+        state = {name: value for name, value in other.state_dict().items() if not name.startswith(_BODY)}
+        missing, unexpected = self.load_state_dict(state, strict=False)
+        assert not unexpected and all(name.startswith(_BODY) for name in missing), "of another recipe"
 
     def forward(
         self, images: Tensor, targets: Sequence[Target] | None = None
