@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.config import to_data
-from nas.methods.retraining import results_of
+from nas.methods.retraining import failures_of, results_of
 from nas.report.ranking import paired_difference
 from nas.run import Run
 from nas.show import short_text, summary
@@ -40,6 +40,7 @@ def table_row(run: Run, architecture: Architecture, size: tuple[int, int]) -> di
         },
         "rise_over_last_quarter": [result["rise_over_last_quarter"] for result in results],
         "seconds": [result["seconds"] for result in results],
+        "diverged": failures_of(run, architecture),
     }
 
 

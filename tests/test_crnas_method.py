@@ -14,7 +14,9 @@ import nas.methods.reporting
 import nas.training
 from nas.config import apply_overrides, check, read_yaml
 from nas.methods.crnas import carry_out, check_recipe, expected_trials
-from nas.methods.spaces import dilation_space, stage_space
+from nas.methods.reporting import collect
+from nas.methods.retraining import failures_of, results_of, retrain_all
+from nas.methods.spaces import allocation, dilation_space, stage_space
 from nas.progress import Silent
 from nas.proxies.supernet import SupernetProxy
 from nas.recipe import ControllerRecipe, SearchRecipe
@@ -24,7 +26,7 @@ from nas.study import Score
 from nas.training import TrainingJob, train_to_completion
 from search_spaces.architecture import Architecture, Candidate, Prefix
 from search_spaces.catalog import family_of
-from search_spaces.errors import ConfigError, DataError, RunError
+from search_spaces.errors import ConfigError, DataError, NonFiniteLoss, RunError
 from trainers.data.catalog import open_split
 from trainers.loop import Trainer
 
@@ -313,3 +315,30 @@ def test_a_dilation_supernet_may_begin_where_the_stage_supernet_ended(
 def test_the_first_supernet_has_nothing_to_inherit() -> None:
     with pytest.raises(ConfigError, match=r"stages\.supernet\.inherit"):
         tiny("stages.supernet.inherit=true")
+
+
+def test_a_diverged_training_is_a_line_of_the_report_and_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path / "run", tiny("dilations=null", "retrain.seeds=2", "retrain.rivals=[]"))
+    attempts: list[int] = []
+
+    def trained(job: TrainingJob, *rest: Any) -> dict[str, Any]:
+        attempts.append(job.recipe.seed)
+        if job.recipe.seed == first and job.architecture != baseline:
+            raise NonFiniteLoss("step 3 of 8: loss is nan")
+        return train_to_completion(job, *rest)
+
+    monkeypatch.setattr(nas.methods.retraining, "train_to_completion", trained)
+    assert run.recipe.retrain is not None
+    first, baseline = run.recipe.retrain.first_seed, stage_space(run.recipe.space).baseline
+    winner = allocation(baseline, (1, 2, 3, 2))
+    for _ in range(2):
+        retrain_all(run, winner, {}, Silent())
+    assert attempts == [first, first, first + 1, first + 1], "a training that diverged is not tried again"
+    assert [failure["seed"] for failure in failures_of(run, winner)] == [first]
+    assert [result["seed"] for result in results_of(run, winner)] == [first + 1]
+    assert [result["seed"] for result in results_of(run, baseline)] == [first, first + 1]
+    run.write_winner(winner, {}, baseline)
+    notes = collect(run).notes
+    assert any(f"seed {first}, diverged" in note and "loss is nan" in note for note in notes)

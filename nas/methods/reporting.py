@@ -11,7 +11,7 @@ import torch
 from nas.config import dump_yaml, to_data
 from nas.methods.fields import erf_levels
 from nas.methods.ranking import check_ranking, read_ranking
-from nas.methods.retraining import job_recipe, results_of, training_directory
+from nas.methods.retraining import failures_of, job_recipe, results_of, training_directory
 from nas.methods.spaces import allocation, baseline_architecture, stage_space
 from nas.progress import RunProgress
 from nas.proxies.erf import calibrate_bn_on_noise, measure_erf, noise
@@ -395,6 +395,11 @@ def _notes(run: Run, rivals: Mapping[str, Architecture], winner: Architecture | 
         for text in (run.read_json(f"{name}/spent.json") or {"warnings": []})["warnings"]
     ]
     for architecture in filter(None, (winner, *rivals.values())):
+        warnings += [
+            f"{short_text(architecture)}, seed {failure['seed']}, diverged and is missing from the table: "
+            f"{failure['reason']}."
+            for failure in failures_of(run, architecture)
+        ]
         for result in results_of(run, architecture):
             warnings += [
                 f"{short_text(architecture)}, seed {result['seed']}: {text}." for text in result["warnings"]

@@ -1,5 +1,6 @@
 """The final table: winner, baseline and rivals trained alone, from scratch, equally long, seed by seed."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from nas.recipe import SearchRecipe, TrainJobRecipe
 from nas.run import Run
 from nas.training import TrainingJob, read_result, train_to_completion
 from search_spaces.architecture import Architecture
-from search_spaces.errors import RunError
+from search_spaces.errors import NonFiniteLoss, RunError
+from search_spaces.files import write_atomic
 from trainers.recipes import TrainRecipe
+
+FAILED = "failed.json"
 
 
 def retrain_all(
@@ -26,8 +30,13 @@ def retrain_all(
 
 
 def run_jobs(jobs: Sequence[TrainingJob], workers: int, progress: RunProgress, title: str) -> None:
-    """Carry out trainings side by side; finished ones are kept, and a stopped one continues next time."""
-    waiting = [job for job in jobs if read_result(job.directory) is None]
+    """Carry out trainings side by side; finished ones are kept, and a stopped one continues next time.
+
+    A training that diverges is a result too: it is written down with its reason, and the others go on.
+    """
+    waiting = [
+        job for job in jobs if read_result(job.directory) is None and read_failure(job.directory) is None
+    ]
     if not waiting:
         return
     progress.phase(
@@ -35,14 +44,32 @@ def run_jobs(jobs: Sequence[TrainingJob], workers: int, progress: RunProgress, t
     )
     if workers == 1:
         for job in waiting:
-            train_to_completion(job, progress)
+            train_or_fail(job, progress)
         return
     finished = len(jobs) - len(waiting)
-    for done, (_, result) in enumerate(
-        in_processes(train_to_completion, waiting, workers), start=finished + 1
-    ):
-        points = 100 * result["metrics"]["AP"]
-        progress.advance(done, f"{result['digest']}, seed {result['seed']}: {points:.2f} AP")
+    for done, (job, result) in enumerate(in_processes(train_or_fail, waiting, workers), start=finished + 1):
+        outcome = f"{100 * result['metrics']['AP']:.2f} AP" if "metrics" in result else result["reason"]
+        progress.advance(done, f"{job.architecture.digest}, seed {job.recipe.seed}: {outcome}")
+
+
+def train_or_fail(job: TrainingJob, progress: RunProgress | None = None) -> dict[str, Any]:
+    """:func:`nas.training.train_to_completion`, or the record of why the training diverged.
+
+    Returns:
+        The training's result, or ``{"seed": ..., "reason": ...}`` as it lies in ``failed.json``.
+    """
+    try:
+        return train_to_completion(job, progress)
+    except NonFiniteLoss as error:
+        failure = {"seed": job.recipe.seed, "reason": str(error)}
+        write_atomic(job.directory / FAILED, (json.dumps(failure, indent=1) + "\n").encode())
+        return failure
+
+
+def read_failure(directory: Path) -> dict[str, Any] | None:
+    """Why a training of the table diverged, or None. Delete the file to have it tried again."""
+    path = directory / FAILED
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def retrain_jobs(run: Run, winner: Architecture, rivals: Mapping[str, Architecture]) -> list[TrainingJob]:
@@ -85,6 +112,13 @@ def results_of(run: Run, architecture: Architecture) -> list[dict[str, Any]]:
     directories = (run.directory / "retrain" / architecture.digest).glob("seed-*")
     results = (read_result(directory) for directory in directories)
     return sorted((one for one in results if one is not None), key=lambda result: int(result["seed"]))
+
+
+def failures_of(run: Run, architecture: Architecture) -> list[dict[str, Any]]:
+    """Diverged trainings of one network in a run, by seed."""
+    directories = (run.directory / "retrain" / architecture.digest).glob("seed-*")
+    failures = (read_failure(directory) for directory in directories)
+    return sorted((one for one in failures if one is not None), key=lambda failure: int(failure["seed"]))
 
 
 def training_directory(run: Run, architecture: Architecture, seed: int) -> Path:
