@@ -148,7 +148,19 @@ class SearchRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJobRecipe(Recipe):
-    """What ``nas train BUNDLE RECIPE`` reads: one training of one backbone to completion."""
+    """What ``nas train BUNDLE RECIPE`` reads: one training of one backbone to completion.
+
+    Args:
+        name: shown in results.
+        seed: of initial weights, order and augmentation.
+        threads: torch threads; part of the record, because sums depend on it.
+        device: ``auto`` takes a GPU where there is one.
+        data: the images.
+        detector: built around the backbone.
+        init: ``scratch``, as the paper's table compares networks, or ``bundle``: the backbone begins with the
+            bundle's weights, for other images or another detector.
+        train: length, optimiser, schedule.
+    """
 
     name: str
     seed: int = 0
@@ -156,4 +168,5 @@ class TrainJobRecipe(Recipe):
     device: str = "auto"
     data: DataRecipe = field(default_factory=DataRecipe)
     detector: DetectorRecipe = field(default_factory=DetectorRecipe)
+    init: Literal["scratch", "bundle"] = "scratch"
     train: TrainRecipe

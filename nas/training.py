@@ -4,9 +4,10 @@ The run of a network is a function of its recipe and seed; ``val`` gives its res
 is chosen by it.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nas.config import apply_overrides, check, dump_yaml, read_yaml, to_data
+from nas.export.bundle import load_bundle
 from nas.progress import RunProgress, Silent
 from nas.recipe import TrainJobRecipe
 from nas.resolve import read_architecture
@@ -46,12 +48,14 @@ class TrainingJob:
         directory: of checkpoint, metrics, weights and result.
         held_out_seed: None trains on the whole training split and reads ``val``. A seed splits the training
             split as the search of that seed does, and ``val`` is left alone.
+        weights: of the backbone to begin with; freshly drawn ones where None.
     """
 
     architecture: Architecture
     recipe: TrainJobRecipe
     directory: Path
     held_out_seed: int | None = None
+    weights: Mapping[str, torch.Tensor] | None = None
 
 
 def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -> dict[str, Any]:
@@ -66,6 +70,8 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
     progress = progress or Silent()
     recipe = job.recipe
     record = {"architecture": job.architecture.to_dict(), "recipe": to_data(recipe)}
+    if job.weights is not None:
+        record["initial_weights"] = _digest(job.weights)
     path = job.directory / TRAINING
     if path.exists() and read_yaml(path) != record:
         raise RunError(
@@ -76,6 +82,8 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
     torch.set_num_threads(recipe.threads)
     train_set, val = _splits(job)
     detector = detector_for(job.architecture, recipe, train_set)
+    if job.weights is not None:
+        detector.backbone.body.load_state_dict(job.weights)
     device = resolve_device(recipe.device)
     # Only now: a recipe that cannot be used must not claim the directory.
     write_atomic(path, dump_yaml(record).encode())
@@ -160,15 +168,30 @@ def evaluate_detector(
 def train_bundle(
     bundle: str, recipe: TrainJobRecipe, directory: Path, progress: RunProgress
 ) -> dict[str, Any]:
-    """``nas train``: a bundle's, run's or named backbone from scratch to completion in a new detector.
+    """``nas train``: a bundle's, run's or named backbone to completion in a new detector.
+
+    Args:
+        bundle: what :func:`nas.resolve.read_architecture` takes; a bundle with weights where ``recipe.init`` is
+            ``bundle``.
+        recipe: of the training.
+        directory: of its files.
+        progress: listens.
 
     Returns:
         COCO metrics on ``val`` as fractions.
 
     Raises:
-        RunError: the directory holds a training of something else.
+        RunError: the directory holds a training of something else, or there are no weights to begin with.
     """
-    job = TrainingJob(architecture=read_architecture(bundle), recipe=recipe, directory=directory)
+    architecture, weights = read_architecture(bundle), None
+    if recipe.init == "bundle":
+        architecture, weights = load_bundle(Path(bundle))
+        if weights is None:
+            raise RunError(
+                f"init: bundle, but {bundle} has no weights; export a run that retrained its winner, or set "
+                "init to scratch"
+            )
+    job = TrainingJob(architecture=architecture, recipe=recipe, directory=directory, weights=weights)
     return dict(train_to_completion(job, progress)["metrics"])
 
 
@@ -212,6 +235,13 @@ def evaluate_training(directory: Path, overrides: Sequence[str] = ()) -> dict[st
     detector = trained_detector(Architecture.from_dict(record["architecture"]), recipe, val, directory)
     device = resolve_device(recipe.device)
     return evaluate_detector(detector.to(device), val, recipe, device).to_dict()
+
+
+def _digest(weights: Mapping[str, torch.Tensor]) -> str:
+    found = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        found.update(name.encode() + tensor.numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def _splits(job: TrainingJob) -> tuple[DetectionSet, DetectionSet]:

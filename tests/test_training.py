@@ -11,9 +11,13 @@ from safetensors.torch import load_file
 
 import nas.training
 from nas.config import check, dump_yaml, read_yaml, to_data
+from nas.export.bundle import export_bundle
+from nas.export.card import Card
+from nas.methods.exporting import backbone_weights
 from nas.progress import Silent
 from nas.recipe import TrainJobRecipe
 from nas.training import (
+    WEIGHTS,
     TrainingJob,
     detector_for,
     evaluate_training,
@@ -26,6 +30,7 @@ from search_spaces.catalog import get_architecture
 from search_spaces.errors import DataError, NonFiniteLoss, RunError
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import require_objects
+from trainers.loop import Trainer
 from trainers.recipes import DataRecipe, DigitsRecipe, TrainRecipe
 
 RECIPE = check(TrainJobRecipe, read_yaml(Path(__file__).parent / "recipes/train.yaml"), source="train.yaml")
@@ -164,6 +169,41 @@ def test_train_bundle_takes_a_file_and_returns_metrics(done: Path) -> None:
     result = read_result(done)
     assert result is not None
     assert train_bundle(str(path), RECIPE, done, Silent()) == result["metrics"]
+
+
+def test_a_training_may_begin_with_the_weights_of_a_bundle(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[dict[str, torch.Tensor]] = []
+
+    def spied(self: Trainer, *rest: Any) -> Any:
+        begun.append(
+            {name: value.clone() for name, value in self.detector.backbone.body.state_dict().items()}
+        )
+        return run(self, *rest)
+
+    run = Trainer.run
+    monkeypatch.setattr(Trainer, "run", spied)
+    learned = backbone_weights(load_file(done / WEIGHTS))
+    bundle = export_bundle(NETWORK, learned, tmp_path / "bundle", Card(title="test"))
+    recipe = replace(RECIPE, init="bundle", train=replace(RECIPE.train, epochs=None, steps=1))
+    train_bundle(str(bundle), recipe, tmp_path / "run", Silent())
+    assert all(torch.equal(value, learned[name]) for name, value in begun[0].items())
+    other = export_bundle(NETWORK, {**learned, **_moved(learned)}, tmp_path / "other", Card(title="test"))
+    with pytest.raises(RunError, match="another backbone or recipe"):
+        train_bundle(str(other), recipe, tmp_path / "run", Silent())
+
+
+def _moved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    name = next(iter(weights))
+    return {name: weights[name] + 1.0}
+
+
+def test_a_bundle_without_weights_has_none_to_begin_with(tmp_path: Path) -> None:
+    bundle = export_bundle(NETWORK, None, tmp_path / "bundle", Card(title="test"))
+    with pytest.raises(RunError, match=r"init: bundle, but .* has no weights"):
+        train_bundle(str(bundle), replace(RECIPE, init="bundle"), tmp_path / "run", Silent())
+    assert not (tmp_path / "run").exists()
 
 
 def test_splits_without_objects_are_refused():
