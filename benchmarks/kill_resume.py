@@ -39,13 +39,14 @@ SETTINGS = (
     "name=kill_resume",
     "space.branches=[[1,2,3,4],[1,2,3,4],[1,2,3,4],[1,2,3,4]]",
     "space.widths=[8,16,16,32]",
-    "stages.supernet.train.steps=80",
+    "stages.supernet.train.steps=300",
     "stages.supernet.train.checkpoint_every=10",
-    "dilations.supernet.train.steps=60",
+    "dilations.supernet.train.steps=150",
     "dilations.supernet.train.checkpoint_every=10",
     "dilations.controller.options={beam: 3}",
 )
-"""The 31 allocations and 66 greedy evaluations of the demo, on smaller images and networks."""
+"""The 31 allocations and 66 greedy evaluations of the demo, on smaller images and networks; supernets are trained long
+enough that some of the moments fall into it."""
 
 
 @dataclass(frozen=True, kw_only=True)
