@@ -1,6 +1,6 @@
 """A finished run as small JSON: verdict, table, curves, every candidate's score, cost, machine.
 
-python benchmarks/summarise_run.py RUN benchmarks/results/NAME.json [--tried "what was tried before" ...]
+python benchmarks/summarise_run.py RUN benchmarks/results/NAME.json
 """
 
 import argparse
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nas.config import to_data
+from nas.methods.ranking import read_ranking
 from nas.methods.retraining import failures_of, results_of
-from nas.report.ranking import paired_difference
+from nas.report.ranking import paired_difference, tau_with_interval
 from nas.run import Run
 from nas.show import short_text, summary
 from search_spaces.architecture import Architecture
@@ -59,6 +60,28 @@ def difference(run: Run, first: Architecture, second: Architecture) -> dict[str,
     }
 
 
+def ranking(run: Run) -> dict[str, Any] | None:
+    """``nas report RUN --check N``: the supernet's order against that of short trainings, with trivial predictors."""
+    check = read_ranking(run)
+    if check is None:
+        return None
+    alone = [entry.alone for entry in check.entries]
+    predictors = {
+        "supernet": [entry.supernet for entry in check.entries],
+        "params": [float(entry.params) for entry in check.entries],
+        "macs": [float(entry.macs) for entry in check.entries],
+    }
+    taus = {name: tau_with_interval(values, alone) for name, values in predictors.items()}
+    return {
+        "how": check.how,
+        "AP_supernet_and_alone": {
+            entry.text: [round(100 * entry.supernet, 2), round(100 * entry.alone, 2)]
+            for entry in check.entries
+        },
+        "tau_and_interval_95": {name: [tau.value, tau.low, tau.high] for name, tau in taus.items()},
+    }
+
+
 def main() -> None:
     """Read the command line, write the file."""
     parser = argparse.ArgumentParser(
@@ -67,7 +90,6 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--command", default="", help="what started the run")
-    parser.add_argument("--tried", nargs="*", default=[], help="every recipe tried on this data set before")
     arguments = parser.parse_args()
     run = Run.open(arguments.run)
     shown = summary(arguments.run)
@@ -82,7 +104,7 @@ def main() -> None:
         "command": arguments.command,
         "environment": run.read_json("environment.json"),
         "recipe": recipe,
-        "recipes_tried_before": arguments.tried,
+        "recipes_tried_before": list(run.recipe.retrain.tried_before) if run.recipe.retrain else [],
         "data_digest": facts["digest"],
         "images": {
             "train": len(facts["train"]),
@@ -91,6 +113,7 @@ def main() -> None:
         },
         "table": {name: table_row(run, one, size) for name, one in networks.items()},
         "winner_minus_baseline": difference(run, winner, rivals["baseline"]),
+        "ranking": ranking(run),
         "cost": shown["cost"],
         "state": shown["state"],
         "trials": [

@@ -96,6 +96,8 @@ class RetrainRecipe(Recipe):
         rivals: ``stages``: the stage winner without dilations; ``random``: the best of as many
             random dilation lists of the same allocation under the same proxy.
         rival_seeds: trainings of each rival.
+        tried_before: every recipe tried on these images before, a line each; the report and the results show
+            them, for a table is only worth what was not tried until it came out well.
     """
 
     train: TrainRecipe
@@ -103,6 +105,7 @@ class RetrainRecipe(Recipe):
     first_seed: int = 1000
     rivals: tuple[Literal["stages", "random"], ...] = ()
     rival_seeds: int = 1
+    tried_before: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or self.rival_seeds < 1:

@@ -367,6 +367,7 @@ def _reproduction(run: Run) -> Reproduction:
         seeds=seeds,
         recipe=dump_yaml(to_data(run.recipe)),
         recipe_digest=run.digest,
+        recipes_tried=() if retrain is None else retrain.tried_before,
     )
 
 
