@@ -2,17 +2,17 @@
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nas.config import dump_yaml, to_data
+from nas.methods.costs import phase_costs
 from nas.methods.fields import erf_levels
 from nas.methods.ranking import check_ranking, read_ranking
 from nas.methods.retraining import failures_of, job_recipe, results_of, training_directory
-from nas.methods.spaces import allocation, baseline_architecture, stage_space
+from nas.methods.spaces import baseline_architecture
 from nas.progress import RunProgress
 from nas.proxies.erf import calibrate_bn_on_noise, measure_erf, noise
 from nas.report.data import (
@@ -25,7 +25,6 @@ from nas.report.data import (
     ErfReport,
     LevelFacts,
     Metrics,
-    PhaseCost,
     ReportData,
     Reproduction,
     SeedResult,
@@ -36,7 +35,7 @@ from nas.report.measure import measure_latency, measure_memory
 from nas.report.page import write_report as write_page
 from nas.report.pictures import jpeg
 from nas.run import Run, environment
-from nas.show import PHASES, histories, scoring_seconds, short_text, state_of
+from nas.show import PHASES, histories, short_text, state_of
 from nas.study import History, Record, Study
 from nas.training import trained_detector
 from search_spaces.architecture import Architecture
@@ -96,7 +95,7 @@ def collect(run: Run) -> ReportData:
         erf=_erf(run, baseline, winner, val) if winner is not None and val is not None else None,
         detections=_samples(run, baseline, winner, val) if winner is not None and val is not None else (),
         ranks=read_ranking(run),
-        cost=_costs(run, trials, size),
+        cost=phase_costs(run, trials, size),
         data=_data_facts(run, val),
         reproduction=_reproduction(run),
         notes=_notes(run, rivals, winner),
@@ -258,65 +257,6 @@ def _boxes(found: Mapping[str, torch.Tensor], names: Sequence[str]) -> tuple[Box
 def _box(corners: Sequence[float], label: str, score: float | None) -> Box:
     left, top, right, bottom = corners
     return Box(x=left, y=top, width=right - left, height=bottom - top, label=label, score=score)
-
-
-def _costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:
-    macs = cost(baseline_architecture(run.recipe.space), size).macs
-    paths = {"stages": _mean_path_macs(run, size)}
-    facts = run.read_json("data.json") or {"held_out": [], "train": []}
-    costs = []
-    for name, history in trials.items():
-        spent = run.read_json(f"{name}/spent.json")
-        if spent is not None:
-            costs.append(
-                _phase_cost(
-                    f"{name}: supernet training", spent["seconds"], spent["images"], 3 * paths.get(name, macs)
-                )
-            )
-        recipe = run.recipe.stages if name == "stages" else run.recipe.dilations or run.recipe.stages
-        each = len(facts["held_out"]) + recipe.supernet.recalibration_batches * min(
-            recipe.supernet.train.batch_size, max(len(facts["train"]), 1)
-        )
-        scored = sum("seconds" in record.attributes for record in history)
-        spent_scoring = sum(scoring_seconds(record) for record in history)
-        costs.append(
-            replace(_phase_cost(f"{name}: scoring", spent_scoring, each * scored, macs), trials=len(history))
-        )
-    results = [
-        run.read_json(str(path.relative_to(run.directory)))
-        for path in sorted(run.directory.glob("retrain/*/*/result.json"))
-    ]
-    finished = [result for result in results if result is not None]
-    if finished:
-        seconds = sum(result["seconds"] for result in finished)
-        images = sum(result["images"] for result in finished)
-        costs.append(
-            replace(_phase_cost("final table: trainings", seconds, images, 3 * macs), trials=len(finished))
-        )
-    return tuple(costs)
-
-
-def _mean_path_macs(run: Run, size: tuple[int, int]) -> int:
-    """Multiply-adds of a path of the stage supernet, averaged over the uniform draws of its training.
-
-    A stage's cost does not depend on the other stages, so means over stages add.
-    """
-    space = stage_space(run.recipe.space)
-    base = space.baseline
-    blocks = base.genes["blocks"]
-    assert isinstance(blocks, tuple)
-    total = whole = cost(base, size).macs
-    for stage, counts in enumerate(space.branches):
-        found = []
-        for count in counts:
-            changed = (*blocks[:stage], count, *blocks[stage + 1 :])
-            found.append(cost(allocation(base, changed), size).macs - whole)
-        total += round(sum(found) / len(found))
-    return total
-
-
-def _phase_cost(name: str, seconds: float, images: int, macs_an_image: int) -> PhaseCost:
-    return PhaseCost(name=name, seconds=round(seconds, 1), images=images, macs=images * macs_an_image)
 
 
 def _data_facts(run: Run, val: DetectionSet | None) -> DataFacts | None:

@@ -1,0 +1,77 @@
+"""What every phase of a run cost. An image trained on counts as three forward passes."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from nas.methods.spaces import allocation, baseline_architecture, stage_space
+from nas.report.data import PhaseCost
+from nas.run import Run
+from nas.show import scoring_seconds
+from nas.study import History
+from search_spaces.cost import cost
+
+
+def phase_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:
+    """Seconds, images and backbone multiply-adds of each supernet training, each scoring and the final table.
+
+    Args:
+        run: finished or not.
+        trials: of every phase.
+        size: (height, width) of the images, px.
+    """
+    macs = cost(baseline_architecture(run.recipe.space), size).macs
+    paths = {"stages": _mean_path_macs(run, size)}
+    facts = run.read_json("data.json") or {"held_out": [], "train": []}
+    costs = []
+    for name, history in trials.items():
+        spent = run.read_json(f"{name}/spent.json")
+        if spent is not None:
+            costs.append(
+                _phase_cost(
+                    f"{name}: supernet training", spent["seconds"], spent["images"], 3 * paths.get(name, macs)
+                )
+            )
+        recipe = run.recipe.stages if name == "stages" else run.recipe.dilations or run.recipe.stages
+        each = len(facts["held_out"]) + recipe.supernet.recalibration_batches * min(
+            recipe.supernet.train.batch_size, max(len(facts["train"]), 1)
+        )
+        scored = sum("seconds" in record.attributes for record in history)
+        spent_scoring = sum(scoring_seconds(record) for record in history)
+        costs.append(
+            replace(_phase_cost(f"{name}: scoring", spent_scoring, each * scored, macs), trials=len(history))
+        )
+    results = [
+        run.read_json(str(path.relative_to(run.directory)))
+        for path in sorted(run.directory.glob("retrain/*/*/result.json"))
+    ]
+    finished = [result for result in results if result is not None]
+    if finished:
+        seconds = sum(result["seconds"] for result in finished)
+        images = sum(result["images"] for result in finished)
+        costs.append(
+            replace(_phase_cost("final table: trainings", seconds, images, 3 * macs), trials=len(finished))
+        )
+    return tuple(costs)
+
+
+def _mean_path_macs(run: Run, size: tuple[int, int]) -> int:
+    """Multiply-adds of a path of the stage supernet, averaged over the uniform draws of its training.
+
+    A stage's cost does not depend on the other stages, so means over stages add.
+    """
+    space = stage_space(run.recipe.space)
+    base = space.baseline
+    blocks = base.genes["blocks"]
+    assert isinstance(blocks, tuple)
+    total = whole = cost(base, size).macs
+    for stage, counts in enumerate(space.branches):
+        found = []
+        for count in counts:
+            changed = (*blocks[:stage], count, *blocks[stage + 1 :])
+            found.append(cost(allocation(base, changed), size).macs - whole)
+        total += round(sum(found) / len(found))
+    return total
+
+
+def _phase_cost(name: str, seconds: float, images: int, macs_an_image: int) -> PhaseCost:
+    return PhaseCost(name=name, seconds=round(seconds, 1), images=images, macs=images * macs_an_image)
