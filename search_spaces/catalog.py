@@ -6,10 +6,10 @@ from functools import partial
 
 from search_spaces.architecture import Architecture
 from search_spaces.crnas.dilations import DilationSpace
-from search_spaces.crnas.families import FAMILIES, family_of
 from search_spaces.crnas.stages import BRANCHES, StageSpace
 from search_spaces.crnas.zoo import NOT_FOUND, ZOO
 from search_spaces.errors import InvalidArchitecture
+from search_spaces.families import FAMILIES, family_of
 from search_spaces.space import SearchSpace
 
 __all__ = ["FAMILIES", "SPACES", "ZOO", "family_of", "get_architecture", "get_space"]

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from search_spaces.architecture import Architecture
-from search_spaces.crnas.families import family_of
 from search_spaces.errors import InvalidArchitecture
+from search_spaces.families import family_of
 from search_spaces.family import Layer
 
 SMALLEST_SIDE = 32

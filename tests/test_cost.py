@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.cost import Cost, cost, cost_by_stage, layer_costs, trf
-from search_spaces.crnas.families import FAMILIES, family_of
 from search_spaces.crnas.zoo import ZOO
 from search_spaces.errors import InvalidArchitecture
+from search_spaces.families import FAMILIES, family_of
 from search_spaces.family import Layer
 
 counts = st.integers(1, 3)

@@ -13,9 +13,9 @@ from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import FAMILIES, SPACES, ZOO, get_architecture, get_space
 from search_spaces.cost import cost
 from search_spaces.crnas.dilations import DilationSpace
-from search_spaces.crnas.families import family_of
 from search_spaces.crnas.stages import BRANCHES, MOBILENETV2_BRANCHES, RESNET_BRANCHES, StageSpace
 from search_spaces.errors import InvalidArchitecture
+from search_spaces.families import family_of
 from search_spaces.genes import Choice, Composition
 
 RESNET18 = ZOO["resnet18"]

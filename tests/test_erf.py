@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from nas.proxies.erf import calibrate_bn_on_noise, erf_at_random_init, measure_erf, noise
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.cost import trf
-from search_spaces.crnas.families import family_of
 from search_spaces.crnas.supernet import DilationSupernet
+from search_spaces.families import family_of
 
 SMALL = Architecture(
     family="crnas.resnet",

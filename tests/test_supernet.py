@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, Genes
-from search_spaces.crnas.families import family_of
 from search_spaces.crnas.supernet import Choice, DilationSupernet, StageSupernet, Supernet
 from search_spaces.errors import InvalidArchitecture
+from search_spaces.families import family_of
 
 BASIC = Genes(
     {"block": "basic", "widths": [8, 8, 16, 16], "stem": "small", "groups": 1, "width_per_group": 64}

@@ -4,8 +4,8 @@ import pytest
 
 from search_spaces.architecture import Architecture
 from search_spaces.cost import trf
-from search_spaces.crnas.families import family_of
 from search_spaces.crnas.zoo import NOT_FOUND, ZOO
+from search_spaces.families import family_of
 
 BLOCKS = {
     "resnet18": (2, 2, 2, 2),

@@ -7,9 +7,9 @@ from nas.recipe import SpaceRecipe
 from search_spaces.architecture import Architecture, Genes, Value
 from search_spaces.catalog import get_architecture
 from search_spaces.crnas.dilations import DilationSpace
-from search_spaces.crnas.families import family_of
 from search_spaces.crnas.stages import BRANCHES, StageSpace
 from search_spaces.errors import ConfigError, InvalidArchitecture
+from search_spaces.families import family_of
 
 
 def baseline_architecture(recipe: SpaceRecipe) -> Architecture:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
-from search_spaces.crnas.families import family_of
+from search_spaces.families import family_of
 from search_spaces.randomness import seed_for
 
 AREA_SHARE = 0.0455

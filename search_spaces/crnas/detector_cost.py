@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from search_spaces.architecture import Architecture
 from search_spaces.cost import cost
-from search_spaces.crnas.families import family_of
+from search_spaces.families import family_of
 from search_spaces.family import Level
 
 POOLED = 7

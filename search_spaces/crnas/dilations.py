@@ -11,9 +11,10 @@ from functools import cached_property
 from typing import Any, cast
 
 from search_spaces.architecture import Architecture, Genes, Value
-from search_spaces.crnas.families import DILATIONS, family_of
+from search_spaces.crnas.families import DILATIONS
 from search_spaces.crnas.stages import check_same_network
 from search_spaces.errors import InvalidArchitecture
+from search_spaces.families import family_of
 from search_spaces.genes import Choice
 from search_spaces.space import SearchSpace
 

@@ -133,21 +133,6 @@ class MobileNetV2Family(Family):
 
 RESNET = ResNetFamily()
 MOBILENETV2 = MobileNetV2Family()
-FAMILIES: dict[str, Family] = {family.name: family for family in (RESNET, MOBILENETV2)}
-"""Every family by name."""
-
-
-def family_of(architecture: Architecture) -> Family:
-    """Who builds this architecture.
-
-    Raises:
-        InvalidArchitecture: an unknown family.
-    """
-    if architecture.family not in FAMILIES:
-        raise InvalidArchitecture(
-            f"unknown family {architecture.family!r}; allowed are {', '.join(sorted(FAMILIES))}"
-        )
-    return FAMILIES[architecture.family]
 
 
 def _check_identity(family: Family, architecture: Architecture) -> None:

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from search_spaces.architecture import Architecture, Genes, Value
 from search_spaces.cost import cost
-from search_spaces.crnas.families import family_of
 from search_spaces.errors import InvalidArchitecture
+from search_spaces.families import family_of
 from search_spaces.gene import as_integers
 from search_spaces.genes import Composition
 from search_spaces.space import SearchSpace

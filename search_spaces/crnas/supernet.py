@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.crnas.anatomy import ANATOMIES, Anatomy
-from search_spaces.crnas.families import family_of
 from search_spaces.errors import InvalidArchitecture
+from search_spaces.families import family_of
 
 Sharing = Literal["independent", "prefix"]
 

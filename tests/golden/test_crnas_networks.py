@@ -12,9 +12,10 @@ from nas.proxies.erf import erf_at_random_init
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.cost import cost, layer_costs, trf
 from search_spaces.crnas.detector_cost import faster_rcnn_macs
-from search_spaces.crnas.families import MOBILENETV2, RESNET, family_of
+from search_spaces.crnas.families import MOBILENETV2, RESNET
 from search_spaces.crnas.supernet import StageSupernet
 from search_spaces.crnas.zoo import ZOO
+from search_spaces.families import family_of
 from search_spaces.family import Level
 
 # name, backbone parameters, GMAC at 224 with a 1000-way classifier, GMAC at 800x1088
