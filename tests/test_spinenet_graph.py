@@ -63,7 +63,11 @@ def test_links_inside_the_stem_count() -> None:
         (9, {"parents": (3, 8)}, "block 9: found parent 3; with a window of 5, allowed are 4 to 8"),
         (15, {"level": 6}, "block 16: found a second output at level 6, the first is block 15"),
         (15, {"level": 2}, "block 15: found an output at level 2; allowed are 3, 4, 5, 6, 7"),
-        (14, {"output": False}, "block 14: found an intermediate block after output block 12"),
+        (
+            14,
+            {"output": False, "parents": (12, 13)},
+            "block 14: found an intermediate block after output block 12",
+        ),
         (12, {"output": False}, "outputs: found none at level 4"),
     ],
 )
