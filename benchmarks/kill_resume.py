@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from nas.config import apply_overrides, check, read_yaml
-from nas.recipe import SearchRecipe
+from nas.recipe import CRNASRecipe
 from nas.run import environment
 from nas.study import Study
 from trainers.checkpoint import load_checkpoint
@@ -223,7 +223,7 @@ def main() -> int:
     given = parser.parse_args()
     settings = [*SETTINGS, "workers=1", "threads=1", *(given.settings or [])]
     recipe = check(
-        SearchRecipe, apply_overrides(read_yaml(ROOT / given.recipe), settings), source=given.recipe
+        CRNASRecipe, apply_overrides(read_yaml(ROOT / given.recipe), settings), source=given.recipe
     )
     with tempfile.TemporaryDirectory() as folder:
         found = measure(ROOT / given.recipe, settings, given.kills, given.seed, Path(folder))

@@ -72,16 +72,14 @@ def search(
 ) -> None:
     """Search, retrain winner and baseline, export and report; safe to kill at any moment."""
     with _door(f"nas resume {run}"):
-        from nas.config import apply_overrides, check, read_yaml
-        from nas.recipe import SearchRecipe
+        from nas.config import apply_overrides, read_yaml
+        from nas.methods.catalog import check_search, procedure
         from nas.run import Run
 
         data = apply_overrides(read_yaml(recipe), set_ or [])
-        checked = check(SearchRecipe, data, source=str(recipe))
+        checked = check_search(data, source=str(recipe))
         _limit_threads(checked.threads)
-        from nas.methods.crnas import check_recipe
-
-        check_recipe(checked, source=str(recipe))
+        procedure(checked).check_recipe(checked, source=str(recipe))
         _carry_out(Run.create(run, checked))
 
 
@@ -97,11 +95,11 @@ def resume(run: RunDir) -> None:
 
 
 def _carry_out(run: Any) -> None:
-    from nas.methods.crnas import carry_out
+    from nas.methods.catalog import procedure
     from nas.progress import ConsoleProgress
 
     with ConsoleProgress() as progress:
-        carry_out(run, progress)
+        procedure(run.recipe).carry_out(run, progress)
     typer.echo(f"report:  {run.directory / 'report.html'}")
     typer.echo(f"bundle:  {run.directory / 'bundle'}")
     typer.echo(

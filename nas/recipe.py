@@ -114,35 +114,55 @@ class RetrainRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRecipe(Recipe):
-    """A whole CR-NAS run: data, space, two searches, the final table.
+    """What the recipe of every method says: data, detector, the final table.
 
     Args:
         name: shown in reports.
+        method: the procedure, a name of ``nas.methods.catalog``; decides which further keys there are.
         seed: of everything but the final table.
         workers: processes that train networks of the final table side by side.
         threads: torch threads of each worker; part of the run's record, because sums depend on it.
         device: ``auto`` takes a GPU where there is one.
         storage: URL of a database for the trials (``sqlite:///study.db``, ``postgresql://...``); a journal
             in the run directory when left out.
+        data: the images.
+        detector: built around every backbone.
+        retrain: the final table; without it a run ends with the winner.
     """
 
     name: str
-    method: Literal["crnas"] = "crnas"
+    method: str
     seed: int = 0
     workers: int = 1
     threads: int = 1
     device: str = "auto"
     storage: str | None = None
     data: DataRecipe = field(default_factory=DataRecipe)
-    space: SpaceRecipe = field(default_factory=SpaceRecipe)
     detector: DetectorRecipe = field(default_factory=DetectorRecipe)
-    stages: PhaseRecipe
-    dilations: PhaseRecipe | None = None
     retrain: RetrainRecipe | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.threads < 1:
             raise ValueError("workers and threads must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CRNASRecipe(SearchRecipe):
+    """Liang et al. 2020: blocks are shared out over the stages, then every block gets its dilation.
+
+    Args:
+        space: which blocks there are to share out.
+        stages: supernet and controller of the first step.
+        dilations: of the second; without it the winner of the first is the winner.
+    """
+
+    method: Literal["crnas"] = "crnas"
+    space: SpaceRecipe = field(default_factory=SpaceRecipe)
+    stages: PhaseRecipe
+    dilations: PhaseRecipe | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.stages.supernet.inherit:
             raise ValueError("stages.supernet.inherit: there is no supernet before that of the stages")
         if self.retrain is not None and "random" in self.retrain.rivals and self.dilations is None:

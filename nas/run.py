@@ -13,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from nas.config import check, dump_yaml, read_yaml, to_data
+from nas.config import dump_yaml, read_yaml, to_data
+from nas.methods.catalog import check_search
 from nas.recipe import SearchRecipe
 from search_spaces.architecture import Architecture, digest_of
 from search_spaces.errors import RunError
@@ -70,7 +71,7 @@ class Run:
             raise RunError(
                 f"{directory} is no run: it holds no recipe.yaml. Start one with: nas search RECIPE --run {directory}"
             )
-        return cls(directory=directory, recipe=check(SearchRecipe, read_yaml(path), source=str(path)))
+        return cls(directory=directory, recipe=check_search(read_yaml(path), source=str(path)))
 
     @property
     def digest(self) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.journal import JOURNAL
+from nas.methods.catalog import method_of
 from nas.resolve import read_architecture
 from nas.run import Run
 from nas.study import History, Record, Study
@@ -15,9 +16,6 @@ from search_spaces.errors import ConfigError
 from search_spaces.gene import Gene
 from search_spaces.genes import Choice, Composition
 
-PHASES = ("stages", "dilations", "random")
-"""Phases of a run in the order in which they are carried out."""
-
 
 def histories(run: Run) -> dict[str, History]:
     """The trials of every phase begun so far, also while a search writes; empty before the first."""
@@ -26,7 +24,7 @@ def histories(run: Run) -> dict[str, History]:
         return {}
     with Study.open(run.directory, url, read_only=True) as study:
         begun = study.phase_names()
-        return {name: study.records(name) for name in PHASES if name in begun}
+        return {name: study.records(name) for name in method_of(run.recipe).phases if name in begun}
 
 
 def summary(directory: Path) -> dict[str, Any]:

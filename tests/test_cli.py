@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from nas.cli import app
 from nas.config import apply_overrides, check, read_yaml
-from nas.recipe import SearchRecipe
+from nas.recipe import CRNASRecipe
 from nas.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -130,7 +130,7 @@ def test_show_json(finished: Path) -> None:
 
 
 def test_show_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
-    Run.create(tmp_path, check(SearchRecipe, read_yaml(TINY), source="tiny"))
+    Run.create(tmp_path, check(CRNASRecipe, read_yaml(TINY), source="tiny"))
     found = data_of("show", tmp_path)
     assert (found["state"], found["winner"], found["best"], found["trials"]) == ("new", None, None, [])
     assert nas("show", tmp_path).exit_code == 0
@@ -234,7 +234,7 @@ def test_every_mistake_ends_in_a_sentence_and_exit_code_2(
 ) -> None:
     (tmp_path / "list.json").write_text("[1]")
     begun = tmp_path / "begun"
-    Run.create(begun, check(SearchRecipe, apply_overrides(read_yaml(TINY), []), source="tiny"))
+    Run.create(begun, check(CRNASRecipe, apply_overrides(read_yaml(TINY), []), source="tiny"))
     text = refused(*(word.format(tmp=tmp_path, begun=begun) for word in arguments))
     assert words in text
     assert not (tmp_path / "x").exists()

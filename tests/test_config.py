@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.config import apply_overrides, check, dump_yaml, parse_yaml, read_yaml, to_data
-from nas.recipe import ControllerRecipe, SearchRecipe, TrainJobRecipe
+from nas.methods.catalog import METHODS, check_search
+from nas.recipe import ControllerRecipe, CRNASRecipe, TrainJobRecipe
 from search_spaces.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +25,7 @@ def value(text: str) -> Any:
 def refusal(overrides: list[str], source: str = "r.yaml") -> list[str]:
     """The lines of the error that the tiny recipe with these overrides gives."""
     with pytest.raises(ConfigError) as caught:
-        check(SearchRecipe, apply_overrides(read_yaml(TINY), overrides), source=source)
+        check(CRNASRecipe, apply_overrides(read_yaml(TINY), overrides), source=source)
     return str(caught.value).splitlines()
 
 
@@ -178,7 +179,7 @@ def test_what_types_cannot_say_is_said_too() -> None:
 
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
-        check(SearchRecipe, {"name": "x"}, source="r.yaml")
+        check(CRNASRecipe, {"name": "x"}, source="r.yaml")
     assert str(caught.value) == "r.yaml: stages: is missing; add it"
 
 
@@ -192,7 +193,7 @@ def test_options_of_an_optuna_sampler_are_a_mapping_again() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_parses_and_comes_back_equal(path: Path) -> None:
     overrides = [] if "digits" in path.read_text() else ["data.root=somewhere"]
-    kind = TrainJobRecipe if path.name.startswith("train") else SearchRecipe
+    kind = TrainJobRecipe if path.name.startswith("train") else CRNASRecipe
     recipe = check(kind, apply_overrides(read_yaml(path), overrides), source=str(path))
     again = check(kind, parse_yaml(dump_yaml(to_data(recipe)), name="again"), source="again")
     assert again == recipe
@@ -214,7 +215,18 @@ def test_a_wrong_type_does_not_hide_a_wrong_value_beside_it():
         "stages": {"controller": {"name": "random"}},
     }
     with pytest.raises(ConfigError) as caught:
-        check(SearchRecipe, data, source="r.yaml")
+        check(CRNASRecipe, data, source="r.yaml")
     lines = str(caught.value).splitlines()
     assert any(line.startswith("r.yaml: data.source: found 'digitz'") for line in lines)
     assert any("hold_out is a share between 0 and 1; found 1.5" in line for line in lines)
+
+
+def test_an_unknown_method_names_the_known_ones() -> None:
+    with pytest.raises(
+        ConfigError, match=r"r\.yaml: method: found 'crnass'; did you mean 'crnas'\? allowed are"
+    ):
+        check_search({"name": "x", "method": "crnass"}, source="r.yaml")
+
+
+def test_the_method_decides_what_a_recipe_may_say() -> None:
+    assert isinstance(check_search(read_yaml(TINY), source=str(TINY)), METHODS["crnas"].recipe)

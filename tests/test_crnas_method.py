@@ -19,7 +19,7 @@ from nas.methods.retraining import failures_of, results_of, retrain_all
 from nas.methods.spaces import allocation, dilation_space, stage_space
 from nas.progress import Silent
 from nas.proxies.supernet import SupernetProxy
-from nas.recipe import ControllerRecipe, SearchRecipe
+from nas.recipe import ControllerRecipe, CRNASRecipe
 from nas.run import Run
 from nas.show import histories, summary
 from nas.study import Score
@@ -33,8 +33,8 @@ from trainers.loop import Trainer
 TINY = Path(__file__).parent / "recipes/tiny.yaml"
 
 
-def tiny(*overrides: str) -> SearchRecipe:
-    return check(SearchRecipe, apply_overrides(read_yaml(TINY), overrides), source=str(TINY))
+def tiny(*overrides: str) -> CRNASRecipe:
+    return check(CRNASRecipe, apply_overrides(read_yaml(TINY), overrides), source=str(TINY))
 
 
 class Listener(Silent):

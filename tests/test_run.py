@@ -10,14 +10,14 @@ import yaml
 import nas.run
 from nas.config import check, dump_yaml, read_yaml, to_data
 from nas.methods.spaces import baseline_architecture, stage_space
-from nas.recipe import SearchRecipe
+from nas.recipe import CRNASRecipe
 from nas.resolve import read_architecture
 from nas.run import Run, environment
 from search_spaces.architecture import digest_of
 from search_spaces.catalog import get_architecture
 from search_spaces.errors import ConfigError, InvalidArchitecture, RunError
 
-RECIPE = check(SearchRecipe, read_yaml(Path(__file__).parent / "recipes/tiny.yaml"), source="tiny.yaml")
+RECIPE = check(CRNASRecipe, read_yaml(Path(__file__).parent / "recipes/tiny.yaml"), source="tiny.yaml")
 
 
 def test_the_recipe_is_written_first_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

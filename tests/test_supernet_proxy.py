@@ -15,7 +15,7 @@ from nas.config import check, read_yaml
 from nas.methods.crnas import any_allocation
 from nas.methods.spaces import dilation_space, stage_space
 from nas.proxies.supernet import SupernetProxy
-from nas.recipe import SearchRecipe
+from nas.recipe import CRNASRecipe
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
 from search_spaces.randomness import rng_for
@@ -25,7 +25,7 @@ from trainers.data.detection_set import hold_out
 from trainers.detectors.catalog import build_detector
 from trainers.loop import Trainer
 
-RECIPE = check(SearchRecipe, read_yaml(Path(__file__).parent / "recipes/tiny.yaml"), source="tiny.yaml")
+RECIPE = check(CRNASRecipe, read_yaml(Path(__file__).parent / "recipes/tiny.yaml"), source="tiny.yaml")
 STAGES = stage_space(RECIPE.space)
 DILATIONS = dilation_space(STAGES.baseline)
 TRAIN, HELD_OUT = hold_out(open_split(RECIPE.data, "train"), RECIPE.data.hold_out, seed=1)

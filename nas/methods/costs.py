@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from nas.methods.spaces import allocation, baseline_architecture, stage_space
+from nas.methods.catalog import baseline_of
+from nas.methods.spaces import allocation, crnas_recipe, stage_space
 from nas.report.data import PhaseCost
 from nas.run import Run
 from nas.show import scoring_seconds
@@ -19,7 +20,7 @@ def phase_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) 
         trials: of every phase.
         size: (height, width) of the images, px.
     """
-    macs = cost(baseline_architecture(run.recipe.space), size).macs
+    macs = cost(baseline_of(run.recipe), size).macs
     paths = {"stages": _mean_path_macs(run, size)}
     facts = run.read_json("data.json") or {"held_out": [], "train": []}
     costs = []
@@ -31,7 +32,8 @@ def phase_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) 
                     f"{name}: supernet training", spent["seconds"], spent["images"], 3 * paths.get(name, macs)
                 )
             )
-        recipe = run.recipe.stages if name == "stages" else run.recipe.dilations or run.recipe.stages
+        whole = crnas_recipe(run.recipe)
+        recipe = whole.stages if name == "stages" else whole.dilations or whole.stages
         each = len(facts["held_out"]) + recipe.supernet.recalibration_batches * min(
             recipe.supernet.train.batch_size, max(len(facts["train"]), 1)
         )
@@ -59,7 +61,7 @@ def _mean_path_macs(run: Run, size: tuple[int, int]) -> int:
 
     A stage's cost does not depend on the other stages, so means over stages add.
     """
-    space = stage_space(run.recipe.space)
+    space = stage_space(crnas_recipe(run.recipe).space)
     base = space.baseline
     blocks = base.genes["blocks"]
     assert isinstance(blocks, tuple)

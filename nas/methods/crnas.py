@@ -13,13 +13,14 @@ import torch
 
 from nas.controllers.base import DONE, Controller
 from nas.controllers.catalog import make_controller
+from nas.methods.catalog import baseline_of
 from nas.methods.exporting import export_winner
 from nas.methods.reporting import starved_level, write_report
 from nas.methods.retraining import retrain_all
-from nas.methods.spaces import allocation, baseline_architecture, dilation_space, stage_space
+from nas.methods.spaces import allocation, baseline_architecture, crnas_recipe, dilation_space, stage_space
 from nas.progress import RunProgress
 from nas.proxies.supernet import SupernetProxy
-from nas.recipe import ControllerRecipe, SearchRecipe
+from nas.recipe import ControllerRecipe, CRNASRecipe
 from nas.run import Run, split_seed
 from nas.search import search
 from nas.show import short_text
@@ -46,7 +47,7 @@ class SearchData:
     held_out: DetectionSet
 
 
-def check_recipe(recipe: SearchRecipe, *, source: str) -> None:
+def check_recipe(recipe: CRNASRecipe, *, source: str) -> None:
     """Raise whatever would stop the run later, all settings at once, then data and detector.
 
     Nothing is trained, and nothing written but the tables of a database named as ``storage``.
@@ -73,7 +74,7 @@ def check_recipe(recipe: SearchRecipe, *, source: str) -> None:
         raise ConfigError(f"{source}: detector: {error}") from error
 
 
-def _parts(train_set: DetectionSet, recipe: SearchRecipe) -> dict[str, DetectionSet]:
+def _parts(train_set: DetectionSet, recipe: CRNASRecipe) -> dict[str, DetectionSet]:
     rest, held_out = hold_out(train_set, recipe.data.hold_out, split_seed(recipe))
     return {"train without the held-out images": rest, "held out of train": held_out}
 
@@ -86,7 +87,7 @@ def _refused(place: str, attempt: Callable[[], object]) -> list[str]:
     return []
 
 
-def _refused_controllers(recipe: SearchRecipe, source: str) -> list[str]:
+def _refused_controllers(recipe: CRNASRecipe, source: str) -> list[str]:
     space = stage_space(recipe.space)
     phases: list[tuple[str, SearchSpace, ControllerRecipe]] = [("stages", space, recipe.stages.controller)]
     if recipe.dilations is not None:
@@ -104,7 +105,7 @@ def _controller(recipe: ControllerRecipe, space: SearchSpace, seed: int) -> Cont
 
 def carry_out(run: Run, progress: RunProgress) -> Architecture:
     """Do whatever of the run is not done yet and return the winner."""
-    recipe = run.recipe
+    recipe = crnas_recipe(run.recipe)
     torch.set_num_threads(recipe.threads)
     run.record_environment()
     train_set, held_out = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, run.split_seed)
@@ -116,7 +117,7 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
         rivals = {"stages": allocation}
         if recipe.retrain is not None and "random" in recipe.retrain.rivals:
             rivals["random"] = search_at_random(run, study, data, allocation, progress)
-        run.write_winner(winner, rivals, baseline_architecture(recipe.space))
+        run.write_winner(winner, rivals, baseline_of(recipe))
 
         # Inside, because the open study keeps a second process from training the same networks.
         retrain_all(run, winner, rivals, progress)
@@ -139,7 +140,7 @@ def record_data(run: Run, data: SearchData, progress: RunProgress) -> None:
             f"{run.directory} began with other images or annotations (digest {before['digest']['train']}, now "
             f"{digests['train']}); restore them, or start a new run with: nas search RECIPE --run NEW_DIR"
         )
-    baseline = baseline_architecture(run.recipe.space)
+    baseline = baseline_of(run.recipe)
     detector = build_detector(
         run.recipe.detector,
         family_of(baseline).build(baseline, seed=0),
@@ -169,9 +170,10 @@ def record_data(run: Run, data: SearchData, progress: RunProgress) -> None:
 
 def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgress) -> Architecture:
     """Step 1: the best allocation of blocks to stages (section 3.2.1)."""
-    space = stage_space(run.recipe.space)
+    recipe = crnas_recipe(run.recipe)
+    space = stage_space(recipe.space)
     return _search(
-        run, study, "stages", space, run.recipe.stages.controller, lambda: _stage_proxy(run, data), progress
+        run, study, "stages", space, recipe.stages.controller, lambda: _stage_proxy(run, data), progress
     )
 
 
@@ -179,7 +181,7 @@ def search_dilations(
     run: Run, study: Study, data: SearchData, allocation: Architecture, progress: RunProgress
 ) -> Architecture:
     """Step 2: the best dilation of every block of that allocation (section 3.2.2, Algorithm 1)."""
-    recipe = run.recipe.dilations
+    recipe = crnas_recipe(run.recipe).dilations
     if recipe is None:
         return allocation
     space = dilation_space(allocation)
@@ -206,12 +208,13 @@ def any_allocation(space: StageSpace, rng: Random) -> Architecture:
 
 
 def _stage_proxy(run: Run, data: SearchData) -> SupernetProxy:
-    space = stage_space(run.recipe.space)
+    recipe = crnas_recipe(run.recipe)
+    space = stage_space(recipe.space)
     supernet = StageSupernet(
         settings=space.baseline.settings,
         family=space.baseline.family,
         branches=space.branches,
-        sharing=run.recipe.stages.supernet.sharing,
+        sharing=recipe.stages.supernet.sharing,
         seed=seed_for(_seed(run, "stages"), "weights"),
     )
     return _proxy(run, "stages", space, supernet, lambda rng: any_allocation(space, rng), data)
@@ -220,7 +223,8 @@ def _stage_proxy(run: Run, data: SearchData) -> SupernetProxy:
 def _dilation_proxy(run: Run, space: DilationSpace, data: SearchData) -> SupernetProxy:
     supernet = DilationSupernet(space.baseline, seed=seed_for(_seed(run, "dilations"), "weights"))
     proxy = _proxy(run, "dilations", space, supernet, space.sample, data)
-    if run.recipe.dilations is not None and run.recipe.dilations.supernet.inherit:
+    recipe = crnas_recipe(run.recipe).dilations
+    if recipe is not None and recipe.supernet.inherit:
         donor = _stage_proxy(run, data)
         donor.prepare()  # trained already: this only reads its checkpoint
         assert isinstance(donor.supernet, StageSupernet)
@@ -237,7 +241,7 @@ def _proxy(
     sample_path: Callable[[Random], Architecture],
     data: SearchData,
 ) -> SupernetProxy:
-    recipe = run.recipe
+    recipe = crnas_recipe(run.recipe)
     settings = (recipe.stages if phase == "stages" else recipe.dilations or recipe.stages).supernet
     seed = _seed(run, phase)
     detector = build_detector(

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from nas.export.bundle import export_bundle
 from nas.export.card import Card
+from nas.methods.catalog import baseline_of
 from nas.methods.retraining import results_of, training_directory
-from nas.methods.spaces import baseline_architecture
 from nas.report.verdict import judge
 from nas.resolve import read_architecture
 from nas.run import Run, environment
@@ -56,11 +56,11 @@ def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Pat
         state = backbone_weights(load_file(training_directory(run, winner, first["seed"]) / WEIGHTS))
         note = f"trained to completion in {run.recipe.detector.name}, seed {first['seed']}"
     values = [100 * result["metrics"]["AP"] for result in results]
-    baseline = results_of(run, baseline_architecture(run.recipe.space))
+    baseline = results_of(run, baseline_of(run.recipe))
     verdict = judge(
         winner=_by_seed(results),
         baseline=_by_seed(baseline),
-        same=winner.digest == baseline_architecture(run.recipe.space).digest,
+        same=winner.digest == baseline_of(run.recipe).digest,
         state="complete",
     )
     card = Card(

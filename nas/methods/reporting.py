@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from nas.config import dump_yaml, to_data
+from nas.methods.catalog import baseline_of, method_of
 from nas.methods.costs import phase_costs
 from nas.methods.fields import erf_levels
 from nas.methods.ranking import check_ranking, read_ranking
 from nas.methods.retraining import failures_of, job_recipe, results_of, training_directory
-from nas.methods.spaces import baseline_architecture
 from nas.progress import RunProgress
 from nas.proxies.erf import calibrate_bn_on_noise, measure_erf, noise
 from nas.report.data import (
@@ -35,7 +35,7 @@ from nas.report.measure import measure_latency, measure_memory
 from nas.report.page import write_report as write_page
 from nas.report.pictures import jpeg
 from nas.run import Run, environment
-from nas.show import PHASES, histories, short_text, state_of
+from nas.show import histories, short_text, state_of
 from nas.study import History, Record, Study
 from nas.training import trained_detector
 from search_spaces.architecture import Architecture
@@ -75,7 +75,7 @@ def collect(run: Run) -> ReportData:
     trials = histories(run)
     size = _image_size(run)
     winner, rivals = run.read_winner(), run.read_rivals()
-    baseline = baseline_architecture(run.recipe.space)
+    baseline = baseline_of(run.recipe)
     networks = {"baseline": baseline}
     if winner is not None:
         networks = {"winner": winner, **networks}
@@ -332,7 +332,7 @@ def _notes(run: Run, rivals: Mapping[str, Architecture], winner: Architecture | 
             )
     warnings = [
         f"{name}: {text}."
-        for name in PHASES
+        for name in method_of(run.recipe).phases
         for text in (run.read_json(f"{name}/spent.json") or {"warnings": []})["warnings"]
     ]
     for architecture in filter(None, (winner, *rivals.values())):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.engines.processes import in_processes
-from nas.methods.spaces import baseline_architecture
+from nas.methods.catalog import baseline_of
 from nas.progress import RunProgress
 from nas.recipe import SearchRecipe, TrainJobRecipe
 from nas.run import Run
@@ -77,7 +77,7 @@ def retrain_jobs(run: Run, winner: Architecture, rivals: Mapping[str, Architectu
     recipe = run.recipe.retrain
     if recipe is None:
         return []
-    networks = {"winner": winner, "baseline": baseline_architecture(run.recipe.space)}
+    networks = {"winner": winner, "baseline": baseline_of(run.recipe)}
     wanted = [
         (architecture, recipe.first_seed + index)
         for index in range(recipe.seeds)

@@ -3,13 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nas.recipe import SpaceRecipe
+from nas.recipe import CRNASRecipe, SearchRecipe, SpaceRecipe
 from search_spaces.architecture import Architecture, Genes, Value
 from search_spaces.catalog import get_architecture
 from search_spaces.crnas.dilations import DilationSpace
 from search_spaces.crnas.stages import BRANCHES, StageSpace
 from search_spaces.errors import ConfigError, InvalidArchitecture
 from search_spaces.families import family_of
+
+
+def crnas_recipe(recipe: SearchRecipe) -> CRNASRecipe:
+    """The recipe as that of CR-NAS, which it is wherever this is asked."""
+    assert isinstance(recipe, CRNASRecipe)
+    return recipe
 
 
 def baseline_architecture(recipe: SpaceRecipe) -> Architecture:

@@ -1,0 +1,75 @@
+"""Every method by name: what its recipe may say, its phases, its baseline, and who carries it out.
+
+Importing this does not import torch; :func:`procedure` does.
+"""
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from nas.config import check
+from nas.methods.spaces import baseline_architecture
+from nas.recipe import CRNASRecipe, SearchRecipe
+from search_spaces.architecture import Architecture
+from search_spaces.errors import ConfigError
+
+DEFAULT = "crnas"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One paper's procedure.
+
+    Args:
+        recipe: what a recipe of this method may say.
+        phases: names of its studies, in the order in which they are carried out.
+        baseline: recipe -> the hand-made network that the winner has to beat.
+        module: with ``check_recipe(recipe, source=...)`` and ``carry_out(run, progress)``.
+    """
+
+    recipe: type[SearchRecipe]
+    phases: tuple[str, ...]
+    baseline: Callable[[Any], Architecture]
+    module: str
+
+
+METHODS: dict[str, Method] = {
+    "crnas": Method(
+        recipe=CRNASRecipe,
+        phases=("stages", "dilations", "random"),
+        baseline=lambda recipe: baseline_architecture(recipe.space),
+        module="nas.methods.crnas",
+    ),
+}
+
+
+def check_search(data: Mapping[str, Any], *, source: str) -> SearchRecipe:
+    """Turn plain data into the recipe of its ``method``, or say everything that is wrong with it.
+
+    Raises:
+        ConfigError: one line a problem.
+    """
+    name = data.get("method", DEFAULT)
+    if not isinstance(name, str) or name not in METHODS:
+        near = difflib.get_close_matches(str(name), METHODS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"{source}: method: found {name!r}; {hint}allowed are {', '.join(METHODS)}")
+    return check(METHODS[name].recipe, data, source=source)
+
+
+def method_of(recipe: SearchRecipe) -> Method:
+    """The method of a checked recipe."""
+    return METHODS[recipe.method]
+
+
+def baseline_of(recipe: SearchRecipe) -> Architecture:
+    """The hand-made network that the winner has to beat."""
+    return method_of(recipe).baseline(recipe)
+
+
+def procedure(recipe: SearchRecipe) -> ModuleType:
+    """The module that checks and carries out recipes of this method."""
+    return importlib.import_module(method_of(recipe).module)
