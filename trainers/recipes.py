@@ -87,6 +87,8 @@ class DetectorRecipe(Recipe):
 
     Args:
         name: ``fcos`` (Tian et al. 2019) or ``faster_rcnn`` (Ren et al. 2015), both torchvision's.
+        pyramid: ``fpn`` (Lin et al. 2017) over the backbone's levels, or ``none`` for a backbone whose levels
+            are a pyramid already, as SpineNet's.
         fpn_channels: width of every pyramid map and of the heads.
         levels: backbone levels that enter the pyramid, fine to coarse.
         extra_level: one more, coarser map: ``fcos`` by a stride-2 convolution, ``faster_rcnn`` by pooling.
@@ -104,6 +106,7 @@ class DetectorRecipe(Recipe):
     """
 
     name: Literal["fcos", "faster_rcnn"] = "fcos"
+    pyramid: Literal["fpn", "none"] = "fpn"
     fpn_channels: int = 64
     levels: tuple[str, ...] = ("c2", "c3", "c4", "c5")
     extra_level: bool = False

@@ -338,3 +338,36 @@ def test_distances_cannot_die(tiny_backbone: Backbones) -> None:
     losses["bbox_regression"].backward()
     assert detector.head.box.bias.grad is not None
     assert (detector.head.box.bias.grad[:4] < 0).all(), "a step must make the boxes larger"
+
+
+class EvenPyramid(nn.Module):
+    """A backbone that is a pyramid already: every level is 16 wide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = {"p3": (16, 8), "p4": (16, 16), "p5": (16, 32)}
+        with torch_seed(0):
+            self.stem = nn.Conv2d(3, 16, 3, stride=8, padding=1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        fine = self.stem(images)
+        return {name: fine[:, :, ::step, ::step] for name, step in (("p3", 1), ("p4", 2), ("p5", 4))}
+
+
+def test_a_backbone_that_is_a_pyramid_goes_without_an_fpn(recipe: DetectorRecipe) -> None:
+    plain = replace(recipe, pyramid="none", levels=("p3", "p4", "p5"))
+    body = EvenPyramid()
+    detector = built(plain, body)
+    maps = detector.backbone(detector.normalise(images()))
+    expected = body(detector.normalise(images()))
+    assert list(maps) == list(expected)
+    assert all(torch.equal(maps[name], expected[name]) for name in maps)
+    assert not list(detector.backbone.fpn.parameters())
+    coarser = built(replace(plain, extra_level=True), EvenPyramid())
+    sizes = [one.shape[-1] for one in coarser.backbone(coarser.normalise(images())).values()]
+    assert sizes == [8, 4, 2, 1] and coarser.backbone.strides == (8, 16, 32, 64)
+    assert sum(losses(coarser, target((4, 4, 40, 40)), target()).values()).isfinite()
+    with pytest.raises(
+        ConfigError, match=r"fpn_channels: found 32, but without an FPN .* p3 has 16 channels"
+    ):
+        built(replace(plain, fpn_channels=32), EvenPyramid())

@@ -41,6 +41,7 @@ def build_detector(
             backbone,
             levels=recipe.levels,
             channels=recipe.fpn_channels,
+            fpn=recipe.pyramid == "fpn",
             extra=extra,  # type: ignore[arg-type]
         )
         largest = body.strides[len(recipe.levels) - 1]

@@ -44,17 +44,36 @@ class LastLevelConv(ExtraFPNBlock):  # type: ignore[misc]  # torchvision ships n
         return [*results, self.conv(results[-1])], [*names, "extra"]
 
 
+class AsTheyAre(nn.Module):
+    """In the place of an FPN: the maps unchanged, and perhaps one more, coarser one."""
+
+    def __init__(self, extra: ExtraFPNBlock | None) -> None:
+        super().__init__()
+        self.extra = extra
+
+    def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Maps fine to coarse, (N, channels, H, W) each."""
+        if self.extra is None:
+            return dict(maps)
+        found, names = self.extra(list(maps.values()), list(maps.values()), list(maps))
+        return dict(zip(names, found, strict=True))
+
+
 class BackboneWithPyramid(nn.Module):
     """Backbone and FPN; attribute names are those of torchvision's ``BackboneWithFPN``.
+
+    A backbone that is a pyramid itself (SpineNet) goes without the FPN: its maps are taken as they are.
 
     Args:
         backbone: a module that keeps the contract of :class:`Backbone`.
         levels: which of its maps enter, fine to coarse.
         channels: width of every output map.
+        fpn: whether maps are merged from coarse to fine; without it the backbone's own are ``channels`` wide.
         extra: how one more, coarser map is made, or None.
 
     Raises:
-        ConfigError: a level that the backbone does not declare, or levels not from fine to coarse.
+        ConfigError: a level that the backbone does not declare, levels not from fine to coarse, or without an
+            FPN maps of another width.
     """
 
     def __init__(
@@ -63,6 +82,7 @@ class BackboneWithPyramid(nn.Module):
         *,
         levels: Sequence[str],
         channels: int,
+        fpn: bool = True,
         extra: Literal["conv", "pool"] | None = None,
     ) -> None:
         super().__init__()
@@ -79,7 +99,14 @@ class BackboneWithPyramid(nn.Module):
             )
         block = {"conv": LastLevelConv(channels), "pool": LastLevelMaxPool(), None: None}[extra]
         self.body = backbone
-        self.fpn = FeaturePyramidNetwork([declared[name][0] for name in levels], channels, extra_blocks=block)
+        self.fpn: nn.Module
+        if fpn:
+            self.fpn = FeaturePyramidNetwork(
+                [declared[name][0] for name in levels], channels, extra_blocks=block
+            )
+        else:
+            _require_width({name: declared[name][0] for name in levels}, channels)
+            self.fpn = AsTheyAre(block)
         self.out_channels = channels
         self.strides: tuple[int, ...] = (*strides, 2 * strides[-1]) if extra else tuple(strides)
         self.names = tuple(levels)
@@ -106,6 +133,16 @@ class BackboneWithPyramid(nn.Module):
                 )
         merged: dict[str, Tensor] = self.fpn(OrderedDict((name, maps[name]) for name in self.names))
         return merged
+
+
+def _require_width(found: Mapping[str, int], channels: int) -> None:
+    odd = {name: width for name, width in found.items() if width != channels}
+    if odd:
+        raise ConfigError(
+            f"detector.fpn_channels: found {channels}, but without an FPN the maps enter as they are and "
+            f"{', '.join(f'{name} has {width} channels' for name, width in odd.items())}; set it to the backbone's "
+            "width, or detector.pyramid to fpn"
+        )
 
 
 def declared_levels(backbone: nn.Module) -> dict[str, tuple[int, int]]:
