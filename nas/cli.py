@@ -181,9 +181,8 @@ def spaces(
                 (name, f"{gene['kind']} of {gene.get('options') or gene.get('parts') or gene['size']}")
                 for name, gene in fact["genes"].items()
             ]
-            _print_table(
-                fact["name"], [("size", f"{fact['size']:,}"), ("baseline", fact["baseline"]), *genes]
-            )
+            counts = [(key, f"{fact[key]:,}") for key in ("size", "distinct") if fact[key] is not None]
+            _print_table(fact["name"], [*counts, ("baseline", fact["baseline"]), *genes])
 
 
 @app.command()

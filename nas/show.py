@@ -125,6 +125,7 @@ def space_facts(name: str | None) -> list[dict[str, Any]]:
         {
             "name": space.name,
             "size": space.size,
+            "distinct": space.distinct,
             "genes": {gene: _gene(kind) for gene, kind in space.genes.items()},
             "baseline": str(space.baseline),
         }

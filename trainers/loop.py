@@ -133,8 +133,8 @@ class Trainer:
             NonFiniteLoss: before the optimiser moves.
             RunError: the checkpoint is of another recipe, data set or network.
         """
-        # Convolutions are faster in this layout; callers and files get the plain one back.
-        _set_layout(self.detector, torch.channels_last)
+        # Callers and files get the plain layout back.
+        _set_layout(self.detector, self.detector.layout)
         try:
             self._train(stop_at)
         finally:

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS as TorchvisionFCOS
 
+from search_spaces.architecture import Genes
+from search_spaces.catalog import get_architecture
 from search_spaces.errors import ConfigError, InvalidArchitecture
+from search_spaces.families import family_of
 from trainers.data.detection_set import DetectionSet, Target
 from trainers.detectors.catalog import DETECTORS, build_detector
 from trainers.detectors.detector import Detector
@@ -371,3 +374,19 @@ def test_a_backbone_that_is_a_pyramid_goes_without_an_fpn(recipe: DetectorRecipe
         ConfigError, match=r"fpn_channels: found 32, but without an FPN .* p3 has 16 channels"
     ):
         built(replace(plain, fpn_channels=32), EvenPyramid())
+
+
+@pytest.mark.parametrize(("width", "layout"), [(4, torch.contiguous_format), (8, torch.channels_last)])
+def test_very_narrow_backbones_are_trained_in_the_layout_that_torch_survives(
+    width: int, layout: torch.memory_format
+) -> None:
+    named = get_architecture("resnet18")
+    settings = Genes({**named.settings, "widths": (width,) * 4, "stem": "small"})
+    architecture = replace(
+        named, settings=settings, genes=Genes({"blocks": (1, 1, 1, 1), "dilations": (1,) * 4})
+    )
+    detector = built(RECIPES["fcos"], family_of(architecture).build(architecture, seed=0))
+    assert detector.layout == layout
+    for _ in range(4):
+        everywhere = target((4, 4, 14, 12), (10, 10, 40, 44))
+        torch.stack(list(losses(detector, everywhere).values())).sum().backward()  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TypedDict
 
 import torch
@@ -14,6 +15,7 @@ from trainers.detectors.pyramid import BackboneWithPyramid
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 _BODY = "backbone.body."
+_NARROW = 8
 
 
 class Detections(TypedDict):
@@ -40,6 +42,22 @@ class Detector(nn.Module, ABC):
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
 
+    @cached_property
+    def layout(self) -> torch.memory_format:
+        """How images and weights lie in memory: channels last is a fifth faster on a CPU.
+
+        Not for strided 1x1 convolutions of fewer than 8 channels, whose backward pass in that layout writes
+        outside of its memory and ends the process (torch 2.14.1 on x86).
+        """
+        narrow = any(
+            isinstance(one, nn.Conv2d)
+            and one.kernel_size == (1, 1)
+            and one.stride != (1, 1)
+            and one.in_channels < _NARROW
+            for one in self.modules()
+        )
+        return torch.contiguous_format if narrow else torch.channels_last
+
     def normalise(self, images: Tensor) -> Tensor:
         """Images as the backbone takes them.
 
@@ -47,8 +65,8 @@ class Detector(nn.Module, ABC):
             images: (N, 3, H, W), bytes or floats from 0 to 1; sides that are multiples of the largest stride.
         """
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        # Maps keep the layout of the images; this one is a fifth faster on a CPU.
-        images = images.contiguous(memory_format=torch.channels_last)
+        # Maps keep the layout of the images.
+        images = images.contiguous(memory_format=self.layout)
         if images.dtype == torch.uint8:
             return (images.to(mean.dtype) - 255.0 * mean) / (255.0 * std)
         return (images - mean) / std

@@ -1,0 +1,113 @@
+"""The proxy of SpineNet: a candidate trained alone, from scratch, for a short time (Du et al. 2020, section 5.1).
+
+The network that is trained is a narrow relative of the candidate (a quarter of its width in the paper), with a
+narrow head, on the training images that are not held out; its score is COCO AP on the held-out ones. All candidates
+see the same images in the same order and begin from the same seed, so that differences are paired.
+"""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from nas.trials import Score
+from search_spaces.architecture import Architecture, Candidate
+from search_spaces.errors import CandidateFailed
+from search_spaces.families import family_of
+from trainers.data.detection_set import DetectionSet
+from trainers.detectors.catalog import build_detector
+from trainers.evaluate import coco_metrics, detect
+from trainers.loop import StepRecord, Trainer, resolve_device, total_steps
+from trainers.recipes import DetectorRecipe, TrainRecipe
+
+
+class ShortTraining:
+    """``architecture -> Score``; equal input gives equal values in any order and process.
+
+    Args:
+        train_set: images to learn from.
+        held_out: images of scoring; disjoint from ``train_set``.
+        detector: built around every candidate.
+        train: length, optimiser, schedule of one training.
+        seed: of initial weights, order of images and augmentation, the same for all candidates.
+        directory: checkpoints of the trainings under way.
+        device: name, as recipes have it.
+        narrowed: candidate -> the network that is trained in its place; the candidate itself when left out.
+        on_step: called after every step.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_set: DetectionSet,
+        held_out: DetectionSet,
+        detector: DetectorRecipe,
+        train: TrainRecipe,
+        seed: int,
+        directory: Path,
+        device: str = "auto",
+        narrowed: Callable[[Architecture], Architecture] | None = None,
+        on_step: Callable[[StepRecord], None] | None = None,
+    ) -> None:
+        self.train_set = train_set
+        self.held_out = held_out
+        self.detector = detector
+        self.train = train
+        self.seed = seed
+        self.directory = directory
+        self.device = resolve_device(device)
+        self._narrowed = narrowed or (lambda architecture: architecture)
+        self._on_step = on_step
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of one candidate."""
+        return total_steps(self.train, len(self.train_set))
+
+    def __call__(self, candidate: Candidate) -> Score:
+        """Train and score one candidate: AP in percent on the held-out images.
+
+        A training that was killed goes on from its last checkpoint.
+
+        Raises:
+            CandidateFailed: a prefix, or a loss that is not finite.
+        """
+        if not isinstance(candidate, Architecture):
+            raise CandidateFailed(
+                f"found {candidate}; a short training needs a complete architecture, so use a controller that "
+                "proposes whole candidates (random, aging_evolution, tpe, ...)"
+            )
+        started = time.perf_counter()
+        network = self._narrowed(candidate)
+        backbone = family_of(network).build(network, seed=self.seed)
+        detector = build_detector(
+            self.detector, backbone, self.train_set.num_classes, self.train_set.image_size, seed=self.seed
+        )
+        directory = self.directory / candidate.digest
+        trainer = Trainer(
+            detector=detector,
+            data=self.train_set,
+            recipe=self.train,
+            seed=self.seed,
+            directory=directory,
+            device=self.device,
+            on_step=self._on_step,
+        )
+        trained = trainer.run()
+        results = detect(
+            detector, self.held_out, batch_size=self.train.batch_size, device=self.device, amp=self.train.amp
+        )
+        metrics = coco_metrics(self.held_out, results)
+        # The score outlives the weights, which would fill the disk in a search of thousands. A kill between here and
+        # the study's record costs this one training again.
+        shutil.rmtree(directory, ignore_errors=True)
+        return Score(
+            value=100.0 * metrics.AP,
+            attributes={
+                "AP50": 100.0 * metrics.AP50,
+                "AP75": 100.0 * metrics.AP75,
+                "steps": trained.steps,
+                "images": trained.steps * self.train.batch_size,
+                "seconds": round(time.perf_counter() - started, 3),
+            },
+        )

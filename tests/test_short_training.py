@@ -1,0 +1,96 @@
+"""The short-training proxy: equal candidates get equal scores, whenever and after whatever stop."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.config import check, read_yaml
+from nas.methods.spaces import dilation_space, stage_space
+from nas.proxies.short_training import ShortTraining
+from nas.recipe import CRNASRecipe
+from search_spaces.architecture import Architecture, Genes
+from search_spaces.errors import CandidateFailed, NonFiniteLoss
+from trainers.data.catalog import open_split
+from trainers.data.detection_set import hold_out
+from trainers.loop import StepRecord
+from trainers.recipes import TrainRecipe
+
+RECIPE = check(CRNASRecipe, read_yaml(Path(__file__).parent / "recipes/tiny.yaml"), source="tiny.yaml")
+SPACE = stage_space(RECIPE.space)
+TRAIN, HELD_OUT = hold_out(open_split(RECIPE.data, "train"), RECIPE.data.hold_out, seed=1)
+STEPS = TrainRecipe(steps=40, batch_size=4, lr=0.01, warmup_steps=2, checkpoint_every=5)
+
+
+def make(
+    directory: Path,
+    *,
+    train: TrainRecipe = STEPS,
+    on_step: Callable[[StepRecord], None] | None = None,
+    narrowed: Callable[[Architecture], Architecture] | None = None,
+) -> ShortTraining:
+    return ShortTraining(
+        train_set=TRAIN,
+        held_out=HELD_OUT,
+        detector=RECIPE.detector,
+        train=train,
+        seed=5,
+        directory=directory,
+        device="cpu",
+        narrowed=narrowed,
+        on_step=on_step,
+    )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_equal_input_equal_score_in_any_order(tmp_path: Path) -> None:
+    first, second = list(SPACE.enumerate())[:2]
+    one, other = make(tmp_path / "one"), make(tmp_path / "other")
+    forward = [one(first), one(second)]
+    backward = [other(second), other(first)]
+    assert [score.value for score in forward] == [score.value for score in reversed(backward)]
+    assert forward[0].value > 0, "nothing learned, so the comparison would say nothing"
+    assert forward[0].attributes["images"] == 160
+    assert not list((tmp_path / "one").iterdir()), "weights of finished trainings are not kept"
+
+
+def test_a_stopped_training_goes_on(tmp_path: Path) -> None:
+    candidate = SPACE.baseline
+
+    def stop(step: StepRecord) -> None:
+        if step.step == 23:
+            raise KeyboardInterrupt
+
+    seen: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "stopped", on_step=stop)(candidate)
+    again = make(tmp_path / "stopped", on_step=lambda step: seen.append(step.step))(candidate)
+    assert seen[0] == 20 and again.value == make(tmp_path / "whole")(candidate).value
+
+
+def test_the_narrow_relative_is_trained_under_the_name_of_the_candidate(tmp_path: Path) -> None:
+    def narrow(architecture: Architecture) -> Architecture:
+        widths = (4, 4, 4, 4)
+        return replace(architecture, settings=Genes({**architecture.settings, "widths": widths}))
+
+    candidate = SPACE.baseline
+    direct = make(tmp_path / "direct")(narrow(candidate))
+    assert make(tmp_path / "narrowed", narrowed=narrow)(candidate).value == direct.value
+    assert make(tmp_path / "wide")(candidate).value != direct.value
+
+
+def test_a_prefix_cannot_be_trained(tmp_path: Path) -> None:
+    with pytest.raises(CandidateFailed, match="needs a complete architecture"):
+        make(tmp_path)(dilation_space(SPACE.baseline).prefix([1]))
+
+
+def test_a_diverging_candidate_fails_with_its_sentence(tmp_path: Path) -> None:
+    wild = replace(STEPS, lr=1e30, clip_norm=0.0, warmup_steps=0)
+    with pytest.raises(NonFiniteLoss, match="lr"):
+        make(tmp_path, train=wild)(SPACE.baseline)
