@@ -32,7 +32,7 @@ RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
 @contextmanager
-def _door(resume: str | None = None) -> Iterator[None]:
+def _door(resume: str | Callable[[], str] | None = None) -> Iterator[None]:
     """A person's mistake ends in its sentences and exit code 2, Ctrl-C in the line that resumes and 130."""
     try:
         yield
@@ -40,7 +40,8 @@ def _door(resume: str | None = None) -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        hint = f" Nothing reported done is lost; continue with: {resume}" if resume else ""
+        command = resume() if callable(resume) else resume
+        hint = f" Nothing reported done is lost; continue with: {command}" if command else ""
         typer.echo(f"\nstopped.{hint}", err=True)
         raise typer.Exit(130) from None
 
@@ -71,7 +72,14 @@ def search(
     set_: Sets = None,
 ) -> None:
     """Search, retrain winner and baseline, export and report; safe to kill at any moment."""
-    with _door(f"nas resume {run}"):
+
+    def again() -> str:
+        # Before recipe.yaml is there, there is no run to resume.
+        words = " ".join(f"--set {text}" for text in set_ or [])
+        begun = (run / "recipe.yaml").exists()
+        return f"nas resume {run}" if begun else f"nas search {recipe} --run {run} {words}".rstrip()
+
+    with _door(again):
         from nas.config import apply_overrides, read_yaml
         from nas.methods.catalog import check_search, procedure
         from nas.run import Run

@@ -19,6 +19,7 @@ import pydantic
 import yaml
 
 from search_spaces.errors import ConfigError
+from search_spaces.recipe import FieldError
 
 T = TypeVar("T")
 
@@ -174,7 +175,7 @@ def _all_problems(kind: Any, data: Mapping[str, Any], error: pydantic.Validation
     A dataclass checks the sense of its fields only once all of their types are right, so what was found is
     taken out, which leaves the defaults, and the rest is checked again.
     """
-    problems: list[Any] = list(error.errors())
+    problems: list[Any] = _named(error)
     rest = json.loads(json.dumps(data))
     fresh = problems
     while sum(_take_out(rest, _place(kind, problem["loc"])) for problem in fresh):
@@ -185,13 +186,24 @@ def _all_problems(kind: Any, data: Mapping[str, Any], error: pydantic.Validation
             # What is missing now may be what was taken out.
             fresh = [
                 one
-                for one in hidden.errors()
+                for one in _named(hidden)
                 if (str(one["loc"]), one["msg"]) not in known
                 and one["type"] not in ("missing", "missing_argument")
             ]
             problems += fresh
         else:
             break
+    return problems
+
+
+def _named(error: pydantic.ValidationError) -> list[Any]:
+    """pydantic's problems; those that a recipe class found itself are put to the field that it names."""
+    problems: list[Any] = list(error.errors())
+    for index, problem in enumerate(problems):
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, FieldError):
+            place = (*problem["loc"], *cause.field.split("."))
+            problems[index] = {**problem, "loc": place, "input": cause.found, "msg": cause.remedy}
     return problems
 
 
@@ -214,7 +226,7 @@ def _sentences(kind: type, problems: Sequence[Any], source: str) -> list[str]:
         path = ".".join(_place(kind, problem["loc"])) or "(recipe)"
         reasons = lines.setdefault(f"{source}: {path}", [])
         reason = _reason(kind, problem)
-        reasons.append(reason.rpartition(": ")[2] if reasons else reason)
+        reasons.append(reason.rpartition("; ")[2] if reasons else reason)
     return [f"{start}: {', or: '.join(reasons)}" for start, reasons in lines.items()]
 
 
@@ -244,8 +256,9 @@ def _reason(kind: type, problem: Any) -> str:
         return f"unknown key{hint} Allowed here: {', '.join(legal)}"
     if problem["type"] in ("missing", "missing_argument"):
         return "is missing; add it"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    return message if isinstance(found, dict) else f"found {found!r}: {message}"
+    message = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "allowed is")
+    message = message.replace("an object", "a mapping of keys to values")
+    return message if isinstance(found, dict) else f"found {found!r}; {message}"
 
 
 def _keys_at(kind: Any, loc: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from search_spaces.recipe import Recipe
+from search_spaces.recipe import FieldError, Recipe
 from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe
 
 NetworkName = Literal["resnet18", "resnet50", "resnet101", "resnext50", "resnext101", "mobilenetv2"]
@@ -52,12 +52,12 @@ class SupernetRecipe(Recipe):
     score_batch: int = 16
 
     def __post_init__(self) -> None:
-        if self.recalibration_batches < 1:
-            raise ValueError(
-                "recalibration_batches must be at least 1, else BN keeps statistics of other paths"
-            )
-        if self.score_batch < 1:
-            raise ValueError("score_batch must be at least 1")
+        self.require(
+            "recalibration_batches",
+            self.recalibration_batches >= 1,
+            "at least 1, else BN keeps statistics of other paths",
+        )
+        self.require("score_batch", self.score_batch >= 1, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +108,8 @@ class RetrainRecipe(Recipe):
     tried_before: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.seeds < 1 or self.rival_seeds < 1:
-            raise ValueError("seeds and rival_seeds must be at least 1")
+        self.require("seeds", self.seeds >= 1, "at least 1")
+        self.require("rival_seeds", self.rival_seeds >= 1, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +142,8 @@ class SearchRecipe(Recipe):
     retrain: RetrainRecipe | None = None
 
     def __post_init__(self) -> None:
-        if self.workers < 1 or self.threads < 1:
-            raise ValueError("workers and threads must be at least 1")
+        self.require("workers", self.workers >= 1, "at least 1")
+        self.require("threads", self.threads >= 1, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +164,17 @@ class CRNASRecipe(SearchRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.stages.supernet.inherit:
-            raise ValueError("stages.supernet.inherit: there is no supernet before that of the stages")
+            raise FieldError(
+                "stages.supernet.inherit",
+                True,
+                "allowed is false, for there is no supernet before that of the stages",
+            )
         if self.retrain is not None and "random" in self.retrain.rivals and self.dilations is None:
-            raise ValueError("retrain.rivals: 'random' draws dilations, so it needs a dilations section")
+            raise FieldError(
+                "retrain.rivals",
+                list(self.retrain.rivals),
+                "'random' draws dilations; add a dilations section or leave it out",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -172,9 +172,19 @@ def test_all_errors_at_once_with_file_path_found_and_allowed() -> None:
 
 def test_what_types_cannot_say_is_said_too() -> None:
     assert "exactly one of epochs (3.0) and steps (12)" in refusal(["stages.supernet.train.epochs=3"])[0]
-    assert refusal(["stages.supernet.train.epochs=3"])[0].startswith("r.yaml: stages.supernet.train: ")
-    assert "at least 1" in refusal(["workers=0"])[0]
-    assert "needs a dilations section" in refusal(["dilations=null", "retrain.rivals=[random]"])[0]
+    assert refusal(["stages.supernet.train.epochs=3"])[0].startswith(
+        "r.yaml: stages.supernet.train.steps: found 12; "
+    )
+    assert refusal(["workers=0"]) == ["r.yaml: workers: found 0; allowed is at least 1"]
+    assert refusal(
+        ["stages.supernet.train.lr=-1", "data.hold_out=2", "detector.nms=0", "detector.head_convs=-1"]
+    ) == [
+        "r.yaml: data.hold_out: found 2.0; allowed is a share between 0 and 1",
+        "r.yaml: detector.head_convs: found -1; allowed is 0 or more",
+        "r.yaml: stages.supernet.train.lr: found -1.0; allowed is above 0",
+        "r.yaml: detector.nms: found 0.0; allowed is between 0 and 1",
+    ]
+    assert "add a dilations section" in refusal(["dilations=null", "retrain.rivals=[random]"])[0]
 
 
 def test_a_missing_key_is_named() -> None:
@@ -218,7 +228,7 @@ def test_a_wrong_type_does_not_hide_a_wrong_value_beside_it():
         check(CRNASRecipe, data, source="r.yaml")
     lines = str(caught.value).splitlines()
     assert any(line.startswith("r.yaml: data.source: found 'digitz'") for line in lines)
-    assert any("hold_out is a share between 0 and 1; found 1.5" in line for line in lines)
+    assert any("data.hold_out: found 1.5; allowed is a share between 0 and 1" in line for line in lines)
 
 
 def test_an_unknown_method_names_the_known_ones() -> None:

@@ -238,15 +238,19 @@ def test_check_recipe_finds_what_would_stop_the_run_later(tmp_path: Path) -> Non
                 "storage=nosuch://me:secret@host/db",
                 "stages.controller.name=exhaustve",
                 "dilations.controller.options={beem: 2}",
+                "detector.levels=[c9]",
+                "data.source=coco",
             ),
             source="r.yaml",
         )
     lines = str(caught.value).splitlines()
-    assert [line.split(": ")[:2] for line in lines] == [
+    assert [line.split(": ")[:2] for line in lines[:6]] == [
         ["r.yaml", "device"],
         ["r.yaml", "storage"],
-        ["r.yaml", "stages.controller"],
-        ["r.yaml", "dilations.controller"],
+        ["r.yaml", "stages.controller.name"],
+        ["r.yaml", "dilations.controller.options.beem"],
+        ["r.yaml", "detector.levels"],
+        ["r.yaml", "data.root"],
     ]
     assert "secret" not in str(caught.value)
     assert "did you mean 'exhaustive'" in lines[2] and "did you mean 'beam'" in lines[3]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from search_spaces.recipe import Recipe
+from search_spaces.recipe import FieldError, Recipe
 
 Amp = Literal["off", "bf16"]
 
@@ -33,23 +33,20 @@ class DigitsRecipe(Recipe):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.train_images < 2 or self.val_images < 1:
-            raise ValueError("digits: train_images must be at least 2 and val_images at least 1")
-        if not 4 <= self.min_side <= self.max_side <= self.image_size:
-            raise ValueError(
-                f"digits: needs 4 <= min_side <= max_side <= image_size; "
-                f"found {self.min_side:g}, {self.max_side:g}, {self.image_size}"
-            )
-        if self.max_objects < 1:
-            raise ValueError("digits: max_objects must be at least 1")
-        if (
-            not self.classes
-            or len(set(self.classes)) != len(self.classes)
-            or not set(self.classes) <= set(range(10))
-        ):
-            raise ValueError(
-                f"digits: classes must be one or more distinct digits; found {list(self.classes)}"
-            )
+        self.require("train_images", self.train_images >= 2, "at least 2")
+        self.require("val_images", self.val_images >= 1, "at least 1")
+        self.require("min_side", self.min_side >= 4, "at least 4 px")
+        self.require("max_side", self.max_side >= self.min_side, f"at least min_side, {self.min_side:g} px")
+        self.require(
+            "image_size", self.image_size >= self.max_side, f"at least max_side, {self.max_side:g} px"
+        )
+        self.require("max_objects", self.max_objects >= 1, "at least 1")
+        distinct = len(set(self.classes)) == len(self.classes)
+        self.require(
+            "classes",
+            bool(self.classes) and distinct and set(self.classes) <= set(range(10)),
+            "one or more distinct digits from 0 to 9",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +72,8 @@ class DataRecipe(Recipe):
 
     def __post_init__(self) -> None:
         sides = (self.image_size,) if isinstance(self.image_size, int) else self.image_size or ()
-        if any(side < 32 for side in sides):
-            raise ValueError(f"image_size must be at least 32 px a side; found {self.image_size}")
-        if not 0.0 < self.hold_out < 1.0:
-            raise ValueError(f"hold_out is a share between 0 and 1; found {self.hold_out:g}")
+        self.require("image_size", all(side >= 32 for side in sides), "at least 32 px a side")
+        self.require("hold_out", 0.0 < self.hold_out < 1.0, "a share between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,22 +116,19 @@ class DetectorRecipe(Recipe):
     roi_batch: int = 128
 
     def __post_init__(self) -> None:
-        if not self.levels or len(set(self.levels)) != len(self.levels):
-            raise ValueError(
-                f"detector: levels must be one or more distinct names; found {list(self.levels)}"
-            )
-        if self.fpn_channels < 8 or self.fpn_channels % 8:
-            raise ValueError(
-                f"detector: fpn_channels must be a positive multiple of 8; found {self.fpn_channels}"
-            )
-        if self.head_convs < 0:
-            raise ValueError(f"detector: head_convs must be 0 or more; found {self.head_convs}")
-        if self.anchor_scale <= 0:
-            raise ValueError(f"detector: anchor_scale must be positive; found {self.anchor_scale:g}")
-        if not (0 <= self.score_threshold < 1 and 0 < self.nms < 1):
-            raise ValueError("detector: score_threshold must be in [0, 1) and nms in (0, 1)")
-        if min(self.detections, self.candidates, self.box_head, self.roi_batch) < 1:
-            raise ValueError("detector: detections, candidates, box_head and roi_batch must be at least 1")
+        distinct = len(set(self.levels)) == len(self.levels)
+        self.require("levels", bool(self.levels) and distinct, "one or more distinct names")
+        self.require(
+            "fpn_channels",
+            self.fpn_channels >= 8 and self.fpn_channels % 8 == 0,
+            "a positive multiple of 8",
+        )
+        self.require("head_convs", self.head_convs >= 0, "0 or more")
+        self.require("anchor_scale", self.anchor_scale > 0, "above 0")
+        self.require("score_threshold", 0 <= self.score_threshold < 1, "from 0 to below 1")
+        self.require("nms", 0 < self.nms < 1, "between 0 and 1")
+        for name in ("detections", "candidates", "box_head", "roi_batch"):
+            self.require(name, getattr(self, name) >= 1, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,22 +177,23 @@ class TrainRecipe(Recipe):
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"train: give exactly one of epochs ({self.epochs}) and steps ({self.steps})")
-        if (self.epochs is not None and self.epochs <= 0) or (self.steps is not None and self.steps < 1):
-            raise ValueError("train: epochs must be positive, steps at least 1")
-        if self.batch_size < 1:
-            raise ValueError(f"train: batch_size must be at least 1; found {self.batch_size}")
-        if self.lr <= 0 or self.weight_decay < 0 or self.clip_norm < 0 or not 0 <= self.momentum < 1:
-            raise ValueError(
-                "train: lr must be positive, weight_decay and clip_norm 0 or more, momentum in [0, 1)"
+            raise FieldError(
+                "steps",
+                self.steps,
+                f"give exactly one of epochs ({self.epochs}) and steps ({self.steps}), the other is null",
             )
-        if self.warmup_steps < 0 or self.evaluate_every < 0 or self.checkpoint_every < 0:
-            raise ValueError("train: warmup_steps, evaluate_every and checkpoint_every must be 0 or more")
-        if any(not 0 < point < 1 for point in self.milestones) or list(self.milestones) != sorted(
-            self.milestones
-        ):
-            raise ValueError(
-                f"train: milestones are rising fractions of the run, between 0 and 1; found {self.milestones}"
-            )
-        if self.scale_jitter is not None and not 0.1 <= self.scale_jitter[0] <= self.scale_jitter[1] <= 4.0:
-            raise ValueError(f"train: scale_jitter needs 0.1 <= low <= high <= 4; found {self.scale_jitter}")
+        self.require("epochs", self.epochs is None or self.epochs > 0, "above 0")
+        self.require("steps", self.steps is None or self.steps >= 1, "at least 1")
+        self.require("batch_size", self.batch_size >= 1, "at least 1")
+        self.require("lr", self.lr > 0, "above 0")
+        self.require("momentum", 0 <= self.momentum < 1, "from 0 to below 1")
+        for name in ("weight_decay", "clip_norm", "warmup_steps", "evaluate_every", "checkpoint_every"):
+            self.require(name, getattr(self, name) >= 0, "0 or more")
+        rising = list(self.milestones) == sorted(self.milestones)
+        self.require(
+            "milestones",
+            rising and all(0 < point < 1 for point in self.milestones),
+            "rising fractions of the run, between 0 and 1",
+        )
+        low, high = self.scale_jitter or (1.0, 1.0)
+        self.require("scale_jitter", 0.1 <= low <= high <= 4.0, "two factors with 0.1 <= low <= high <= 4")

@@ -55,7 +55,7 @@ def make_controller(
         settings: dict[str, Any] = {"sampler": name} | ({"options": dict(options)} if options else {})
         return make_controller("optuna", space=space, seed=seed, budget=budget, options=settings)
     if name not in CONTROLLERS:
-        raise ConfigError(f"controller: found {name!r}; {_allowed(name, {**CONTROLLERS, **SAMPLERS})}")
+        raise ConfigError(f"name: found {name!r}; {_allowed(name, {**CONTROLLERS, **SAMPLERS})}")
     return configure(CONTROLLERS[name], name=name, space=space, seed=seed, budget=budget, options=options)
 
 

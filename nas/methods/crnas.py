@@ -14,27 +14,28 @@ import torch
 from nas.controllers.base import DONE, Controller
 from nas.controllers.catalog import make_controller
 from nas.methods.catalog import baseline_of
+from nas.methods.checking import refused, require_all
 from nas.methods.exporting import export_winner
 from nas.methods.reporting import starved_level, write_report
 from nas.methods.retraining import retrain_all
-from nas.methods.spaces import allocation, baseline_architecture, crnas_recipe, dilation_space, stage_space
+from nas.methods.spaces import allocation, crnas_recipe, dilation_space, stage_space
 from nas.progress import RunProgress
 from nas.proxies.supernet import SupernetProxy
 from nas.recipe import ControllerRecipe, CRNASRecipe
-from nas.run import Run, split_seed
+from nas.run import Run
 from nas.search import search
 from nas.show import short_text
-from nas.study import History, Record, Study, open_database
+from nas.study import History, Record, Study
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
 from search_spaces.crnas.dilations import DilationSpace
 from search_spaces.crnas.stages import StageSpace
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
-from search_spaces.errors import ConfigError, RunError
+from search_spaces.errors import RunError
 from search_spaces.randomness import seed_for
 from search_spaces.space import SearchSpace
 from trainers.data.catalog import open_split
-from trainers.data.detection_set import DetectionSet, hold_out, require_objects, require_same_categories
+from trainers.data.detection_set import DetectionSet, hold_out
 from trainers.detectors.catalog import build_detector
 from trainers.loop import resolve_device
 
@@ -48,46 +49,16 @@ class SearchData:
 
 
 def check_recipe(recipe: CRNASRecipe, *, source: str) -> None:
-    """Raise whatever would stop the run later, all settings at once, then data and detector.
-
-    Nothing is trained, and nothing written but the tables of a database named as ``storage``.
-
-    Raises:
-        ConfigError: a space, controller, device, storage or detector that cannot be.
-        DataError: data that cannot be used.
-    """
-    problems = [*_refused(source, lambda: resolve_device(recipe.device))]
-    if recipe.storage is not None:
-        url = recipe.storage
-        problems += _refused(source, lambda: open_database(url))
-    problems += _refused(source, lambda: stage_space(recipe.space)) or _refused_controllers(recipe, source)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    train_set, val = open_split(recipe.data, "train"), open_split(recipe.data, "val")
-    require_same_categories(train_set, val)
-    require_objects({"val": val, **_parts(train_set, recipe)})
-    baseline = baseline_architecture(recipe.space)
-    backbone = family_of(baseline).build(baseline, seed=0)
-    try:
-        build_detector(recipe.detector, backbone, train_set.num_classes, train_set.image_size, seed=0)
-    except ConfigError as error:
-        raise ConfigError(f"{source}: detector: {error}") from error
+    """Raise whatever would stop the run later, all at once; see :func:`nas.methods.checking.require_all`."""
+    place = f"{source}: "
+    problems = refused(place, lambda: stage_space(recipe.space))
+    baseline = None
+    if not problems:
+        problems, baseline = _refused_controllers(recipe, place), baseline_of(recipe)
+    require_all(recipe, source=source, problems=problems, baseline=baseline)
 
 
-def _parts(train_set: DetectionSet, recipe: CRNASRecipe) -> dict[str, DetectionSet]:
-    rest, held_out = hold_out(train_set, recipe.data.hold_out, split_seed(recipe))
-    return {"train without the held-out images": rest, "held out of train": held_out}
-
-
-def _refused(place: str, attempt: Callable[[], object]) -> list[str]:
-    try:
-        attempt()
-    except ConfigError as error:
-        return [f"{place}: {line}" for line in str(error).splitlines()]
-    return []
-
-
-def _refused_controllers(recipe: CRNASRecipe, source: str) -> list[str]:
+def _refused_controllers(recipe: CRNASRecipe, place: str) -> list[str]:
     space = stage_space(recipe.space)
     phases: list[tuple[str, SearchSpace, ControllerRecipe]] = [("stages", space, recipe.stages.controller)]
     if recipe.dilations is not None:
@@ -95,7 +66,7 @@ def _refused_controllers(recipe: CRNASRecipe, source: str) -> list[str]:
     return [
         line
         for name, searched, controller in phases
-        for line in _refused(f"{source}: {name}.controller", partial(_controller, controller, searched, 0))
+        for line in refused(f"{place}{name}.controller.", partial(_controller, controller, searched, 0))
     ]
 
 

@@ -146,7 +146,7 @@ class _Picture:
 
 def _root(recipe: DataRecipe) -> Path:
     if recipe.root is None:
-        raise DataError(f"data.root is not set; {_FOLDER}")
+        raise DataError(f"data.root: is not set; {_FOLDER}")
     root = Path(recipe.root).expanduser()
     if not root.is_dir():
         raise DataError(f"data.root: no folder {root}; {_FOLDER}")

@@ -1,0 +1,72 @@
+"""What would stop a search later, found before anything is spent: settings, data and detector, all at once."""
+
+from collections.abc import Callable, Sequence
+
+from nas.recipe import SearchRecipe
+from nas.run import split_seed
+from nas.study import open_database
+from search_spaces.architecture import Architecture
+from search_spaces.errors import ConfigError, DataError
+from search_spaces.families import family_of
+from trainers.data.catalog import open_split
+from trainers.data.detection_set import DetectionSet, hold_out, require_objects, require_same_categories
+from trainers.detectors.catalog import build_detector
+from trainers.loop import resolve_device
+
+_DIVISIBLE = (1024, 1024)
+"""Image size that the stride of any level divides, for a look at a detector while the images are not known."""
+
+
+def refused(place: str, attempt: Callable[[], object]) -> list[str]:
+    """The lines of the error that an attempt raises, ``place`` before each; none where it succeeds."""
+    try:
+        attempt()
+    except ConfigError as error:
+        return [f"{place}{line}" for line in str(error).splitlines()]
+    return []
+
+
+def require_all(
+    recipe: SearchRecipe, *, source: str, problems: Sequence[str], baseline: Architecture | None
+) -> None:
+    """Raise everything that is wrong with a recipe, what the method itself found included.
+
+    Nothing is trained, and nothing written but the tables of a database named as ``storage``.
+
+    Args:
+        recipe: of any method.
+        source: named in every message.
+        problems: what the method found, whole lines.
+        baseline: around which a detector is tried; None where the space gives none.
+
+    Raises:
+        ConfigError: device, storage, detector or what the method found; data too where there is more than that.
+        DataError: nothing but data that cannot be used.
+    """
+    place = f"{source}: "
+    found = refused(place, lambda: resolve_device(recipe.device))
+    if (url := recipe.storage) is not None:
+        found += refused(place, lambda: open_database(url))
+    found += problems
+    classes, size = 1, _DIVISIBLE
+    failure: DataError | None = None
+    try:
+        train_set = _usable(recipe)
+        classes, size = train_set.num_classes, train_set.image_size
+    except DataError as error:
+        failure = error
+    if baseline is not None:
+        backbone = family_of(baseline).build(baseline, seed=0)
+        found += refused(place, lambda: build_detector(recipe.detector, backbone, classes, size, seed=0))
+    if found:
+        raise ConfigError("\n".join([*found, *([f"{place}{failure}"] if failure is not None else [])]))
+    if failure is not None:
+        raise failure
+
+
+def _usable(recipe: SearchRecipe) -> DetectionSet:
+    train_set, val = open_split(recipe.data, "train"), open_split(recipe.data, "val")
+    require_same_categories(train_set, val)
+    rest, held_out = hold_out(train_set, recipe.data.hold_out, split_seed(recipe))
+    require_objects({"val": val, "train without the held-out images": rest, "held out of train": held_out})
+    return train_set
