@@ -7,12 +7,22 @@ from functools import partial
 from search_spaces.architecture import Architecture
 from search_spaces.crnas.dilations import DilationSpace
 from search_spaces.crnas.stages import BRANCHES, StageSpace
-from search_spaces.crnas.zoo import NOT_FOUND, ZOO
+from search_spaces.crnas.zoo import NOT_FOUND as CRNAS_NOT_FOUND
+from search_spaces.crnas.zoo import ZOO as CRNAS_ZOO
 from search_spaces.errors import InvalidArchitecture
 from search_spaces.families import FAMILIES, family_of
 from search_spaces.space import SearchSpace
+from search_spaces.spinenet.space import SpineNetSpace
+from search_spaces.spinenet.zoo import NOT_FOUND as SPINENET_NOT_FOUND
+from search_spaces.spinenet.zoo import ZOO as SPINENET_ZOO
 
 __all__ = ["FAMILIES", "SPACES", "ZOO", "family_of", "get_architecture", "get_space"]
+
+ZOO: dict[str, Architecture] = {**CRNAS_ZOO, **SPINENET_ZOO}
+"""Name -> architecture: the baselines and what the papers published."""
+
+NOT_FOUND: dict[str, str] = {**CRNAS_NOT_FOUND, **SPINENET_NOT_FOUND}
+"""Name -> why an architecture that a paper reports on is left out of :data:`ZOO`."""
 
 
 def _stages(network: str, budget: int | None) -> StageSpace:
@@ -22,6 +32,11 @@ def _stages(network: str, budget: int | None) -> StageSpace:
 
 def _dilations(network: str) -> DilationSpace:
     return DilationSpace(f"crnas.{network}.dilations", ZOO[network])
+
+
+def _spinenet(network: str, *, adjustments: bool) -> SpineNetSpace:
+    name = f"spinenet.{network}"
+    return SpineNetSpace(name, ZOO[network], levels=adjustments, types=adjustments)
 
 
 SPACES: dict[str, Callable[[], SearchSpace]] = {
@@ -37,8 +52,12 @@ SPACES: dict[str, Callable[[], SearchSpace]] = {
     "crnas.resnext50.dilations": partial(_dilations, "resnext50"),
     "crnas.resnext101.dilations": partial(_dilations, "resnext101"),
     "crnas.mobilenetv2.dilations": partial(_dilations, "mobilenetv2"),
+    "spinenet.r23_sp30": partial(_spinenet, "r23_sp30", adjustments=False),
+    "spinenet.r0_sp53": partial(_spinenet, "r0_sp53", adjustments=False),
+    "spinenet.spinenet49": partial(_spinenet, "spinenet49", adjustments=True),
 }
-"""Name -> what makes the space; a dilation space is that of the hand-made network's allocation."""
+"""Name -> what makes the space; a dilation space is that of the hand-made network's allocation, a SpineNet space
+that of the published network's stem, blocks and decisions."""
 
 
 def get_space(name: str) -> SearchSpace:

@@ -2,41 +2,14 @@
 
 Multiply-adds (MACs) are those of convolutions and linear layers; parameters include batch normalisation's
 scale and shift; activations are the elements written by convolutions and linear layers (Radosavovic et al.
-2020, "Designing Network Design Spaces").
+2020, "Designing Network Design Spaces"). How they add up is each family's own knowledge.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-
 from search_spaces.architecture import Architecture
-from search_spaces.errors import InvalidArchitecture
 from search_spaces.families import family_of
-from search_spaces.family import Layer
+from search_spaces.layer import SMALLEST_SIDE, Cost, layer_costs
 
-SMALLEST_SIDE = 32
-"""Input side in pixels below which the coarsest level would not have one full cell."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What one image costs.
-
-    Args:
-        params: learnable numbers.
-        macs: multiply-adds of convolutions and linear layers.
-        activations: elements written by convolutions and linear layers.
-    """
-
-    params: int = 0
-    macs: int = 0
-    activations: int = 0
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(
-            params=self.params + other.params,
-            macs=self.macs + other.macs,
-            activations=self.activations + other.activations,
-        )
+__all__ = ["SMALLEST_SIDE", "Cost", "cost", "cost_by_stage", "layer_costs", "trf"]
 
 
 def cost(architecture: Architecture, input_size: tuple[int, int] = (224, 224)) -> Cost:
@@ -53,69 +26,17 @@ def cost(architecture: Architecture, input_size: tuple[int, int] = (224, 224)) -
 
 
 def cost_by_stage(architecture: Architecture, input_size: tuple[int, int] = (224, 224)) -> dict[str, Cost]:
-    """As :func:`cost`, for the stem and each level's stage: ``{"stem": ..., "c2": ..., ...}``."""
-    total: dict[str, Cost] = {}
-    for layer, spent in layer_costs(family_of(architecture).layers(architecture), input_size):
-        total[layer.stage] = total.get(layer.stage, Cost()) + spent
-    return total
+    """As :func:`cost`, part by part: ``{"stem": ..., "c2": ..., ...}`` for a chain of stages.
 
-
-def layer_costs(layers: Iterable[Layer], input_size: tuple[int, int]) -> Iterator[tuple[Layer, Cost]]:
-    """Cost of each layer, sizes followed from the input.
-
-    Raises:
-        InvalidArchitecture: an input side below 32 px.
+    A scale-permuted network has the parts conv1, stem, blocks, resamples and endpoints.
     """
-    if len(input_size) != 2 or min(input_size) < SMALLEST_SIDE:
-        raise InvalidArchitecture(
-            f"input size {'x'.join(map(str, input_size))}: allowed are height and width of at least "
-            f"{SMALLEST_SIDE} px each"
-        )
-    height, width = input_size
-    for layer in layers:
-        out = (_output_side(height, layer), _output_side(width, layer))
-        yield layer, _layer_cost(layer, out)
-        if not layer.shortcut:
-            height, width = out
+    return family_of(architecture).cost_by_stage(architecture, input_size)
 
 
 def trf(architecture: Architecture) -> dict[str, int]:
     """Side in pixels of the theoretical receptive field of one cell of each level.
 
-    A kernel of side k and dilation d adds (k - 1) d input steps of that layer; shortcuts add nothing.
+    A kernel of side k and dilation d adds (k - 1) d input steps of that layer; shortcuts add nothing. Where
+    cells of one level differ, as behind an up-sampling, the largest field counts.
     """
-    family = family_of(architecture)
-    levels = family.levels(architecture)
-    fields: dict[str, int] = {}
-    field, jump = 1, 1
-    for layer in family.layers(architecture):
-        if layer.shortcut:
-            continue
-        field += (layer.kernel - 1) * layer.dilation * jump
-        jump *= layer.stride
-        if layer.stage in levels:
-            fields[layer.stage] = field
-    return fields
-
-
-def _layer_cost(layer: Layer, out: tuple[int, int]) -> Cost:
-    if layer.kind == "pool":
-        return Cost()
-    if layer.kind == "bn":
-        return Cost(params=2 * layer.outputs)
-    cells = out[0] * out[1] if layer.kind == "conv" else 1
-    weights = layer.outputs * (layer.inputs // layer.groups) * layer.kernel**2
-    return Cost(
-        params=weights + (layer.outputs if layer.bias else 0),
-        macs=weights * cells,
-        activations=layer.outputs * cells,
-    )
-
-
-def _output_side(side: int, layer: Layer) -> int:
-    span = side + 2 * layer.padding - layer.dilation * (layer.kernel - 1) - 1
-    if not layer.ceil:
-        return span // layer.stride + 1
-    out = -(-span // layer.stride) + 1
-    # A window that would start in the padding after the input is dropped, as torch does.
-    return out - 1 if (out - 1) * layer.stride >= side + layer.padding else out
+    return family_of(architecture).fields(architecture)

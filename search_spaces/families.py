@@ -4,8 +4,11 @@ from search_spaces.architecture import Architecture
 from search_spaces.crnas.families import MOBILENETV2, RESNET
 from search_spaces.errors import InvalidArchitecture
 from search_spaces.family import Family
+from search_spaces.spinenet.family import MOBILE_SPINENET, SPINENET
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (RESNET, MOBILENETV2)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (RESNET, MOBILENETV2, SPINENET, MOBILE_SPINENET)
+}
 """What ``Architecture.family`` may say, and who answers."""
 
 

@@ -1,20 +1,22 @@
 """A family of networks: everything that can be known of its members, first without torch, then built.
 
-A :class:`Family` reads an :class:`~search_spaces.architecture.Architecture` and gives its layers, its
+A :class:`Family` reads an :class:`~search_spaces.architecture.Architecture` and gives its cost, its
 levels and its network. Search logic and cost models stay on the torch-free side of it.
 """
 
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from search_spaces.architecture import Architecture
+from search_spaces.layer import Cost, Layer, layer_costs, layer_fields
 
 if TYPE_CHECKING:
     from torch import nn
+
+__all__ = ["ChainFamily", "Cost", "Family", "Layer", "Level"]
 
 
 class Level(NamedTuple):
@@ -22,41 +24,6 @@ class Level(NamedTuple):
 
     channels: int
     stride: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """One layer as the cost model sees it; layers follow each other in execution order.
-
-    Args:
-        name: of the module in the built network (``"layer1.0.conv1"``).
-        stage: the part of the backbone it belongs to: ``"stem"``, then the level that it helps to make.
-        kind: ``"conv"`` and ``"linear"`` multiply, ``"bn"`` has parameters only, ``"pool"`` neither.
-        inputs: channels (or features) read.
-        outputs: channels (or features) written.
-        kernel: side of the square kernel.
-        stride: of kernel placements.
-        padding: on each side.
-        dilation: distance between kernel taps.
-        groups: of the convolution.
-        bias: whether a convolution or linear layer adds one.
-        ceil: whether the output size of a pooling is rounded up.
-        shortcut: runs beside the trunk, from the block's input; listed before the block's other layers.
-    """
-
-    name: str
-    stage: str
-    kind: Literal["conv", "linear", "bn", "pool"]
-    inputs: int
-    outputs: int
-    kernel: int = 1
-    stride: int = 1
-    padding: int = 0
-    dilation: int = 1
-    groups: int = 1
-    bias: bool = False
-    ceil: bool = False
-    shortcut: bool = False
 
 
 class Family(ABC):
@@ -83,8 +50,20 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def layers(self, architecture: Architecture) -> tuple[Layer, ...]:
-        """Every layer in execution order, without building anything."""
+    def cost_by_stage(self, architecture: Architecture, input_size: tuple[int, int]) -> dict[str, Cost]:
+        """Cost of each part of the network for one image, without building anything.
+
+        Args:
+            architecture: a member of this family.
+            input_size: (height, width) in pixels.
+
+        Raises:
+            InvalidArchitecture: see :meth:`validate`; or an input side below 32 px.
+        """
+
+    @abstractmethod
+    def fields(self, architecture: Architecture) -> dict[str, int]:
+        """Level name -> side in pixels of the largest theoretical receptive field of one of its cells."""
 
     @abstractmethod
     def levels(self, architecture: Architecture) -> dict[str, Level]:
@@ -119,3 +98,24 @@ class Family(ABC):
         if seed is not None:
             defined.initialise(network, torch.Generator().manual_seed(seed))
         return network
+
+
+class ChainFamily(Family):
+    """A family whose layers follow each other, shortcuts aside: the list of layers gives costs and fields."""
+
+    @abstractmethod
+    def layers(self, architecture: Architecture) -> tuple[Layer, ...]:
+        """Every layer in execution order, without building anything."""
+
+    def cost_by_stage(self, architecture: Architecture, input_size: tuple[int, int]) -> dict[str, Cost]:
+        """Cost of the stem and of each level's stage; see :meth:`Family.cost_by_stage`."""
+        total: dict[str, Cost] = {}
+        for layer, spent in layer_costs(self.layers(architecture), input_size):
+            total[layer.stage] = total.get(layer.stage, Cost()) + spent
+        return total
+
+    def fields(self, architecture: Architecture) -> dict[str, int]:
+        """Level name -> side of the field of each of its cells, which are all alike."""
+        levels = self.levels(architecture)
+        found = layer_fields(self.layers(architecture))
+        return {stage: field for stage, field in found.items() if stage in levels}

@@ -81,8 +81,17 @@ class SearchSpace(ABC):
 
     @property
     def size(self) -> int:
-        """Exact number of architectures."""
+        """Exact number of values of the genes; of architectures too, where no two values describe one."""
         return math.prod(gene.size for gene in self.genes.values())
+
+    @property
+    def distinct(self) -> int | None:
+        """Exact number of different architectures; None where it is not known.
+
+        A space in which several values describe one architecture gives its own count, and draws are uniform
+        over the values.
+        """
+        return self.size
 
     @property
     def parameters(self) -> dict[str, Parameter]:

@@ -23,7 +23,7 @@ SPACES = [
     f"crnas.{network}.{kind}"
     for kind in ("stages", "dilations")
     for network in ("resnet18", "resnet50", "resnet101", "resnext50", "resnext101", "mobilenetv2")
-]
+] + ["spinenet.r23_sp30", "spinenet.r0_sp53", "spinenet.spinenet49"]
 # The shortest whole run: one phase, one step of everything.
 SHORT = (
     "dilations=null",
@@ -112,6 +112,10 @@ def test_spaces_json() -> None:
     assert sizes["crnas.resnet18.dilations"] == 3**8 and sizes["crnas.resnet101.dilations"] == 3**33
     found = data_of("spaces", "crnas.resnet18.stages")
     assert found["genes"]["blocks"]["size"] == 9 and found["name"] == "crnas.resnet18.stages"
+    assert found["distinct"] == 9
+    spinenet = data_of("spaces", "spinenet.r0_sp53")
+    assert spinenet["size"] == 720 * spinenet["distinct"] == 435_456_000 * 1_062_485_424_000_000_000
+    assert "distinct" in nas("spaces", "spinenet.spinenet49").output
     listed = data_of("spaces")
     assert {space["name"] for space in listed} == set(SPACES)
 

@@ -21,7 +21,7 @@ counts = st.integers(1, 3)
 
 @st.composite
 def architectures(draw: st.DrawFn) -> Architecture:
-    family = draw(st.sampled_from(sorted(FAMILIES)))
+    family = draw(st.sampled_from([name for name in FAMILIES if name.startswith("crnas.")]))
     if family == "crnas.mobilenetv2":
         blocks = (draw(counts), draw(counts), draw(st.integers(2, 8)), draw(counts))
         fixed = {"stem": "imagenet", "width_multiplier": draw(st.sampled_from([0.35, 1.0, 1.4]))}

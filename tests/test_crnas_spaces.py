@@ -59,9 +59,11 @@ def test_sizes_are_exact(name: str, size: int) -> None:
 
 def test_the_catalog_is_what_is_scripted_against() -> None:
     networks = ("resnet18", "resnet50", "resnet101", "resnext50", "resnext101", "mobilenetv2")
-    assert set(SPACES) == {f"crnas.{name}.{level}" for name in networks for level in ("stages", "dilations")}
+    assert {name for name in SPACES if name.startswith("crnas.")} == {
+        f"crnas.{name}.{level}" for name in networks for level in ("stages", "dilations")
+    }
     assert set(networks) | {"scr_resnet18", "scr_resnet50", "scr_resnet101"} <= set(ZOO)
-    assert set(FAMILIES) == {"crnas.resnet", "crnas.mobilenetv2"}
+    assert {"crnas.resnet", "crnas.mobilenetv2"} <= set(FAMILIES)
 
 
 def test_the_nine_allocations_of_eight_blocks() -> None:

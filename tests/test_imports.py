@@ -22,6 +22,7 @@ TORCH_FREE = (
     "search_spaces.errors",
     "search_spaces.genes",
     "search_spaces.space",
+    "search_spaces.spinenet.space",
     "nas.cli",
     "nas.config",
     "nas.controllers.adapter",
@@ -140,7 +141,12 @@ def test_search_logic_never_imports_torch() -> None:
 
 
 def test_networks_and_exported_sources_import_torch_only() -> None:
-    for name in ("search_spaces.crnas.resnet", "search_spaces.crnas.mobilenet"):
+    for name in (
+        "search_spaces.crnas.resnet",
+        "search_spaces.crnas.mobilenet",
+        "search_spaces.spinenet.network",
+        "search_spaces.spinenet.mobile",
+    ):
         roots = {full.split(".")[0] for full in imports(MODULES[name], at_import_time=False)}
         assert roots <= {"torch", *sys.stdlib_module_names}, f"{name} imports {sorted(roots)}"
 

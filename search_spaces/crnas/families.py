@@ -19,14 +19,14 @@ from search_spaces.crnas.layers import (
     resnet_levels,
 )
 from search_spaces.errors import InvalidArchitecture
-from search_spaces.family import Family, Layer, Level
+from search_spaces.family import ChainFamily, Family, Layer, Level
 
 STEMS = ("imagenet", "ceil_pool", "small")
 DILATIONS = (1, 2, 3)
 GENES = ("blocks", "dilations")
 
 
-class ResNetFamily(Family):
+class ResNetFamily(ChainFamily):
     """ResNet and ResNeXt: ``settings`` block, widths, stem, groups, width_per_group."""
 
     name = "crnas.resnet"
@@ -83,7 +83,7 @@ class ResNetFamily(Family):
         )
 
 
-class MobileNetV2Family(Family):
+class MobileNetV2Family(ChainFamily):
     """MobileNetV2: ``settings`` stem, width_multiplier."""
 
     name = "crnas.mobilenetv2"

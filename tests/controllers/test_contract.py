@@ -17,6 +17,8 @@ from nas.testing import (
     check_space,
     toy_score,
 )
+from search_spaces.catalog import SPACES, ZOO, get_space
+from search_spaces.spinenet.space import SpineNetSpace
 
 SETTINGS: Mapping[str, tuple[int | None, dict[str, Any]]] = {
     "aging_evolution": (40, {"population": 10, "sample": 3}),
@@ -68,6 +70,27 @@ def test_optuna_samplers_for_small_spaces_keep_the_contract(sampler: str) -> Non
     if sampler == "gp":
         options["options"] = {"n_startup_trials": 3}
     check_controller(factory("optuna", 5 if sampler == "gp" else 12, options), space=SeparableSpace(2, 3))
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_the_spaces_of_the_catalog_keep_their_contract(name: str) -> None:
+    check_space(get_space(name), samples=20)
+
+
+def test_a_space_of_many_labels_keeps_its_contract() -> None:
+    network = ZOO["r23_sp30"]
+    check_space(SpineNetSpace("labels", network, intermediates=(2, 3, 4, 4, 4)), samples=20)
+    check_space(
+        SpineNetSpace(
+            "levels",
+            network,
+            permutation=False,
+            connections=False,
+            types=False,
+            intermediates=(2, 3, 4, 4, 4),
+        ),
+        samples=20,
+    )
 
 
 @pytest.mark.parametrize("space", [ToySpace(), SeparableSpace(3, 3)], ids=lambda space: str(space.name))

@@ -224,7 +224,7 @@ def test_many_problems_come_together_and_the_list_is_cut(coco_folder: Folder) ->
 
 def test_the_error_without_a_folder_says_what_one_looks_like(tmp_path: Path, coco_folder: Folder) -> None:
     for recipe, words in (
-        (DataRecipe(), "data.root is not set"),
+        (DataRecipe(), "data.root: is not set"),
         (DataRecipe(root=str(tmp_path / "nowhere")), "no folder"),
         (DataRecipe(root=str(tmp_path)), "holds no folder images/"),
     ):

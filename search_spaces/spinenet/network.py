@@ -1,0 +1,329 @@
+"""SpineNet and its sisters: a backbone whose blocks change scale up and down along depth.
+
+Imports only torch: an exported network carries this file's text. Du et al. 2020 (arXiv 1912.05027), sections 3.2
+to 3.4, in the details as the authors' released code; batch normalisation with their epsilon of Mask R-CNN.
+Which block reads which, the rule for blocks that nothing reads included, arrives as plain data.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+WIDTHS = {1: 32, 2: 64, 3: 128, 4: 256, 5: 256, 6: 256, 7: 256}
+"""Of a block by level, before scaling; a bottleneck reads and writes four times as much."""
+STEM_WIDTH = 64
+"""Of the first convolution, whatever the scale."""
+OUTPUTS = 5
+"""Blocks that make P3 to P7; they come last."""
+
+Block = tuple[int, str, Sequence[int], Sequence[int]]
+"""Level, kind, places that are resampled, places that are added as they are."""
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut; the 3x3 carries the stride."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, *, stride: int = 1, activation: str = "relu") -> None:
+        super().__init__()
+        outputs = width * self.expansion
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = norm(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = norm(outputs)
+        self.act = activation_layer(activation)
+        self.downsample = projection(inputs, outputs, stride)
+        self.drop_path = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, 4 * width, H / stride, W / stride)."""
+        identity = x if self.downsample is None else self.downsample(x)
+        out = self.act(self.bn1(self.conv1(x)))
+        out = self.act(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        out = identity + drop_branch(out, self.drop_path if self.training else 0.0)
+        return self.act(out)  # type: ignore[no-any-return]
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions and a shortcut; the first carries the stride."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, *, stride: int = 1, activation: str = "relu") -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False)
+        self.bn1 = norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, padding=1, bias=False)
+        self.bn2 = norm(width)
+        self.act = activation_layer(activation)
+        self.downsample = projection(inputs, width, stride)
+        self.drop_path = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, width, H / stride, W / stride)."""
+        identity = x if self.downsample is None else self.downsample(x)
+        out = self.act(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out = identity + drop_branch(out, self.drop_path if self.training else 0.0)
+        return self.act(out)  # type: ignore[no-any-return]
+
+
+BLOCKS: dict[str, type[Bottleneck] | type[Residual]] = {"bottleneck": Bottleneck, "residual": Residual}
+
+
+class Resample(nn.Module):
+    """Brings a map to the level and width of the block that reads it; the sum's activation is not its own.
+
+    Args:
+        inputs: channels read.
+        reduced: width while the size changes.
+        outputs: channels written.
+        down: levels downwards in resolution; negative: upwards.
+        pool: ``"single"``, the released code's one max-pooling for all that the convolution leaves (3x3 for a
+            factor of 2, 5x5 for more), or ``"chain"``, one of 3x3 for each factor of 2.
+        activation: name of the activation.
+    """
+
+    def __init__(
+        self, inputs: int, reduced: int, outputs: int, *, down: int, pool: str, activation: str
+    ) -> None:
+        super().__init__()
+        if pool not in ("single", "chain"):
+            raise ValueError(f"unknown pool {pool!r}; allowed are 'single' and 'chain'")
+        self.conv1 = nn.Conv2d(inputs, reduced, 1, bias=False)
+        self.bn1 = norm(reduced)
+        self.act = activation_layer(activation)
+        self.conv2 = nn.Conv2d(reduced, reduced, 3, 2, padding=1, bias=False) if down > 0 else None
+        self.bn2 = norm(reduced) if down > 0 else None
+        self.maxpool = max_pool(down - 1, pool)
+        self.conv3 = nn.Conv2d(reduced, outputs, 1, bias=False)
+        self.bn3 = norm(outputs)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, *size)."""
+        x = self.act(self.bn1(self.conv1(x)))
+        if self.conv2 is not None and self.bn2 is not None:
+            x = self.maxpool(self.act(self.bn2(self.conv2(x))))
+        return self.bn3(self.conv3(resized(x, size)))  # type: ignore[no-any-return]
+
+
+class Inputs(nn.ModuleList):
+    """The resamplings of one block's parents, and the sum of all that the block reads.
+
+    Args:
+        resamples: one for each parent.
+        level: of the block.
+        parents: places that are resampled.
+        merged: places that are added as they are.
+    """
+
+    def __init__(
+        self,
+        resamples: Sequence[Resample],
+        *,
+        level: int,
+        parents: Sequence[int],
+        merged: Sequence[int],
+    ) -> None:
+        super().__init__(resamples)
+        self.level, self.parents, self.merged = level, tuple(parents), tuple(merged)
+
+    def forward(self, maps: Sequence[Tensor], image: tuple[int, int]) -> Tensor:
+        """Maps of all earlier places and the image's (height, width) -> the block's input, not yet activated."""
+        size = (-(-image[0] // 2**self.level), -(-image[1] // 2**self.level))
+        found: list[Tensor] = [
+            resample(maps[place], size) for place, resample in zip(self.parents, self, strict=True)
+        ]
+        found += [maps[place] for place in self.merged]
+        out = found[0]
+        for other in found[1:]:
+            out = out + other
+        return out
+
+
+class SpineNet(nn.Module):
+    """A stem of bottlenecks, blocks in an order of any scales, and 1x1 convolutions that make P3 to P7.
+
+    Args:
+        stem: level of each stem block; they follow each other and are the first places.
+        blocks: the permuted blocks in order, the last five being those of P3 to P7; parents count places from 0.
+        filter_size_scale: times the widths of all blocks; halves are cut off.
+        alpha: width inside a resampling by that of the parent block's 3x3 convolution.
+        repeats: copies of each block in sequence, stem included.
+        endpoint: channels of P3 to P7.
+        activation: ``"relu"`` or ``"swish"``.
+        pool: see :class:`Resample`.
+        drop_path: see :meth:`set_drop_path`.
+
+    Attributes:
+        levels: name -> (channels, stride) of what ``forward`` returns.
+    """
+
+    def __init__(
+        self,
+        *,
+        stem: Sequence[int],
+        blocks: Sequence[Block],
+        filter_size_scale: float = 1.0,
+        alpha: float = 0.5,
+        repeats: int = 1,
+        endpoint: int = 256,
+        activation: str = "relu",
+        pool: str = "single",
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        width = {level: int(base * filter_size_scale) for level, base in WIDTHS.items()}
+        self.conv1 = nn.Conv2d(3, STEM_WIDTH, 7, 2, padding=3, bias=False)
+        self.bn1 = norm(STEM_WIDTH)
+        self.act = activation_layer(activation)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        places: list[tuple[int, int, int]] = []  # level, width, channels
+        chain, channels, before = [], STEM_WIDTH, 2
+        for level in stem:
+            stride = 2 ** (level - before)
+            chain.append(group("bottleneck", channels, width[level], repeats, stride, activation))
+            channels, before = width[level] * Bottleneck.expansion, level
+            places.append((level, width[level], channels))
+        self.stem = nn.ModuleList(chain)
+        resamples, permuted = [], []
+        for level, kind, parents, merged in blocks:
+            outputs = width[level] * BLOCKS[kind].expansion
+            made = [
+                Resample(
+                    places[parent][2],
+                    int(places[parent][1] * alpha),
+                    outputs,
+                    down=level - places[parent][0],
+                    pool=pool,
+                    activation=activation,
+                )
+                for parent in parents
+            ]
+            resamples.append(Inputs(made, level=level, parents=parents, merged=merged))
+            permuted.append(group(kind, outputs, width[level], repeats, 1, activation))
+            places.append((level, width[level], outputs))
+        self.resamples = nn.ModuleList(resamples)
+        self.blocks = nn.ModuleList(permuted)
+        ends = {f"p{places[place][0]}": place for place in range(len(places) - OUTPUTS, len(places))}
+        self.ends = dict(sorted(ends.items()))
+        self.endpoints = nn.ModuleDict(
+            {
+                name: endpoint_layers(places[place][2], endpoint, activation)
+                for name, place in self.ends.items()
+            }
+        )
+        self.levels = {name: (endpoint, 2 ** places[place][0]) for name, place in self.ends.items()}
+        self.set_drop_path(drop_path)
+        initialise(self)
+
+    def set_drop_path(self, rate: float) -> None:
+        """Stochastic depth: in training, the last permuted block drops its branch for this share of images.
+
+        The rate of earlier ones falls linearly with their position; stem blocks drop nothing. No part of the
+        architecture: a network of any rate has the same weights and outputs in evaluation.
+        """
+        if not 0 <= rate < 1:
+            raise ValueError(f"drop_path: found {rate}; allowed are rates from 0 to below 1")
+        for index, copies in enumerate(self.blocks):
+            for block in copies.children():
+                assert isinstance(block, Bottleneck | Residual)
+                block.drop_path = rate * (index + 1) / len(self.blocks)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Images (N, 3, H, W) -> ``{"p3": (N, C, H/8, W/8), ..., "p7": (N, C, H/128, W/128)}``, rounded up."""
+        image = (x.shape[-2], x.shape[-1])
+        x = self.maxpool(self.act(self.bn1(self.conv1(x))))
+        maps = []
+        for block in self.stem:
+            x = block(x)
+            maps.append(x)
+        for inputs, block in zip(self.resamples, self.blocks, strict=True):
+            maps.append(block(self.act(inputs(maps, image))))
+        return {name: layers(maps[self.ends[name]]) for name, layers in self.endpoints.items()}
+
+
+def group(kind: str, inputs: int, width: int, repeats: int, stride: int, activation: str) -> nn.Sequential:
+    """Copies of a block in sequence; the first reads ``inputs`` and has the stride."""
+    if kind not in BLOCKS:
+        raise ValueError(f"unknown block {kind!r}; allowed are {sorted(BLOCKS)}")
+    made = BLOCKS[kind]
+    return nn.Sequential(
+        *(
+            made(
+                inputs if copy == 0 else width * made.expansion,
+                width,
+                stride=stride if copy == 0 else 1,
+                activation=activation,
+            )
+            for copy in range(repeats)
+        )
+    )
+
+
+def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    """The shortcut's 1x1 convolution, where the block changes size or channels; else ``None``."""
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
+
+
+def endpoint_layers(inputs: int, outputs: int, activation: str) -> nn.Sequential:
+    """1x1 convolution, normalisation and activation, which give all levels one width."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 1, bias=False), norm(outputs), activation_layer(activation)
+    )
+
+
+def norm(channels: int) -> nn.BatchNorm2d:
+    """Batch normalisation with the authors' epsilon and decay 0.99."""
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+def activation_layer(name: str) -> nn.Module:
+    """The activation of this name."""
+    if name == "relu":
+        return nn.ReLU(inplace=True)
+    if name == "swish":
+        # Not in place: its gradient needs what it read.
+        return nn.SiLU()
+    raise ValueError(f"unknown activation {name!r}; allowed are 'relu' and 'swish'")
+
+
+def max_pool(levels: int, pool: str) -> nn.Module:
+    """Max-pooling by 2^levels, sizes rounded up; the identity for none."""
+    if levels < 1:
+        return nn.Identity()
+    if pool == "chain" or levels == 1:
+        return nn.Sequential(*(nn.MaxPool2d(3, 2, padding=1) for _ in range(levels)))
+    return nn.Sequential(nn.MaxPool2d(5, 2**levels, padding=2))
+
+
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The map at this size, by nearest neighbour; where sides do not divide, some cells are repeated less."""
+    return x if x.shape[-2:] == size else functional.interpolate(x, size=size, mode="nearest")
+
+
+def drop_branch(x: Tensor, rate: float) -> Tensor:
+    """Zero for each image with this probability, else divided by the rest of it: the mean stays."""
+    if rate == 0.0:
+        return x
+    keep = 1.0 - rate
+    kept = torch.rand((x.shape[0], 1, 1, 1), device=x.device) < keep
+    return x * (kept.to(x.dtype) / keep)
+
+
+def initialise(network: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw all weights anew: He normal (fan out) for convolutions, one and zero for normalisation."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)

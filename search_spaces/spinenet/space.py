@@ -1,0 +1,373 @@
+"""The search space of SpineNet: scale permutations, cross-scale connections, block adjustments.
+
+Du et al. 2020, "SpineNet: Learning Scale-Permuted Backbone for Recognition and Localization" (arXiv
+1912.05027), section 3.1. Each of the decisions may be held at the baseline's value: R[N]-SP[M] searches free
+the permutation and the connections, SpineNet's frees all (sections 3.3 and 5.1).
+"""
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, cast
+
+from search_spaces.architecture import Architecture, Genes, Value, digest_of
+from search_spaces.errors import InvalidArchitecture
+from search_spaces.families import family_of
+from search_spaces.gene import Gene
+from search_spaces.genes import Choice, Parents, Permutation
+from search_spaces.space import SearchSpace
+from search_spaces.spinenet.checks import Dead, check_held, check_options, check_settings, checked_base
+from search_spaces.spinenet.dead import why_dead
+from search_spaces.spinenet.family import TYPES
+from search_spaces.spinenet.graph import HIGHEST, LOWEST, OUTPUT_LEVELS
+from search_spaces.spinenet.labels import DELTAS, labelling, labellings, sequences
+from search_spaces.spinenet.moves import exchanges, put
+
+INTERMEDIATES = (2, 3, 3, 3, 4, 4, 4, 4, 4, 5)
+"""Levels of the base blocks of R0-SP53, from which SpineNet-49 was searched: table 1 of the paper, less one
+output a level."""
+WINDOW = 5
+"""An intermediate block reads among this many blocks before it (section 5.1)."""
+
+_Blocks = dict[str, tuple[Any, ...]]
+"""Levels, types and parents of the permuted blocks: the genes of an architecture."""
+
+
+class SpineNetSpace(SearchSpace):
+    """Scale-permuted networks of one stem and one multiset of blocks.
+
+    Genes, in the paper's order of decisions: ``order`` (which base block stands at each intermediate place) and
+    ``outputs`` (which level each output place has, 0 for P3); then, for place 9 of the graph, stem blocks counted
+    first, ``parents9`` (two earlier places; within a window, counted from its oldest place), ``delta9``
+    (adjustment of an intermediate block's level) and ``type9``. Adjustments and types belong to the place, not to
+    the base block: they are decided after the permutation. A gene that is not free is absent.
+
+    ``size`` counts values of the genes, as the paper counts its space, and draws are uniform over these. Many
+    describe one architecture (:mod:`search_spaces.spinenet.labels`): :attr:`distinct` counts architectures,
+    :meth:`labellings` the values that describe one, and :meth:`values` gives the canonical one. Neighbours are
+    therefore steps between architectures: two blocks change places (their adjustments go with them, their types
+    and parents stay), one parent is replaced, one level moves to any other that leaves the levels described, one
+    type flips.
+
+    The order of blocks is part of an architecture even where it does not matter to the map it computes: two
+    neighbouring blocks of which neither reads the other may change places, wires and all, and have another digest.
+
+    Args:
+        name: of the space.
+        baseline: gives the stem, the settings, and the value of what is not free. Its
+            ``settings.unconnected`` is set as ``dead`` says.
+        intermediates: levels of the base blocks, in any order. By default those of :data:`INTERMEDIATES`
+            where levels are free, and the baseline's own where they are not.
+        window: an intermediate block reads among so many places before it; None: all of them.
+        permutation: whether the order of intermediate and of output blocks is free.
+        connections: whether the parents are free.
+        levels: whether intermediate blocks' levels may be adjusted by one of :data:`DELTAS`; otherwise they
+            are those of the base.
+        types: whether each block's type is free.
+        dead: what becomes of an intermediate block that nothing reads and that, at its level, is as wide as no
+            output block: ``"connect"`` resamples it into the output nearest in level; ``"allow"`` leaves it
+            dead, as the authors' code does; ``"limit"`` leaves it too, and :meth:`limit` says why such a
+            network is not to be scored.
+
+    Raises:
+        InvalidArchitecture: an argument that is not allowed, nothing free, or a baseline that is not a member.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        baseline: Architecture,
+        *,
+        intermediates: Sequence[int] | None = None,
+        window: int | None = WINDOW,
+        permutation: bool = True,
+        connections: bool = True,
+        levels: bool = True,
+        types: bool = True,
+        dead: Dead = "connect",
+    ) -> None:
+        self.name, self.window, self.dead = name, window, dead
+        self.permutation, self.connections, self.levels, self.types = permutation, connections, levels, types
+        check_options(name, baseline, window, dead)
+        self._baseline = _with_rule(baseline, dead)
+        family_of(baseline).validate(self._baseline)
+        self._stem = len(cast(tuple[int, ...], baseline.settings["stem"]))
+        self._own_levels = cast(tuple[int, ...], baseline.genes["levels"])
+        self._count = len(self._own_levels) - len(OUTPUT_LEVELS)
+        if intermediates is None:
+            intermediates = INTERMEDIATES if levels else self._own_levels[: self._count]
+        self.base = checked_base(name, intermediates, self._count, self._deltas)
+        # The baseline's canonical order: what holds where the permutation is not free.
+        self._held_order = labelling(self._own_levels[: self._count], self.base, self._deltas) or ()
+        self._check_baseline()
+        if not self.genes:
+            raise InvalidArchitecture(
+                f"{name}: nothing is free; free at least one of permutation, connections, levels, types"
+            )
+
+    def _check_baseline(self) -> None:
+        try:
+            self.values(self._baseline)
+        except InvalidArchitecture as error:
+            raise InvalidArchitecture(
+                f"{error}. That is the baseline, which must be in the space; change window or intermediates, or "
+                "start from another network"
+            ) from error
+
+    @property
+    def _held(self) -> list[str]:
+        return ["parents"] * (not self.connections) + ["types"] * (not self.types)
+
+    @property
+    def _deltas(self) -> tuple[int, ...]:
+        return DELTAS if self.levels else (0,)
+
+    @property
+    def _places(self) -> range:
+        """All permuted places."""
+        return range(self._stem, self._stem + self._count + len(OUTPUT_LEVELS))
+
+    @cached_property
+    def _decisions(self) -> dict[str, dict[str, Gene]]:
+        """Free decision -> its genes."""
+        found: dict[str, dict[str, Gene]] = {}
+        if self.permutation:
+            # An order of nothing is no decision.
+            order: dict[str, Gene] = {"order": Permutation(self._count)} if self._count else {}
+            found["permutation"] = {**order, "outputs": Permutation(len(OUTPUT_LEVELS))}
+        if self.connections:
+            found["connections"] = {
+                f"parents{place}": Parents(place - self._oldest(place)) for place in self._places
+            }
+        if self.levels:
+            found["levels"] = {f"delta{place}": Choice(DELTAS) for place in self._places[: self._count]}
+        if self.types:
+            found["types"] = {f"type{place}": Choice(TYPES) for place in self._places}
+        return found
+
+    def _oldest(self, place: int) -> int:
+        """The first place that a block may read."""
+        is_output = place >= self._stem + self._count
+        return 0 if self.window is None or is_output else max(0, place - self.window)
+
+    @cached_property
+    def genes(self) -> Mapping[str, Gene]:
+        """The genes of the free decisions."""
+        return {name: gene for genes in self._decisions.values() for name, gene in genes.items()}
+
+    @property
+    def baseline(self) -> Architecture:
+        """The network the space was made from, with the space's rule for dead blocks."""
+        return self._baseline
+
+    @property
+    def digest(self) -> str:
+        """Stable key of what the space contains."""
+        return digest_of([super().digest, self.base, self.dead])
+
+    @property
+    def distinct(self) -> int:
+        """Exact number of different architectures, by digest."""
+        others = [gene.size for name, gene in self.genes.items() if name != "order" and name[:5] != "delta"]
+        return math.prod(others) * self._sequences
+
+    @property
+    def redundancy(self) -> float:
+        """Mean number of values of the genes that describe one architecture."""
+        return self.size / self.distinct
+
+    @property
+    def _sequences(self) -> int:
+        return sequences(self.base, self._deltas) if self.permutation else len(self._deltas) ** self._count
+
+    def labellings(self, architecture: Architecture) -> int:
+        """How many values of the genes describe it; it is drawn with probability this over ``size``.
+
+        Raises:
+            InvalidArchitecture: see :meth:`values`.
+        """
+        self.values(architecture)
+        levels = _blocks(architecture)["levels"][: self._count]
+        return labellings(levels, self.base, self._deltas) if self.permutation else 1
+
+    def limit(self, architecture: Architecture) -> str | None:
+        """Why a network is not to be scored where ``dead`` is ``"limit"``: the sentence, or None."""
+        return why_dead(architecture) if self.dead == "limit" else None
+
+    def architecture(self, values: Mapping[str, Any]) -> Architecture:
+        """The network that a value for each gene describes."""
+        return self._described(self.check_values(values))
+
+    def _described(self, values: Mapping[str, Any]) -> Architecture:
+        held = _blocks(self._baseline)
+        count, places = self._count, self._places
+        levels = held["levels"]
+        if "outputs" in values:
+            levels = (*levels[:count], *(OUTPUT_LEVELS[label] for label in values["outputs"]))
+        order = values.get("order", self._held_order)
+        deltas = (values.get(f"delta{place}", 0) for place in places)
+        intermediates = (self.base[label] + delta for label, delta in zip(order, deltas, strict=False))
+        parents, types = held["parents"], held["types"]
+        if self.connections:
+            parents = tuple(
+                tuple(self._oldest(place) + offset for offset in values[f"parents{place}"])
+                for place in places
+            )
+        if self.types:
+            types = tuple(values[f"type{place}"] for place in places)
+        return self._with({"levels": (*intermediates, *levels[count:]), "types": types, "parents": parents})
+
+    def _with(self, blocks: Mapping[str, Any]) -> Architecture:
+        return replace(self._baseline, genes=Genes(blocks))
+
+    def values(self, architecture: Architecture) -> dict[str, Value]:
+        """The canonical value of each gene.
+
+        Of all orders and adjustments that describe the levels, the one with the least total adjustment in which
+        lower levels come from lower base blocks (:func:`~search_spaces.spinenet.labels.labelling`).
+
+        Raises:
+            InvalidArchitecture: other settings than the baseline's, another number of blocks, a value that
+                differs where nothing is free, or a parent outside the window.
+        """
+        check_settings(self.name, architecture, self._baseline)
+        family_of(architecture).validate(architecture)
+        check_held(self.name, architecture, self._baseline, self._places, self._held)
+        blocks = _blocks(architecture)
+        order = self._order(blocks["levels"])
+        if order is None:
+            raise InvalidArchitecture(self._undescribed(blocks["levels"]))
+        values: dict[str, Value] = {}
+        if self.permutation:
+            if self._count:
+                values["order"] = order
+            values["outputs"] = tuple(map(OUTPUT_LEVELS.index, blocks["levels"][self._count :]))
+        rows = list(zip(self._places, *blocks.values(), strict=True))
+        if self.connections:
+            for place, _, _, parents in rows:
+                values[f"parents{place}"] = self._offsets(place, parents)
+        if self.levels:
+            for (place, level, _, _), label in zip(rows, order, strict=False):
+                values[f"delta{place}"] = level - self.base[label]
+        if self.types:
+            values |= {f"type{place}": kind for place, _, kind, _ in rows}
+        return values
+
+    def _order(self, levels: Sequence[int]) -> tuple[int, ...] | None:
+        """The canonical order behind all blocks' levels; None where they are not of this space."""
+        intermediates, outputs = levels[: self._count], levels[self._count :]
+        if self.permutation:
+            return labelling(intermediates, self.base, self._deltas)
+        pairs = zip(intermediates, self._held_order, strict=False)
+        described = len(self._held_order) == self._count and all(
+            level - self.base[label] in self._deltas for level, label in pairs
+        )
+        return self._held_order if described and outputs == self._own_levels[self._count :] else None
+
+    def _undescribed(self, levels: Sequence[int]) -> str:
+        order = "in any order" if self.permutation else "in this order"
+        base = (
+            self.base if self.permutation else [self.base[label] for label in self._held_order] or self.base
+        )
+        moved = f", each moved by one of {list(self._deltas)}" if self.levels else ""
+        outputs = f"; outputs at {list(self._own_levels[self._count :])}" if not self.permutation else ""
+        return (
+            f"{self.name}: levels: found {list(levels)}; allowed are intermediate blocks at {list(base)}, "
+            f"{order}{moved}{outputs}"
+        )
+
+    def _offsets(self, place: int, parents: Sequence[int]) -> tuple[int, ...]:
+        oldest = self._oldest(place)
+        if len(parents) != 2:
+            raise InvalidArchitecture(
+                f"{self.name}: parents: found {list(parents)} at block {place}; allowed are two earlier blocks"
+            )
+        if min(parents) < oldest:
+            raise InvalidArchitecture(
+                f"{self.name}: parents: found parent {min(parents)} of block {place}; with a window of "
+                f"{self.window}, allowed are {oldest} to {place - 1}"
+            )
+        return tuple(parent - oldest for parent in parents)
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """Draw uniformly from the values of the genes, so a network with probability labellings / size."""
+        # Drawn values need no check.
+        return self._described({name: gene.sample(rng) for name, gene in self.genes.items()})
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """Every architecture once, in lexicographic order of its canonical values."""
+        for values in self._enumerated(list(self.genes)):
+            architecture = self._described(values)
+            if self.values(architecture) == values:
+                yield architecture
+
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
+        """Every architecture one step away, each once; symmetric, and steps connect the space."""
+        self.values(architecture)
+        blocks = _blocks(architecture)
+        return (self._with(moved) for name in self.genes for moved in self._steps(blocks, name))
+
+    def mutate(
+        self, architecture: Architecture, rng: random.Random, rate: float | None = None
+    ) -> Architecture:
+        """Move to another architecture.
+
+        Args:
+            architecture: a member of this space.
+            rng: decides which genes and where to.
+            rate: probability of each gene to take a step, each possible step equally likely. Without it, or
+                where that leads nowhere else, one gene does: first one of the free decisions is drawn (so that
+                permutations are not drowned by the many parents), then one of its genes.
+
+        Returns:
+            Another architecture, or the same where the space has only one.
+        """
+        self.values(architecture)
+        start = blocks = _blocks(architecture)
+        for name in self.genes if rate is not None else ():
+            if rng.random() < cast(float, rate) and (options := list(self._steps(blocks, name))):
+                blocks = rng.choice(options)
+        return self._with(blocks if blocks != start else self._step(blocks, rng))
+
+    def _step(self, blocks: _Blocks, rng: random.Random) -> _Blocks:
+        decisions = list(self._decisions.values())
+        for genes in rng.sample(decisions, len(decisions)):
+            for name in rng.sample(list(genes), len(genes)):
+                if options := list(self._steps(blocks, name)):
+                    return rng.choice(options)
+        return blocks
+
+    def _steps(self, blocks: _Blocks, name: str) -> Iterator[_Blocks]:
+        """The other networks that one step of a gene leads to."""
+        levels, gene = blocks["levels"], self.genes[name]
+        kind = name.rstrip("0123456789")
+        if kind in ("order", "outputs"):
+            span = range(self._count) if kind == "order" else range(self._count, len(levels))
+            yield from ({**blocks, "levels": moved} for moved in exchanges(levels, span))
+            return
+        place = int(name.removeprefix(kind))
+        index = place - self._stem
+        if kind == "parents":
+            oldest = self._oldest(place)
+            for offsets in gene.neighbours(self._offsets(place, blocks["parents"][index])):
+                parents = tuple(oldest + offset for offset in cast(tuple[int, ...], offsets))
+                yield {**blocks, "parents": put(blocks["parents"], index, parents)}
+        elif kind == "type":
+            for other in gene.neighbours(blocks["types"][index]):
+                yield {**blocks, "types": put(blocks["types"], index, other)}
+        else:
+            for level in range(LOWEST, HIGHEST + 1):
+                moved = put(levels, index, level)
+                if level != levels[index] and self._order(moved) is not None:
+                    yield {**blocks, "levels": moved}
+
+
+def _blocks(architecture: Architecture) -> _Blocks:
+    return {name: cast(tuple[Any, ...], architecture.genes[name]) for name in ("levels", "types", "parents")}
+
+
+def _with_rule(baseline: Architecture, dead: Dead) -> Architecture:
+    rule = "connect" if dead == "connect" else "published"
+    return replace(baseline, settings=Genes({**baseline.settings, "unconnected": rule}))
