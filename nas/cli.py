@@ -285,7 +285,8 @@ def _print_metrics(metrics: dict[str, Any], as_json: bool) -> None:
     per_class = metrics.get("per_class", {})
     scalars = [(name, f"{value:.4f}") for name, value in metrics.items() if isinstance(value, float)]
     _print_table(
-        "COCO metrics on val", [*scalars, *((f"AP {name}", f"{ap:.4f}") for name, ap in per_class.items())]
+        "COCO metrics on val, from 0 to 1",
+        [*scalars, *((f"AP {name}", f"{ap:.4f}") for name, ap in per_class.items())],
     )
 
 

@@ -36,10 +36,13 @@ def summary(directory: Path) -> dict[str, Any]:
     run = Run.open(directory)
     trials = histories(run)
     winner = run.read_winner()
+    state = state_of(run, trials)
+    if state == "complete" and not (directory / "report.html").exists():
+        state = "reporting"  # stopped before the last file: nas resume writes it
     return {
         "run": str(directory),
         "recipe": run.digest,
-        "state": state_of(run, trials),
+        "state": state,
         "winner": None
         if winner is None
         else {"digest": winner.digest, "text": str(winner), **winner.to_dict()},

@@ -73,7 +73,7 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
     if job.weights is not None:
         record["initial_weights"] = _digest(job.weights)
     path = job.directory / TRAINING
-    if path.exists() and read_yaml(path) != record:
+    if path.exists() and _with_defaults(read_yaml(path), source=str(path)) != record:
         raise RunError(
             f"{job.directory} holds a training of another backbone or recipe; take a new directory"
         )
@@ -235,6 +235,12 @@ def evaluate_training(directory: Path, overrides: Sequence[str] = ()) -> dict[st
     detector = trained_detector(Architecture.from_dict(record["architecture"]), recipe, val, directory)
     device = resolve_device(recipe.device)
     return evaluate_detector(detector.to(device), val, recipe, device).to_dict()
+
+
+def _with_defaults(record: dict[str, Any], *, source: str) -> dict[str, Any]:
+    """A record of a training as this version would write it: fields added since have their defaults."""
+    recipe = check(TrainJobRecipe, record.get("recipe", {}), source=source)
+    return {**record, "recipe": to_data(recipe)}
 
 
 def _digest(weights: Mapping[str, torch.Tensor]) -> str:

@@ -1,6 +1,7 @@
 """Fixtures and settings that all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,17 @@ hypothesis.settings.register_profile(
     "vertebra", deadline=None, derandomize=True, database=None, max_examples=60, print_blob=False
 )
 hypothesis.settings.load_profile("vertebra")
+
+REQUIRED = "VERTEBRA_REQUIRE_SHARED"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Where the shared data must be there, whoever skips for want of it has failed."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get(REQUIRED) and "shared data" in str(report.longrepr):
+        report.outcome = "failed"
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +37,5 @@ def shared_data() -> Path:
         reason = (
             f"needs shared data; {folder} is no folder (set VERTEBRA_SHARED to the folder that holds data/)"
         )
-        if os.environ.get("VERTEBRA_REQUIRE_SHARED"):
-            pytest.fail(reason)
         pytest.skip(reason)
     return folder

@@ -124,6 +124,12 @@ def test_everything_promised_is_written(finished: Finished) -> None:
 def test_states_in_order(finished: Finished) -> None:
     assert finished.states == ["stages", "dilations", "random", "retraining"]
     assert summary(finished.run.directory)["state"] == "complete"
+    page = finished.run.directory / "report.html"
+    page.rename(page.with_suffix(".aside"))
+    try:
+        assert summary(finished.run.directory)["state"] == "reporting"
+    finally:
+        page.with_suffix(".aside").rename(page)
 
 
 def test_show_names_every_trial_and_the_winner(finished: Finished) -> None:

@@ -1,9 +1,9 @@
 """Which module may import which: arrows between packages, no cycles, and no torch in search logic."""
 
 import ast
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -165,7 +165,9 @@ def test_help_answers_at_once() -> None:
     )
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        # Processor time, because other work on the machine would be counted in the wall's.
+        start = resource.getrusage(resource.RUSAGE_CHILDREN)
         in_fresh_process(code)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1.0, f"nas --help took {seconds} s"
+        end = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime)
+    assert min(seconds) < 1.0, f"nas --help took {seconds} s of processor time"

@@ -81,7 +81,8 @@ class DetectorRecipe(Recipe):
     """The detector around a backbone.
 
     Args:
-        name: ``fcos`` (Tian et al. 2019) or ``faster_rcnn`` (Ren et al. 2015), both torchvision's.
+        name: ``faster_rcnn`` (Ren et al. 2015) is torchvision's; ``fcos`` (Tian et al. 2019) is built from
+            torchvision's losses and operations, its assignment is that of torchvision's.
         pyramid: ``fpn`` (Lin et al. 2017) over the backbone's levels, or ``none`` for a backbone whose levels
             are a pyramid already, as SpineNet's.
         fpn_channels: width of every pyramid map and of the heads.

@@ -5,7 +5,7 @@ objective suggests the space's parameters (``distributions_of(space.parameters)`
 ``space.decode(trial.params)``. Optuna's own suites for samplers run over every controller this way.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -120,7 +120,3 @@ class ControllerSampler(BaseSampler):
                 )
             )
         return tuple(records)
-
-
-ControllerFactory = Callable[[SearchSpace, int], Controller]
-"""What the contract suites take: a space and a seed give a fresh controller."""

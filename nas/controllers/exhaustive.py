@@ -10,8 +10,7 @@ from search_spaces.space import SearchSpace
 class Exhaustive:
     """Every architecture once; the winner is the first with the highest score.
 
-    Liang et al. 2020 score all stage allocations of a budget this way (section 3.3.1): 9, 153 and 374
-    candidates for 8, 16 and 33 blocks.
+    Liang et al. 2020 score all stage allocations of a budget this way (section 3.3.1).
 
     Args:
         space: its size must not exceed ``largest``.

@@ -35,7 +35,7 @@ def export_bundle(
     """Write a bundle; a reader sees the old one or the new one, never half of one.
 
     Args:
-        architecture: the network; its family must be listed in ``nas.export.source.SOURCES``.
+        architecture: the network; its family says which file defines it.
         state_dict: the backbone's weights, loading strictly into the built network; ``None`` leaves them out.
         directory: where the bundle goes; an earlier bundle there is replaced.
         card: what the model card says.

@@ -48,8 +48,8 @@ features = backbone(torch.zeros(1, 3, 224, 224))   # dict: level -> feature map
 print({{level: tuple(map.shape) for level, map in features.items()}}, backbone.levels)
 ```
 
-Images enter as RGB from 0 to 1, less (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225); that is how the weights were
-trained. `backbone.levels` gives channels and stride of every level, which is what a feature pyramid needs.
+Images enter as RGB from 0 to 1, less (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225), as in the toolkit's
+detectors. `backbone.levels` gives channels and stride of every level, which is what a feature pyramid needs.
 With the toolkit: `nas train BUNDLE RECIPE` trains a detector around it, `nas evaluate` scores it.
 """
 

@@ -50,12 +50,11 @@ def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Pat
     """Write the winner's bundle with the weights of its first retraining."""
     results = results_of(run, winner)
     state = None
-    note = "none: this run retrained nothing"
+    note = "none: no retraining of the winner is finished in this run"
     if results:
         first = results[0]
         state = backbone_weights(load_file(training_directory(run, winner, first["seed"]) / WEIGHTS))
         note = f"trained to completion in {run.recipe.detector.name}, seed {first['seed']}"
-    values = [100 * result["metrics"]["AP"] for result in results]
     baseline = results_of(run, baseline_of(run.recipe))
     verdict = judge(
         winner=_by_seed(results),
@@ -67,16 +66,18 @@ def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Pat
         title=f"Winner of {run.recipe.name}",
         verdict=verdict.sentence,
         scores={
-            f"AP on val, seed {result['seed']}": f"{value:.2f}"
-            for result, value in zip(results, values, strict=True)
+            f"AP on val, {role}, seed {result['seed']}": f"{100 * result['metrics']['AP']:.2f}"
+            for role, found in (("winner", results), ("baseline", baseline))
+            for result in found
         },
         cost={name: f"{value:,}" for name, value in spending(run, histories(run)).items()},
         facts=_facts(winner, tuple((run.read_json("data.json") or {"image_size": (224, 224)})["image_size"])),
         levels={
             name: (level.channels, level.stride) for name, level in family_of(winner).levels(winner).items()
         },
-        data=results[0]["data"] if results else {},
-        command=f"nas search {run.directory / 'recipe.yaml'} --run DIR",
+        data={"folder": Path(run.recipe.data.root or run.recipe.data.source).name}
+        | (results[0]["data"] if results else {}),
+        command=f"nas search recipe.yaml --run DIR   # the recipe.yaml of this run, digest {run.digest}",
         versions=environment()["versions"],
         weights_note=note,
     )

@@ -28,9 +28,11 @@ def check_ranking(run: Run, count: int, progress: RunProgress) -> None:
         RunError: fewer than three scored allocations, or a recipe without a ``retrain`` section.
     """
     chosen = _spread(_scored(run), count)
+    if count < 3:
+        raise RunError(f"--check: found {count}; allowed is 3 and more, else there is no order to compare")
     if len(chosen) < 3:
         raise RunError(
-            f"{run.directory}: --check {count} needs at least 3 scored allocations; found {len(chosen)}"
+            f"{run.directory}: --check needs at least 3 scored allocations; this run has {len(chosen)} so far"
         )
     run_jobs(
         [_job(run, record) for record in chosen], run.recipe.workers, progress, "allocations trained alone"

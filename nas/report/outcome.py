@@ -77,7 +77,8 @@ def comparison(report: ReportData) -> str:
         tail += note("No random search of equal budget was run beside this one.")
     else:
         tail += note(
-            "Best random: the best of a random search that scored as many candidates with the same proxy."
+            "Best random: the winner's allocation with the best of as many random dilations as the search scored, "
+            "by the same supernet."
         )
     return section(
         anchor="table",

@@ -40,7 +40,7 @@ class DetectionSet:
         scales: float64 (N, 2), resized px per original px, x and y.
         sizes: (height, width) of each original image.
         file_names: one an image.
-        digest: of annotations, file sizes, pixel size and, after :meth:`subset`, the choice.
+        digest: of annotations, file names, pixels and, after :meth:`subset`, the choice.
         skipped: what ``on_bad=skip`` dropped, one sentence each.
     """
 
