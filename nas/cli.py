@@ -92,12 +92,12 @@ def search(
 
 
 @app.command()
-def resume(run: RunDir) -> None:
-    """Continue a stopped or killed run where it was."""
+def resume(run: RunDir, set_: Sets = None) -> None:
+    """Continue a stopped or killed run where it was, or add seeds to its table (--set retrain.seeds=12)."""
     with _door(f"nas resume {run}"):
         from nas.run import Run
 
-        opened = Run.open(run)
+        opened = Run.open(run).extended(set_ or [])
         _limit_threads(opened.recipe.threads)
         _carry_out(opened)
 

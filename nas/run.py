@@ -7,13 +7,13 @@ the study's journal or a file that appears whole.
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from nas.config import dump_yaml, read_yaml, to_data
+from nas.config import apply_overrides, dump_yaml, read_yaml, to_data
 from nas.methods.catalog import check_search
 from nas.recipe import SearchRecipe
 from search_spaces.architecture import Architecture, digest_of
@@ -22,6 +22,10 @@ from search_spaces.files import write_atomic
 from search_spaces.randomness import seed_for
 
 PACKAGES = ("vertebra", "torch", "torchvision", "optuna", "numpy", "pycocotools", "safetensors")
+DONE = "done.json"
+"""Written when everything of a run is done."""
+EXTENSIBLE = ("workers", "retrain.seeds", "retrain.rival_seeds")
+"""What ``nas resume --set`` may change, for nothing that is done already depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +57,7 @@ class Run:
         except OSError as error:
             raise RunError(f"{directory}: cannot make the run directory: {error}; name another") from error
         run = cls(directory=directory, recipe=recipe)
-        header = f"# Resolved by nas search; digest {run.digest}. Continue with: nas resume {directory}\n"
-        write_atomic(path, (header + dump_yaml(to_data(recipe))).encode())
+        run._write_recipe()
         run.record_environment()
         return run
 
@@ -72,6 +75,43 @@ class Run:
                 f"{directory} is no run: it holds no recipe.yaml. Start one with: nas search RECIPE --run {directory}"
             )
         return cls(directory=directory, recipe=check_search(read_yaml(path), source=str(path)))
+
+    def extended(self, overrides: Sequence[str]) -> "Run":
+        """The run with more seeds or other workers; what is done already stays as it is.
+
+        Args:
+            overrides: ``key=value`` for the keys of :data:`EXTENSIBLE`.
+
+        Raises:
+            RunError: a key that would change what is done already, or fewer seeds than before.
+        """
+        problems = [
+            f"--set {text}: a run can only be extended; allowed are {', '.join(EXTENSIBLE)}. For anything else "
+            "start a new run with nas search"
+            for text in overrides
+            if text.partition("=")[0].strip() not in EXTENSIBLE
+        ]
+        if problems:
+            raise RunError("\n".join(problems))
+        recipe = check_search(apply_overrides(to_data(self.recipe), overrides), source="--set")
+        before, after = self.recipe.retrain, recipe.retrain
+        if before is not None and after is not None:
+            for name in ("seeds", "rival_seeds"):
+                if getattr(after, name) < getattr(before, name):
+                    raise RunError(
+                        f"--set retrain.{name}={getattr(after, name)}: this run has {getattr(before, name)}; "
+                        "trainings are added, not taken away"
+                    )
+        run = replace(self, recipe=recipe)
+        if run.digest != self.digest:
+            # First, so that a run with more to do never reads as complete.
+            (self.directory / DONE).unlink(missing_ok=True)
+            run._write_recipe()
+        return run
+
+    def _write_recipe(self) -> None:
+        header = f"# Resolved by nas; digest {self.digest}. Continue with: nas resume {self.directory}\n"
+        write_atomic(self.directory / "recipe.yaml", (header + dump_yaml(to_data(self.recipe))).encode())
 
     @property
     def digest(self) -> str:

@@ -147,3 +147,23 @@ def test_the_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "a", RECIPE)
     assert run.split_seed == Run.create(tmp_path / "b", replace(RECIPE, name="other")).split_seed
     assert run.split_seed != Run.create(tmp_path / "c", replace(RECIPE, seed=4)).split_seed
+
+
+def test_a_run_can_be_extended_by_seeds_and_by_nothing_that_is_done(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", RECIPE)
+    assert run.recipe.retrain is not None
+    more = run.extended(["retrain.seeds=5", "workers=2"])
+    assert more.recipe == Run.open(tmp_path / "run").recipe
+    assert more.recipe.retrain == replace(run.recipe.retrain, seeds=5) and more.recipe.workers == 2
+    assert run.extended([]).recipe == run.recipe
+    with pytest.raises(
+        RunError, match=r"--set seed=4: a run can only be extended; allowed are workers, retrain\.seeds"
+    ):
+        run.extended(["seed=4", "workers=3"])
+    with pytest.raises(
+        RunError, match=r"retrain\.seeds=4: this run has 5; trainings are added, not taken away"
+    ):
+        more.extended(["retrain.seeds=4"])
+    with pytest.raises(ConfigError, match="workers: found 0"):
+        more.extended(["workers=0"])
+    assert Run.open(tmp_path / "run").recipe == more.recipe
