@@ -22,7 +22,7 @@ from search_spaces.files import write_atomic
 from search_spaces.randomness import seed_for
 
 PACKAGES = ("vertebra", "torch", "torchvision", "optuna", "numpy", "pycocotools", "safetensors")
-DONE = "done.json"
+FINISHED = "done.json"
 """Written when everything of a run is done."""
 EXTENSIBLE = ("workers", "retrain.seeds", "retrain.rival_seeds")
 """What ``nas resume --set`` may change, for nothing that is done already depends on it."""
@@ -105,7 +105,7 @@ class Run:
         run = replace(self, recipe=recipe)
         if run.digest != self.digest:
             # First, so that a run with more to do never reads as complete.
-            (self.directory / DONE).unlink(missing_ok=True)
+            (self.directory / FINISHED).unlink(missing_ok=True)
             run._write_recipe()
         return run
 

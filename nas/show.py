@@ -7,7 +7,7 @@ from typing import Any
 from nas.journal import JOURNAL
 from nas.methods.catalog import method_of
 from nas.resolve import read_architecture
-from nas.run import DONE, Run
+from nas.run import FINISHED, Run
 from nas.study import History, Record, Study
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import SPACES, family_of, get_space
@@ -60,7 +60,7 @@ def scoring_seconds(record: Record) -> float:
 
 def state_of(run: Run, trials: dict[str, History]) -> str:
     """``new``, the phase a run is in, ``retraining``, or ``complete``."""
-    if run.read_json(DONE) is not None:
+    if run.read_json(FINISHED) is not None:
         return "complete"
     if run.read_winner() is not None:
         return "retraining"

@@ -152,7 +152,9 @@ def test_the_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
 def test_a_run_can_be_extended_by_seeds_and_by_nothing_that_is_done(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", RECIPE)
     assert run.recipe.retrain is not None
+    run.write_json("done.json", {})
     more = run.extended(["retrain.seeds=5", "workers=2"])
+    assert run.read_json("done.json") is None, "there is more to do"
     assert more.recipe == Run.open(tmp_path / "run").recipe
     assert more.recipe.retrain == replace(run.recipe.retrain, seeds=5) and more.recipe.workers == 2
     assert run.extended([]).recipe == run.recipe

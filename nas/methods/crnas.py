@@ -22,7 +22,7 @@ from nas.methods.spaces import allocation, crnas_recipe, dilation_space, stage_s
 from nas.progress import RunProgress
 from nas.proxies.supernet import SupernetProxy
 from nas.recipe import ControllerRecipe, CRNASRecipe
-from nas.run import DONE, Run
+from nas.run import FINISHED, Run
 from nas.search import search
 from nas.show import short_text
 from nas.study import History, Record, Study
@@ -93,7 +93,7 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
         # Inside, because the open study keeps a second process from training the same networks.
         retrain_all(run, winner, rivals, progress)
         export_winner(run, winner)
-        run.write_json(DONE, {"winner": winner.digest})
+        run.write_json(FINISHED, {"winner": winner.digest})
         write_report(run, progress)
     return winner
 
