@@ -10,7 +10,7 @@ from nas.resolve import read_architecture
 from nas.run import FINISHED, Run
 from nas.study import History, Record, Study
 from search_spaces.architecture import Architecture
-from search_spaces.catalog import SPACES, family_of, get_space
+from search_spaces.catalog import FAMILIES, SPACES, family_of, get_space
 from search_spaces.cost import cost, trf
 from search_spaces.errors import ConfigError
 from search_spaces.gene import Gene
@@ -146,13 +146,10 @@ def _gene(gene: Gene) -> dict[str, Any]:
 
 
 def short_text(candidate: Any) -> str:
-    """What a person reads of a candidate: ``1,1,2,4``, and its dilations where any is not 1."""
-    if not isinstance(candidate, Architecture):
-        return str(candidate)
-    blocks, dilations = candidate.genes["blocks"], candidate.genes["dilations"]
-    assert isinstance(blocks, tuple) and isinstance(dilations, tuple)
-    text = ",".join(map(str, blocks))
-    return text if set(dilations) == {1} else f"{text} d={''.join(map(str, dilations))}"
+    """What a person reads of a candidate: its family's text (:meth:`Family.text`), whole for any other."""
+    # A made-up space has architectures of a family that nobody builds.
+    family = FAMILIES.get(candidate.family) if isinstance(candidate, Architecture) else None
+    return str(candidate) if family is None else family.text(candidate)
 
 
 def _best(trials: dict[str, History]) -> float | None:

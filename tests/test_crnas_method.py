@@ -9,13 +9,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-import nas.methods.crnas
 import nas.methods.reporting
+import nas.methods.searching
 import nas.training
 from nas.config import apply_overrides, check, read_yaml
-from nas.methods.crnas import carry_out, check_recipe, expected_trials
+from nas.methods.crnas import carry_out, check_recipe
 from nas.methods.reporting import collect
 from nas.methods.retraining import failures_of, results_of, retrain_all
+from nas.methods.searching import expected_trials
 from nas.methods.spaces import allocation, dilation_space, stage_space
 from nas.progress import Silent
 from nas.proxies.supernet import SupernetProxy
@@ -66,7 +67,7 @@ def watch(patch: pytest.MonkeyPatch) -> list[str]:
         events.append(f"open {split}")
         return open_split(recipe, split)
 
-    for module in (nas.methods.crnas, nas.training, nas.methods.reporting):
+    for module in (nas.methods.searching, nas.training, nas.methods.reporting):
         patch.setattr(module, "open_split", opened)
     score, advance = SupernetProxy.__call__, Trainer._advance
 

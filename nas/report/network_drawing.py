@@ -5,6 +5,12 @@ from dataclasses import dataclass
 from nas.report.data import Contender
 from nas.report.formatting import count, escape, large
 
+LEAD = (
+    "One row a stage, one box a block. The nine dots are the taps of its 3 × 3 kernel, spread by the dilation, which "
+    "is the number below."
+)
+"""How to read the drawing, for the section's head."""
+
 _GAP, _LABEL = 6, 112
 
 

@@ -1,16 +1,39 @@
 """Sections on what came out: the verdict, the table, the networks, their retraining."""
 
-from nas.report import drawings, network_drawing
+from typing import Protocol
+
+from nas.report import drawings, graph_drawing, network_drawing
 from nas.report.data import Contender, Memory, Metrics, ReportData
 from nas.report.drawings import Axis, Estimate, Line
 from nas.report.formatting import escape, large, mebibytes, milliseconds, points, several, signed, spread
 from nas.report.markup import card, legend, missing, note, section, who
 from nas.report.verdict import Verdict
+from search_spaces.errors import InvalidArchitecture
+from search_spaces.families import family_of
 from trainers.curves import rise_over_last_quarter
 
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _LEVELLED = 0.05
 """A retraining whose AP rises less than this share over its last quarter counts as long enough."""
+
+
+class _Drawing(Protocol):
+    """A module that draws the networks of a family; ``LEAD`` says how to read its drawing."""
+
+    LEAD: str
+
+    def network(self, contender: Contender, *, role: str, other: Contender | None, width: int) -> str: ...
+
+    def caption(self, contender: Contender) -> str: ...
+
+
+_DRAWINGS: dict[str, _Drawing] = {
+    "crnas.resnet": network_drawing,
+    "crnas.mobilenetv2": network_drawing,
+    "spinenet": graph_drawing,
+    "spinenet.mobile": graph_drawing,
+}
+"""Family of an architecture -> what draws it."""
 
 
 def contenders(report: ReportData) -> list[tuple[str, Contender]]:
@@ -159,30 +182,39 @@ def _measured(present: list[tuple[str, Contender]], report: ReportData) -> str:
 
 def networks(report: ReportData) -> str:
     """Winner beside baseline, block by block."""
-    if not network_drawing.stages_of(report.baseline):
-        html = missing("This family has no drawing by stages. Its layers are listed by", "nas describe ARCH")
-    else:
-        drawn = _network("Baseline", "baseline", report.baseline, report.winner)
-        if report.winner is not None:
-            drawn = _network("Winner", "winner", report.winner, report.baseline) + drawn
-        html = f'<div class="grid two">{drawn}</div>'
-        if report.winner is None:
-            html += missing("The winner appears here when the search is done:", f"nas resume {report.run}")
-    return section(
-        anchor="networks",
-        title="The networks, block by block",
-        lead="One row a stage, one box a block. The nine dots are the taps of its 3 × 3 kernel, spread by the "
-        "dilation, which is the number below.",
-        html=html,
-    )
+    drawn = _network("Baseline", "baseline", report.baseline, report.winner)
+    if report.winner is not None:
+        drawn = _network("Winner", "winner", report.winner, report.baseline) + drawn
+    html = f'<div class="grid two">{drawn}</div>'
+    if report.winner is None:
+        html += missing("The winner appears here when the search is done:", f"nas resume {report.run}")
+    found = [_drawing_of(one) for one in (report.winner, report.baseline) if one is not None]
+    leads = dict.fromkeys(drawing.LEAD for drawing in found if drawing is not None)
+    return section(anchor="networks", title="The networks, block by block", lead=" ".join(leads), html=html)
+
+
+def _drawing_of(contender: Contender) -> _Drawing | None:
+    """What draws a network; ``None`` for a family without drawing and genes that the family cannot read."""
+    architecture = contender.architecture
+    try:
+        family_of(architecture).validate(architecture)
+    except InvalidArchitecture:
+        return None
+    return _DRAWINGS.get(architecture.family)
 
 
 def _network(title: str, role: str, contender: Contender, other: Contender | None) -> str:
-    drawing = drawings.responsive(
-        lambda width: network_drawing.network(contender, role=role, other=other, width=width)
+    drawing = _drawing_of(contender)
+    if drawing is None:
+        family = contender.architecture.family
+        text = f"No drawing of this network of the family {family}. Its cost and levels are given by"
+        return card(f"<h3>{who(title, role)}</h3>{missing(text, 'nas describe ARCH')}")
+    beside = other if other is not None and _drawing_of(other) is drawing else None
+    drawn = drawings.responsive(
+        lambda width: drawing.network(contender, role=role, other=beside, width=width)
     )
-    caption = network_drawing.caption(contender)
-    return card(f"<figure><h3>{who(title, role)}</h3>{drawing}<figcaption>{caption}</figcaption></figure>")
+    caption = drawing.caption(contender)
+    return card(f"<figure><h3>{who(title, role)}</h3>{drawn}<figcaption>{caption}</figcaption></figure>")
 
 
 def curves(report: ReportData) -> str:

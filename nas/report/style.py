@@ -95,6 +95,7 @@ figure { margin: 0; }
 figcaption { color: var(--soft); font-size: 13px; line-height: 1.45; margin-top: 8px; }
 svg { display: block; width: 100%; height: auto; overflow: hidden; }
 svg text { font-family: inherit; fill: var(--soft); font-size: 12px; font-variant-numeric: tabular-nums; }
+svg text.small { font-size: 11px; }
 svg text.strong { fill: var(--ink); font-weight: 600; }
 svg text.halo {
   font-weight: 600; paint-order: stroke; stroke: var(--card); stroke-width: 4px; stroke-linejoin: round;
@@ -112,6 +113,7 @@ svg .zero { stroke: var(--soft); }
 .f-soft { fill: var(--dot); }
 .w-winner { fill: var(--winner-wash); }
 .w-baseline { fill: var(--baseline-wash); }
+.w-card { fill: var(--card); }
 .n { fill: none; }
 .desk { display: none; }
 .phone { max-width: 460px; }

@@ -17,6 +17,7 @@ from typing import Any
 
 import nas.methods.crnas
 import nas.methods.retraining
+import nas.methods.searching
 import nas.proxies.supernet
 import nas.training
 from nas.cli import main
@@ -95,7 +96,7 @@ def install(watch: Watch) -> None:
     nas.proxies.supernet.Trainer = WatchedTrainer  # type: ignore[misc]
     nas.training.Trainer = WatchedTrainer  # type: ignore[attr-defined]
     nas.methods.crnas.SupernetProxy = WatchedProxy  # type: ignore[misc]
-    nas.methods.crnas.search = watched_search  # type: ignore[attr-defined]
+    nas.methods.searching.search = watched_search  # type: ignore[attr-defined]
     nas.methods.retraining.train_to_completion = watched_training  # type: ignore[attr-defined]
 
 

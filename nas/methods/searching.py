@@ -1,0 +1,184 @@
+"""What the searches of all methods share: the data in its two parts, one phase, the end of a run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from nas.controllers.base import DONE, Controller
+from nas.controllers.catalog import make_controller
+from nas.methods.catalog import baseline_of
+from nas.methods.exporting import export_winner
+from nas.methods.reporting import starved_level, write_report
+from nas.methods.retraining import retrain_all
+from nas.progress import RunProgress
+from nas.recipe import ControllerRecipe
+from nas.run import FINISHED, Run
+from nas.search import search
+from nas.show import short_text
+from nas.study import History, Record, Score, Study
+from search_spaces.architecture import Architecture, Candidate
+from search_spaces.errors import RunError
+from search_spaces.families import family_of
+from search_spaces.randomness import seed_for
+from search_spaces.space import SearchSpace
+from trainers.data.catalog import open_split
+from trainers.data.detection_set import DetectionSet, hold_out
+from trainers.detectors.catalog import build_detector
+
+Proxy = Callable[[Candidate], Score]
+Limits = Callable[[Architecture], str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchData:
+    """The training split in its two parts; ``val`` is not here, it is for the final table only."""
+
+    train_set: DetectionSet
+    held_out: DetectionSet
+
+
+def open_data(run: Run, progress: RunProgress) -> SearchData:
+    """The training split in its two parts, written down in the run.
+
+    Raises:
+        RunError: the images are not those that the run began with.
+    """
+    recipe = run.recipe
+    torch.set_num_threads(recipe.threads)
+    run.record_environment()
+    train_set, held_out = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, run.split_seed)
+    data = SearchData(train_set=train_set, held_out=held_out)
+    record_data(run, data, progress)
+    return data
+
+
+def record_data(run: Run, data: SearchData, progress: RunProgress) -> None:
+    """List which images were held out and what the levels have to learn, so that anyone can check.
+
+    Raises:
+        RunError: the images are not those that the run began with.
+    """
+    before = run.read_json("data.json")
+    digests = {"train": data.train_set.digest, "held_out": data.held_out.digest}
+    if before is not None and before["digest"] != digests:
+        raise RunError(
+            f"{run.directory} began with other images or annotations (digest {before['digest']['train']}, now "
+            f"{digests['train']}); restore them, or start a new run with: nas search RECIPE --run NEW_DIR"
+        )
+    baseline = baseline_of(run.recipe)
+    detector = build_detector(
+        run.recipe.detector,
+        family_of(baseline).build(baseline, seed=0),
+        data.train_set.num_classes,
+        data.train_set.image_size,
+        seed=0,
+    )
+    by_level = detector.objects_by_level(data.train_set.targets, data.train_set.image_size)
+    if by_level:
+        progress.say("objects by level: " + ", ".join(f"{name} {count}" for name, count in by_level.items()))
+    for name in (name for name, count in by_level.items() if count == 0):
+        progress.say(f"warning: {starved_level(name)}")
+    run.write_json(
+        "data.json",
+        {
+            "objects_by_level": by_level,
+            "digest": digests,
+            "image_size": list(data.train_set.image_size),
+            "categories": [category.name for category in data.train_set.categories],
+            "train": list(data.train_set.file_names),
+            "held_out": list(data.held_out.file_names),
+            "objects": {"train": data.train_set.num_objects, "held_out": data.held_out.num_objects},
+            "skipped": list(data.train_set.skipped),
+        },
+    )
+
+
+def finish(run: Run, winner: Architecture, rivals: Mapping[str, Architecture], progress: RunProgress) -> None:
+    """From a winner to the end of a run: the final table, the bundle, the report.
+
+    To be called while the study is open, which keeps a second process from training the same networks.
+    """
+    run.write_winner(winner, rivals, baseline_of(run.recipe))
+    retrain_all(run, winner, rivals, progress)
+    export_winner(run, winner)
+    run.write_json(FINISHED, {"winner": winner.digest})
+    write_report(run, progress)
+
+
+def phase_seed(run: Run, phase: str) -> int:
+    """Seed of everything in a phase."""
+    return seed_for(run.recipe.seed, phase)
+
+
+def controller_for(recipe: ControllerRecipe, space: SearchSpace, seed: int) -> Controller:
+    """The recipe's controller.
+
+    Raises:
+        ConfigError: see :func:`nas.controllers.catalog.make_controller`.
+    """
+    return make_controller(recipe.name, space=space, seed=seed, budget=recipe.budget, options=recipe.options)
+
+
+def search_phase(
+    run: Run,
+    study: Study,
+    name: str,
+    *,
+    space: SearchSpace,
+    recipe: ControllerRecipe,
+    proxy: Callable[[], Proxy],
+    progress: RunProgress,
+    limits: Limits | None = None,
+) -> Architecture:
+    """Carry a phase out from wherever it stands, and return its winner.
+
+    Args:
+        run: gives the phase's seed.
+        study: holds the trials.
+        name: of the phase.
+        space: where it searches.
+        recipe: of the controller.
+        proxy: makes the scorer ready; not called when the search is over already.
+        progress: listens.
+        limits: see :func:`nas.search.search`.
+    """
+    seed = phase_seed(run, name)
+    phase = study.phase(name, space, seed=seed)
+    controller = controller_for(recipe, space, seed)
+    history = phase.history()
+    total = expected_trials(recipe, space)
+    if any(record.state == "running" for record in history) or controller.ask(history) is not DONE:
+        scorer = proxy()
+        progress.phase(f"{name}: search", total, done=len(history))
+
+        def report(record: Record, history: History) -> None:
+            values = [seen.value for seen in history if seen.value is not None]
+            best = f"best {max(values):.2f}" if values else "nothing scored yet"
+            progress.advance(len(history), f"{short_text(record.candidate)} {_outcome(record)}, {best}")
+
+        winner = search(phase=phase, controller=controller, score=scorer, on_trial=report, limits=limits)
+    else:
+        found = controller.winner(history)
+        assert found is not None, "a finished search has a winner, else search() would have raised"
+        winner = found
+    progress.say(f"  {name}: {short_text(winner)}")
+    return winner
+
+
+def expected_trials(recipe: ControllerRecipe, space: SearchSpace) -> int | None:
+    """How many trials a phase will have, for the progress bar; None where only the search will tell."""
+    if recipe.name == "exhaustive":
+        return space.size
+    if recipe.name == "greedy":
+        beam, survivors, total = recipe.options.get("beam", 3), 1, 0
+        assert isinstance(beam, int), "checked when the controller was made"
+        for gene in space.genes.values():
+            total += survivors * gene.size
+            survivors = min(beam, survivors * gene.size)
+        return total
+    return recipe.budget
+
+
+def _outcome(record: Record) -> str:
+    return f"{record.value:.2f} AP" if record.value is not None else f"{record.state}: {record.reason}"
