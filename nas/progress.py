@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
@@ -82,7 +83,9 @@ class ConsoleProgress:
             (self._clock(), done),
             self._clock(),
         )
-        self.console.print(f"[bold]{title}[/bold]" + (f": {done} of {total} done before" if done else ""))
+        self.console.print(
+            f"[bold]{escape(title)}[/bold]" + (f": {done} of {total} done before" if done else "")
+        )
         if self._live:
             if self._task is not None:
                 self._bar.remove_task(self._task)
@@ -97,11 +100,12 @@ class ConsoleProgress:
             self.console.print(
                 f"  {self._title}: {done} of {self._total or '?'}  {note}  {self._left(done)}",
                 highlight=False,
+                markup=False,
             )
 
     def say(self, text: str) -> None:
         """See :class:`RunProgress`."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False)
 
     def _left(self, done: int) -> str:
         began, before = self._began

@@ -93,8 +93,8 @@ class RetrainRecipe(Recipe):
         train: the training, the same for every network.
         seeds: trainings of the winner and of the baseline.
         first_seed: the seeds of this table are ``first_seed`` and those after it; used for nothing else.
-        rivals: ``stages``: the stage winner without dilations; ``random``: the best of as many
-            random dilation lists of the same allocation under the same proxy.
+        rivals: ``random``: the best of as many random candidates under the same proxy (in CR-NAS dilation
+            lists of the winner's allocation); ``stages``, of CR-NAS: the stage winner without dilations.
         rival_seeds: trainings of each rival.
         tried_before: every recipe tried on these images before, a line each; the report and the results show
             them, for a table is only worth what was not tried until it came out well.
@@ -174,6 +174,108 @@ class CRNASRecipe(SearchRecipe):
                 "retrain.rivals",
                 list(self.retrain.rivals),
                 "'random' draws dilations; add a dilations section or leave it out",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpineNetSpaceRecipe(Recipe):
+    """Which scale-permuted networks are searched.
+
+    Args:
+        baseline: a published network of the family; gives the stem, what is not free, and the comparison.
+        filter_size_scale: times the published widths; the baseline's own when left out, as all further ones.
+        alpha: width inside resamplings.
+        repeats: copies of every block.
+        endpoint: channels of P3 to P7.
+        activation: ``relu`` or ``swish``.
+        free: the decisions that are searched; R[N]-SP[M] searches free permutation and connections.
+        window: an intermediate block reads among so many blocks before it; null: any.
+        dead: what becomes of a block that nothing reads: ``connect`` it, ``allow`` it, or ``limit``, which
+            rejects the candidate before anything is spent.
+    """
+
+    baseline: str = "r0_sp53"
+    filter_size_scale: float | None = None
+    alpha: float | None = None
+    repeats: int | None = None
+    endpoint: int | None = None
+    activation: Literal["relu", "swish"] | None = None
+    free: tuple[Literal["permutation", "connections", "levels", "types"], ...] = (
+        "permutation",
+        "connections",
+        "levels",
+        "types",
+    )
+    window: int | None = 5
+    dead: Literal["connect", "allow", "limit"] = "connect"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortTrainingRecipe(Recipe):
+    """How a candidate is trained alone for a short time.
+
+    Args:
+        train: length, optimiser, schedule.
+        width: of the network that is trained, in that of the candidate; the paper's is a quarter.
+        alpha: width inside its resamplings; the candidate's when left out.
+    """
+
+    train: TrainRecipe = field(default_factory=lambda: TrainRecipe(steps=300))
+    width: float = 1.0
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        self.require("width", self.width > 0, "above 0")
+        self.require("alpha", self.alpha is None or self.alpha > 0, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitsRecipe(Recipe):
+    """What a candidate may cost at most, in the baseline's cost; checked before anything is trained.
+
+    Args:
+        params: times the baseline's parameters.
+        macs: times the baseline's multiply-adds at the size of the images.
+    """
+
+    params: float | None = None
+    macs: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("params", "macs"):
+            value = getattr(self, name)
+            self.require(name, value is None or value > 0, "above 0, in multiples of the baseline's")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxySearchRecipe(Recipe):
+    """One search: a short training as proxy, a controller, limits."""
+
+    proxy: ShortTrainingRecipe = field(default_factory=ShortTrainingRecipe)
+    controller: ControllerRecipe
+    limits: LimitsRecipe = field(default_factory=LimitsRecipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpineNetRecipe(SearchRecipe):
+    """Du et al. 2020: scales are permuted and wired across, every candidate is trained for a short time.
+
+    Args:
+        space: which networks.
+        search: proxy, controller, limits.
+    """
+
+    method: Literal["spinenet"] = "spinenet"
+    space: SpineNetSpaceRecipe = field(default_factory=SpineNetSpaceRecipe)
+    search: ProxySearchRecipe
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.retrain is not None and "stages" in self.retrain.rivals:
+            raise FieldError(
+                "retrain.rivals",
+                list(self.retrain.rivals),
+                "allowed is 'random'; 'stages' is a step of CR-NAS",
             )
 
 

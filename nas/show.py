@@ -154,7 +154,7 @@ def short_text(candidate: Any) -> str:
 
 def _best(trials: dict[str, History]) -> float | None:
     """Best score of a whole network in the last phase that has one; no two supernets' scores compare."""
-    for name in ("dilations", "stages"):
+    for name in reversed([name for name in trials if name != "random"]):
         whole = (record for record in trials.get(name, ()) if isinstance(record.candidate, Architecture))
         values = [record.value for record in whole if record.value is not None]
         if values:

@@ -104,7 +104,8 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
         evaluate=measure,
         on_step=report,
     )
-    progress.phase(f"training {job.architecture}, seed {recipe.seed}", trainer.total_steps)
+    network = family_of(job.architecture).text(job.architecture)
+    progress.phase(f"training {network}, seed {recipe.seed}", trainer.total_steps)
     trained = trainer.run()
     metrics = evaluate_detector(detector, val, recipe, device)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}

@@ -73,6 +73,11 @@ class Family(ABC):
     def arguments(self, architecture: Architecture) -> dict[str, Any]:
         """Keyword arguments, plain data, that make the network class build this architecture."""
 
+    def text(self, architecture: Architecture) -> str:
+        """The genes in one short line, for tables and progress; two networks of one search differ in it."""
+        # An architecture writes its family first, which all networks of a search share.
+        return str(architecture).partition(" ")[2]
+
     @property
     def source(self) -> Path:
         """The file that defines the network; its text is what an export carries."""

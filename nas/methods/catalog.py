@@ -12,7 +12,8 @@ from typing import Any
 
 from nas.config import check
 from nas.methods.spaces import baseline_architecture
-from nas.recipe import CRNASRecipe, SearchRecipe
+from nas.methods.spinenet_space import spinenet_space
+from nas.recipe import CRNASRecipe, SearchRecipe, SpineNetRecipe
 from search_spaces.architecture import Architecture
 from search_spaces.errors import ConfigError
 
@@ -24,12 +25,15 @@ class Method:
     """One paper's procedure.
 
     Args:
+        title: shown in reports.
         recipe: what a recipe of this method may say.
         phases: names of its studies, in the order in which they are carried out.
         baseline: recipe -> the hand-made network that the winner has to beat.
-        module: with ``check_recipe(recipe, source=...)`` and ``carry_out(run, progress)``.
+        module: with ``check_recipe(recipe, source=...)``, ``carry_out(run, progress)`` and
+            ``phase_costs(run, trials, size)``.
     """
 
+    title: str
     recipe: type[SearchRecipe]
     phases: tuple[str, ...]
     baseline: Callable[[Any], Architecture]
@@ -38,10 +42,18 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "crnas": Method(
+        title="CR-NAS",
         recipe=CRNASRecipe,
         phases=("stages", "dilations", "random"),
         baseline=lambda recipe: baseline_architecture(recipe.space),
         module="nas.methods.crnas",
+    ),
+    "spinenet": Method(
+        title="SpineNet",
+        recipe=SpineNetRecipe,
+        phases=("search", "random"),
+        baseline=lambda recipe: spinenet_space(recipe.space).baseline,
+        module="nas.methods.spinenet",
     ),
 }
 

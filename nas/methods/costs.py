@@ -5,15 +5,17 @@ from dataclasses import replace
 
 from nas.methods.catalog import baseline_of
 from nas.methods.spaces import allocation, crnas_recipe, stage_space
+from nas.methods.spinenet_space import narrowed, spinenet_recipe
 from nas.report.data import PhaseCost
 from nas.run import Run
 from nas.show import scoring_seconds
 from nas.study import History
+from search_spaces.architecture import Architecture
 from search_spaces.cost import cost
 
 
-def phase_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:
-    """Seconds, images and backbone multiply-adds of each supernet training, each scoring and the final table.
+def supernet_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:
+    """Seconds, images and backbone multiply-adds of each supernet training and each scoring of CR-NAS.
 
     Args:
         run: finished or not.
@@ -42,18 +44,41 @@ def phase_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) 
         costs.append(
             replace(_phase_cost(f"{name}: scoring", spent_scoring, each * scored, macs), trials=len(history))
         )
+    return tuple(costs)
+
+
+def short_training_costs(
+    run: Run, trials: Mapping[str, History], size: tuple[int, int]
+) -> tuple[PhaseCost, ...]:
+    """Seconds, images and backbone multiply-adds of the short trainings of SpineNet; arguments as above."""
+    recipe = spinenet_recipe(run.recipe).search.proxy
+    costs = []
+    for name, history in trials.items():
+        images = macs = 0
+        for record in history:
+            count = record.attributes.get("images", 0)
+            if isinstance(count, int) and isinstance(record.candidate, Architecture):
+                images += count
+                macs += 3 * count * cost(narrowed(record.candidate, recipe), size).macs
+        seconds = round(sum(scoring_seconds(record) for record in history), 1)
+        one = PhaseCost(name=f"{name}: short trainings", seconds=seconds, images=images, macs=macs)
+        costs.append(replace(one, trials=len(history)))
+    return tuple(costs)
+
+
+def table_costs(run: Run, size: tuple[int, int]) -> tuple[PhaseCost, ...]:
+    """The same of the final table, by the baseline's multiply-adds; nothing before its first training."""
     results = [
         run.read_json(str(path.relative_to(run.directory)))
         for path in sorted(run.directory.glob("retrain/*/*/result.json"))
     ]
     finished = [result for result in results if result is not None]
-    if finished:
-        seconds = sum(result["seconds"] for result in finished)
-        images = sum(result["images"] for result in finished)
-        costs.append(
-            replace(_phase_cost("final table: trainings", seconds, images, 3 * macs), trials=len(finished))
-        )
-    return tuple(costs)
+    if not finished:
+        return ()
+    seconds = sum(result["seconds"] for result in finished)
+    images = sum(result["images"] for result in finished)
+    macs = 3 * cost(baseline_of(run.recipe), size).macs
+    return (replace(_phase_cost("final table: trainings", seconds, images, macs), trials=len(finished)),)
 
 
 def _mean_path_macs(run: Run, size: tuple[int, int]) -> int:

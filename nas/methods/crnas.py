@@ -10,6 +10,7 @@ from random import Random
 
 from nas.methods.catalog import baseline_of
 from nas.methods.checking import refused, require_all
+from nas.methods.costs import supernet_costs
 from nas.methods.searching import SearchData, controller_for, finish, open_data, phase_seed, search_phase
 from nas.methods.spaces import allocation, crnas_recipe, dilation_space, stage_space
 from nas.progress import RunProgress
@@ -177,3 +178,7 @@ def _proxy(
         directory=run.directory / phase,
         device=resolve_device(recipe.device),
     )
+
+
+phase_costs = supernet_costs
+"""What the phases cost; see :func:`nas.methods.costs.supernet_costs`."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from nas.methods.catalog import method_of
 from nas.methods.retraining import job_recipe, run_jobs
 from nas.progress import RunProgress
 from nas.report.data import RankCheck, RankEntry
@@ -68,7 +69,7 @@ def read_ranking(run: Run) -> RankCheck | None:
 
 
 def _scored(run: Run) -> list[Record]:
-    history = histories(run).get("stages", ())
+    history = histories(run).get(method_of(run.recipe).phases[0], ())
     # Once each: a controller may propose an allocation again.
     scored = {record.digest: record for record in history if record.value is not None}
     return list(scored.values())

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from nas.config import dump_yaml, to_data
-from nas.methods.catalog import baseline_of, method_of
-from nas.methods.costs import phase_costs
+from nas.methods.catalog import baseline_of, method_of, procedure
+from nas.methods.costs import table_costs
 from nas.methods.fields import erf_levels
 from nas.methods.ranking import check_ranking, read_ranking
 from nas.methods.retraining import failures_of, job_recipe, results_of, training_directory
@@ -84,7 +84,7 @@ def collect(run: Run) -> ReportData:
     contenders = _contenders(run, networks, size, scores)
     val = open_split(run.recipe.data, "val") if winner is not None else None
     return ReportData(
-        title=f"CR-NAS: {run.recipe.name}",
+        title=f"{method_of(run.recipe).title}: {run.recipe.name}",
         run=str(run.directory),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         state=state_of(run, trials),
@@ -95,7 +95,7 @@ def collect(run: Run) -> ReportData:
         erf=_erf(run, baseline, winner, val) if winner is not None and val is not None else None,
         detections=_samples(run, baseline, winner, val) if winner is not None and val is not None else (),
         ranks=read_ranking(run),
-        cost=phase_costs(run, trials, size),
+        cost=(*procedure(run.recipe).phase_costs(run, trials, size), *table_costs(run, size)),
         data=_data_facts(run, val),
         reproduction=_reproduction(run),
         notes=_notes(run, rivals, winner),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nas.trials import Score
 from search_spaces.architecture import Architecture, Candidate
-from search_spaces.errors import CandidateFailed
+from search_spaces.errors import CandidateFailed, InvalidArchitecture
 from search_spaces.families import family_of
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.catalog import build_detector
@@ -70,7 +70,7 @@ class ShortTraining:
         A training that was killed goes on from its last checkpoint.
 
         Raises:
-            CandidateFailed: a prefix, or a loss that is not finite.
+            CandidateFailed: a prefix, a network that cannot be built so narrow, or a loss that is not finite.
         """
         if not isinstance(candidate, Architecture):
             raise CandidateFailed(
@@ -79,7 +79,10 @@ class ShortTraining:
             )
         started = time.perf_counter()
         network = self._narrowed(candidate)
-        backbone = family_of(network).build(network, seed=self.seed)
+        try:
+            backbone = family_of(network).build(network, seed=self.seed)
+        except InvalidArchitecture as error:
+            raise CandidateFailed(f"the narrow network cannot be built: {error}") from error
         detector = build_detector(
             self.detector, backbone, self.train_set.num_classes, self.train_set.image_size, seed=self.seed
         )

@@ -327,4 +327,4 @@ def _signs(drawn: _Network, role: str) -> Iterable[tuple[str, str]]:
         yield _shape(kind, "dead", 10, 0, 12, role), "dead: leads to no output"
     if any(wire.how for wire in drawn.wires):
         dashes = f'class="n s-{role}" stroke-width="1.6" stroke-dasharray="4 3"'
-        yield f'<path {dashes} d="M1 0h17"/>', "added: was read by nothing"
+        yield f'<path {dashes} d="M1 0h17"/>', "added from an unread block"

@@ -100,8 +100,8 @@ def comparison(report: ReportData) -> str:
         tail += note("No random search of equal budget was run beside this one.")
     else:
         tail += note(
-            "Best random: the winner's allocation with the best of as many random dilations as the search scored, "
-            "by the same supernet."
+            "Best random: of as many random candidates as the last step of the search scored, the best by the same "
+            "proxy (in CR-NAS, dilations of the winner's allocation)."
         )
     return section(
         anchor="table",

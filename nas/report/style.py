@@ -66,7 +66,8 @@ td small { color: var(--soft); font-size: .86em; font-weight: 400; white-space: 
 .who.winner::before { background: var(--winner); }
 .who.baseline::before { background: var(--baseline); }
 .who.random::before { background: var(--random); }
-.sub { display: block; color: var(--soft); font-weight: 400; font-size: 12.5px; line-height: 1.35; }
+.sub { display: block; color: var(--soft); font-weight: 400; font-size: 12.5px; line-height: 1.35;
+  overflow-wrap: anywhere; }
 code, pre {
   font-family: ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere;
 }

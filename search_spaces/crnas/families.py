@@ -26,7 +26,18 @@ DILATIONS = (1, 2, 3)
 GENES = ("blocks", "dilations")
 
 
-class ResNetFamily(ChainFamily):
+class ReallocatedFamily(ChainFamily):
+    """What both families share: genes ``blocks``, one count a stage, and ``dilations``, one a block."""
+
+    def text(self, architecture: Architecture) -> str:
+        """The block counts, and the dilations where any is not 1: ``1,2,2,3 d=11212233``."""
+        blocks, dilations = architecture.genes["blocks"], architecture.genes["dilations"]
+        assert isinstance(blocks, tuple) and isinstance(dilations, tuple)
+        text = ",".join(map(str, blocks))
+        return text if set(dilations) == {1} else f"{text} d={''.join(map(str, dilations))}"
+
+
+class ResNetFamily(ReallocatedFamily):
     """ResNet and ResNeXt: ``settings`` block, widths, stem, groups, width_per_group."""
 
     name = "crnas.resnet"
@@ -83,7 +94,7 @@ class ResNetFamily(ChainFamily):
         )
 
 
-class MobileNetV2Family(ChainFamily):
+class MobileNetV2Family(ReallocatedFamily):
     """MobileNetV2: ``settings`` stem, width_multiplier."""
 
     name = "crnas.mobilenetv2"

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from itertools import pairwise
 from typing import Any, Literal, cast
 
-from search_spaces.architecture import Architecture, Value
+from search_spaces.architecture import Architecture, Value, digest_of
 from search_spaces.errors import InvalidArchitecture
 from search_spaces.family import Cost, Family, Level
 from search_spaces.spinenet.costs import (
@@ -56,6 +56,20 @@ class GraphFamily(Family):
         """Places from which no output can be reached after the unconnected-block rule, ascending."""
         shape = self.shape(architecture)
         return dead_places(shape.blocks, len(shape.stem))
+
+    def text(self, architecture: Architecture) -> str:
+        """Levels and types, outputs after a bar, and a key of the parents, which would not fit.
+
+        ``2,4,3,4,6,4,5,7,5,5|5,4,3,7,6 BRBBRBRRBB|BBBBB parents 3a1f`` for 15 blocks, B a bottleneck and R a
+        residual block; equal keys, four hexadecimal digits of a digest, mean equal parents but for chance.
+        """
+        genes = architecture.genes
+        levels = cast(tuple[int, ...], genes["levels"])
+        types = "".join(kind[0].upper() for kind in cast(tuple[str, ...], genes.get("types", ())))
+        inner, outputs = (",".join(map(str, part)) for part in (levels[:-OUTPUTS], levels[-OUTPUTS:]))
+        parts = [f"{inner}|{outputs}"]
+        parts += [f"{types[:-OUTPUTS]}|{types[-OUTPUTS:]}"] if types else []
+        return " ".join([*parts, f"parents {digest_of(genes['parents'])[:4]}"])
 
     def validate(self, architecture: Architecture) -> None:
         """Check every setting and gene; see :meth:`Family.validate`."""
