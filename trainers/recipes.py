@@ -116,6 +116,11 @@ class DetectorRecipe(Recipe):
     box_head: int = 256
     roi_batch: int = 128
 
+    def object_side(self, stride: int) -> float:
+        """Side in px of what a level looks for: its anchor, or for FCOS the largest object that it answers for
+        from the object's centre, whose sides are 8 anchors away (Tian et al. 2019, section 3.2)."""
+        return stride * self.anchor_scale * (16.0 if self.name == "fcos" else 1.0)
+
     def __post_init__(self) -> None:
         distinct = len(set(self.levels)) == len(self.levels)
         self.require("levels", bool(self.levels) and distinct, "one or more distinct names")

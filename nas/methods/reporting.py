@@ -181,7 +181,7 @@ def _erf(run: Run, baseline: Architecture, winner: Architecture, val: DetectionS
             backbone = family_of(architecture).build(architecture, seed=run.recipe.seed)
         calibrate_bn_on_noise(backbone, images)
         anchors = {
-            name: level.stride * run.recipe.detector.anchor_scale
+            name: run.recipe.detector.object_side(level.stride)
             for name, level in family_of(architecture).levels(architecture).items()
             if name in run.recipe.detector.levels
         }

@@ -178,7 +178,8 @@ class ErfLevel(_Part):
         area_px: square root of the number of pixels above 4.55 % of the maximum.
         box_px: height and width of the box of non-zero gradient.
         trf_px: theoretical receptive field; equal to the box unless the canvas cuts it.
-        anchor_px: side of the anchor this level's detector uses, ``None`` where it has none.
+        anchor_px: side of the anchor of this level, or of the largest object it answers for, ``None`` where it
+            has none.
         png: the map, base64 of a PNG of the whole canvas (see ``nas.report.pictures.erf_png``).
     """
 

@@ -6,7 +6,7 @@ from nas.report.markup import card, legend, missing, note, section, who
 
 
 def receptive_fields(report: ReportData) -> str:
-    """ERF maps of baseline and winner, level by level, with the anchors drawn in."""
+    """ERF maps of baseline and winner, level by level, with what each level looks for drawn in."""
     erf = report.erf
     if erf is None:
         return section(
@@ -22,7 +22,10 @@ def receptive_fields(report: ReportData) -> str:
         for baseline, winner in zip(erf.baseline, erf.winner, strict=True)
     ]
     keys = legend(
-        [("soft", "line", "anchor of the level"), ("soft", "dashed", "theoretical receptive field")]
+        [
+            ("soft", "line", "anchor, or for FCOS largest object, of the level"),
+            ("soft", "dashed", "theoretical receptive field"),
+        ]
     )
     return section(
         anchor="erf",
@@ -40,11 +43,11 @@ def erf_map(title: str, role: str, level: ErfLevel, canvas: int) -> str:
     """One map with its anchor and its theoretical receptive field drawn in, and its sizes below."""
     centre = canvas / 2
     shapes = ""
-    if level.anchor_px is not None:
+    if level.anchor_px is not None and level.anchor_px < canvas:
         shapes += _square(centre, level.anchor_px, "")
     if level.trf_px < canvas:
         shapes += _square(centre, float(level.trf_px), f' stroke-dasharray="{canvas / 64:g} {canvas / 80:g}"')
-    anchor = "" if level.anchor_px is None else f", anchor {level.anchor_px:g} px"
+    anchor = "" if level.anchor_px is None else f", looks for {level.anchor_px:g} px"
     described = (
         f"{title} {level.level}: standard deviation {level.std_px:.1f} px, TRF {level.trf_px} px{anchor}"
     )

@@ -390,3 +390,16 @@ def test_very_narrow_backbones_are_trained_in_the_layout_that_torch_survives(
     for _ in range(4):
         everywhere = target((4, 4, 14, 12), (10, 10, 40, 44))
         torch.stack(list(losses(detector, everywhere).values())).sum().backward()  # type: ignore[no-untyped-call]
+
+
+def test_what_a_level_looks_for(tiny_backbone: Backbones) -> None:
+    fcos = DetectorRecipe(name="fcos", fpn_channels=16, levels=("c3", "c4"), anchor_scale=0.5)
+    assert [fcos.object_side(stride) for stride in (8, 16)] == [64.0, 128.0]
+    detector = built(fcos, tiny_backbone(), side=256)
+    for side, level in ((50.0, "c3"), (80.0, "c4")):
+        box = torch.tensor([[128 - side / 2, 128 - side / 2, 128 + side / 2, 128 + side / 2]])
+        found = detector.objects_by_level(
+            [Target(boxes=box, labels=torch.zeros(1, dtype=torch.int64), image_id=1)], (256, 256)
+        )
+        assert found[level] == 1, (side, found)
+    assert DetectorRecipe(name="faster_rcnn", anchor_scale=8.0).object_side(4) == 32.0
