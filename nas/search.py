@@ -7,9 +7,10 @@ on the same phase, and the trials come out as if it had never stopped.
 from collections.abc import Callable
 
 from nas.controllers.base import Controller, Done
+from nas.proxies.base import Proxy
 from nas.study import Phase
 from nas.trials import History, Record, Score
-from search_spaces.architecture import Architecture, Candidate
+from search_spaces.architecture import Architecture
 from search_spaces.errors import CandidateFailed, RunError
 
 
@@ -17,7 +18,7 @@ def search(
     *,
     phase: Phase,
     controller: Controller,
-    score: Callable[[Candidate], Score],
+    score: Proxy,
     on_trial: Callable[[Record, History], None] | None = None,
     limits: Callable[[Architecture], str | None] | None = None,
 ) -> Architecture:
@@ -64,7 +65,7 @@ def _evaluate(
     record: Record,
     *,
     phase: Phase,
-    score: Callable[[Candidate], Score],
+    score: Proxy,
     limits: Callable[[Architecture], str | None] | None,
 ) -> Record:
     if limits is not None and isinstance(record.candidate, Architecture):

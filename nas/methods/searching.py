@@ -12,12 +12,13 @@ from nas.methods.exporting import export_winner
 from nas.methods.reporting import starved_level, write_report
 from nas.methods.retraining import retrain_all
 from nas.progress import RunProgress
+from nas.proxies.base import Proxy
 from nas.recipe import ControllerRecipe
 from nas.run import FINISHED, Run
 from nas.search import search
 from nas.show import short_text
-from nas.study import History, Record, Score, Study
-from search_spaces.architecture import Architecture, Candidate
+from nas.study import History, Record, Study
+from search_spaces.architecture import Architecture
 from search_spaces.errors import RunError
 from search_spaces.families import family_of
 from search_spaces.randomness import seed_for
@@ -26,7 +27,6 @@ from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet, hold_out
 from trainers.detectors.catalog import build_detector
 
-Proxy = Callable[[Candidate], Score]
 Limits = Callable[[Architecture], str | None]
 
 
