@@ -1,7 +1,9 @@
 """Fixtures and settings that all tests share."""
 
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import hypothesis
@@ -23,6 +25,12 @@ def pytest_runtest_makereport() -> Iterator[None]:
     report = outcome.get_result()
     if report.skipped and os.environ.get(REQUIRED) and "shared data" in str(report.longrepr):
         report.outcome = "failed"
+
+
+@pytest.fixture(scope="session")
+def hear_interrupts() -> Callable[[], None]:
+    """For ``preexec_fn``: a test run in the background of a shell, and all that it starts, is deaf to Ctrl-C."""
+    return partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="session")

@@ -53,11 +53,13 @@ def test_a_dead_worker_is_a_sentence_not_a_traceback():
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
-def test_no_worker_outlives_its_parent(sign, tmp_path):
+def test_no_worker_outlives_its_parent(sign, tmp_path, hear_interrupts):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     marks = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
-    parent = subprocess.Popen([sys.executable, script, *marks], stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen(
+        [sys.executable, script, *marks], stderr=subprocess.DEVNULL, preexec_fn=hear_interrupts
+    )
     try:
         workers = [wait_for_pid(mark) for mark in marks[:2]]
         parent.send_signal(sign)

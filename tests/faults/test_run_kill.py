@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_killed_in_training_scoring_and_retraining(whole: Path, tmp_path: Path) 
     assert not list(run.rglob("*.tmp")), "no half-written file is left"
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, hear_interrupts: Callable[[], None]) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "nas.cli", "search", str(TINY), "--run", str(run)]
     process = subprocess.Popen(
@@ -144,6 +145,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_interrupts,
     )
     try:
         deadline = time.monotonic() + 120
