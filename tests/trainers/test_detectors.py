@@ -14,6 +14,7 @@ from search_spaces.architecture import Genes
 from search_spaces.catalog import get_architecture
 from search_spaces.errors import ConfigError, InvalidArchitecture
 from search_spaces.families import family_of
+from search_spaces.recipe import FieldError
 from trainers.data.detection_set import DetectionSet, Target
 from trainers.detectors.catalog import DETECTORS, build_detector
 from trainers.detectors.detector import Detector
@@ -194,7 +195,7 @@ def test_a_backbone_that_breaks_its_word_is_named(
     ],
 )
 def test_recipes_that_make_no_sense(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="detector: "):
+    with pytest.raises(FieldError, match=r"found .*; allowed is "):
         DetectorRecipe(**settings)
 
 

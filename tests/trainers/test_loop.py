@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from search_spaces.errors import CandidateFailed, ConfigError, NonFiniteLoss, RunError
+from search_spaces.recipe import FieldError
 from trainers.batches import Batches, flip, jitter_scale
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.catalog import build_detector
@@ -372,7 +373,7 @@ def test_lengths() -> None:
     ],
 )
 def test_recipes_that_make_no_sense(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="train: "):
+    with pytest.raises(FieldError, match=r"found .*; (allowed is|give exactly one) "):
         TrainRecipe(**settings)
 
 
