@@ -7,10 +7,12 @@ levels and its network. Search logic and cost models stay on the torch-free side
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from search_spaces.architecture import Architecture
+from search_spaces.errors import InvalidArchitecture
 from search_spaces.layer import Cost, Layer, layer_costs, layer_fields
 
 if TYPE_CHECKING:
@@ -124,3 +126,26 @@ class ChainFamily(Family):
         levels = self.levels(architecture)
         found = layer_fields(self.layers(architecture))
         return {stage: field for stage, field in found.items() if stage in levels}
+
+
+def check_identity(family: "Family", architecture: Architecture) -> None:
+    """Refuse an architecture of another family or version.
+
+    Raises:
+        InvalidArchitecture: names both.
+    """
+    if (architecture.family, architecture.version) != (family.name, family.version):
+        raise InvalidArchitecture(
+            f"the family {family.name} version {family.version} cannot read an architecture of "
+            f"{architecture.family} version {architecture.version}"
+        )
+
+
+def check_keys(where: str, found: Collection[str], allowed: tuple[str, ...]) -> None:
+    """Refuse settings or genes with other keys than exactly these.
+
+    Raises:
+        InvalidArchitecture: names what was found and what is needed.
+    """
+    if set(found) != set(allowed):
+        raise InvalidArchitecture(f"{where}: found {sorted(found)}; needed are exactly {sorted(allowed)}")

@@ -4,7 +4,6 @@ Liang et al. 2020, "Computation Reallocation for Object Detection" (arXiv 1912.1
 does not import torch.
 """
 
-from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +18,7 @@ from search_spaces.crnas.layers import (
     resnet_levels,
 )
 from search_spaces.errors import InvalidArchitecture
-from search_spaces.family import ChainFamily, Family, Layer, Level
+from search_spaces.family import ChainFamily, Layer, Level, check_identity, check_keys
 
 STEMS = ("imagenet", "ceil_pool", "small")
 DILATIONS = (1, 2, 3)
@@ -61,9 +60,9 @@ class ResNetFamily(ReallocatedFamily):
         return asdict(self._shape(architecture))
 
     def _shape(self, architecture: Architecture) -> ResNetShape:
-        _check_identity(self, architecture)
+        check_identity(self, architecture)
         settings = architecture.settings
-        _check_keys("settings", settings, ("block", "widths", "stem", "groups", "width_per_group"))
+        check_keys("settings", settings, ("block", "widths", "stem", "groups", "width_per_group"))
         block = _one_of("settings.block", settings["block"], tuple(EXPANSION))
         groups = _positive("settings.groups", settings["groups"])
         width_per_group = _positive("settings.width_per_group", settings["width_per_group"])
@@ -118,9 +117,9 @@ class MobileNetV2Family(ReallocatedFamily):
         return asdict(self._shape(architecture))
 
     def _shape(self, architecture: Architecture) -> MobileNetV2Shape:
-        _check_identity(self, architecture)
+        check_identity(self, architecture)
         settings = architecture.settings
-        _check_keys("settings", settings, ("stem", "width_multiplier"))
+        check_keys("settings", settings, ("stem", "width_multiplier"))
         multiplier = settings["width_multiplier"]
         # 1 and 1.0 would be one network with two digests.
         if not isinstance(multiplier, float) or not multiplier > 0:
@@ -146,19 +145,6 @@ RESNET = ResNetFamily()
 MOBILENETV2 = MobileNetV2Family()
 
 
-def _check_identity(family: Family, architecture: Architecture) -> None:
-    if (architecture.family, architecture.version) != (family.name, family.version):
-        raise InvalidArchitecture(
-            f"the family {family.name} version {family.version} cannot read an architecture of "
-            f"{architecture.family} version {architecture.version}"
-        )
-
-
-def _check_keys(where: str, found: Collection[str], allowed: tuple[str, ...]) -> None:
-    if set(found) != set(allowed):
-        raise InvalidArchitecture(f"{where}: found {sorted(found)}; needed are exactly {sorted(allowed)}")
-
-
 def _one_of(where: str, value: Value, allowed: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise InvalidArchitecture(f"{where}: found {value!r}; allowed are {', '.join(allowed)}")
@@ -178,7 +164,7 @@ def _positives(where: str, value: Value) -> tuple[int, ...]:
 
 
 def _genes(architecture: Architecture) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    _check_keys("genes", architecture.genes, GENES)
+    check_keys("genes", architecture.genes, GENES)
     blocks = _positives("blocks", architecture.genes["blocks"])
     if len(blocks) != 4:
         raise InvalidArchitecture(f"blocks: found {list(blocks)}; allowed are four block counts, one a stage")

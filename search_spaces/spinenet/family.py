@@ -4,13 +4,12 @@ Du et al. 2020 (arXiv 1912.05027), section 3 and appendix A. Importing this file
 """
 
 from abc import abstractmethod
-from collections.abc import Collection
 from itertools import pairwise
 from typing import Any, Literal, cast
 
 from search_spaces.architecture import Architecture, Value, digest_of
 from search_spaces.errors import InvalidArchitecture
-from search_spaces.family import Cost, Family, Level
+from search_spaces.family import Cost, Family, Level, check_identity, check_keys
 from search_spaces.spinenet.costs import (
     BASE_WIDTHS,
     MOBILE_STEM,
@@ -113,9 +112,9 @@ class SpineNetFamily(GraphFamily):
 
     def graph(self, architecture: Architecture, window: int | None = None) -> Graph:
         """The checked graph; see :meth:`GraphFamily.graph`."""
-        _check_identity(self, architecture)
+        check_identity(self, architecture)
         settings = architecture.settings
-        _check_keys("settings", settings, self.settings)
+        check_keys("settings", settings, self.settings)
         stem = _stem(settings["stem"])
         scale = _positive_float("settings.filter_size_scale", settings["filter_size_scale"])
         narrowest = int(BASE_WIDTHS[LOWEST] * scale)
@@ -127,7 +126,7 @@ class SpineNetFamily(GraphFamily):
         _one_of("settings.activation", settings["activation"], ("relu", "swish"))
         _one_of("settings.pool", settings["pool"], ("single", "chain"))
         _one_of("settings.unconnected", settings["unconnected"], UNCONNECTED)
-        _check_keys("genes", architecture.genes, self.genes)
+        check_keys("genes", architecture.genes, self.genes)
         levels = _levels(architecture.genes["levels"])
         types = architecture.genes["types"]
         if not isinstance(types, tuple) or not all(one in TYPES for one in types):
@@ -180,9 +179,9 @@ class MobileSpineNetFamily(GraphFamily):
 
     def graph(self, architecture: Architecture, window: int | None = None) -> Graph:
         """The checked graph; see :meth:`GraphFamily.graph`."""
-        _check_identity(self, architecture)
+        check_identity(self, architecture)
         settings = architecture.settings
-        _check_keys("settings", settings, self.settings)
+        check_keys("settings", settings, self.settings)
         scale = _positive_float("settings.filter_size_scale", settings["filter_size_scale"])
         _check_channels("settings.filter_size_scale", scale, int(MOBILE_WIDTHS[0] * scale))
         _positive("settings.repeats", settings["repeats"])
@@ -190,7 +189,7 @@ class MobileSpineNetFamily(GraphFamily):
         _one_of("settings.activation", settings["activation"], ("swish", "hswish"))
         _one_of("settings.gate", settings["gate"], ("sigmoid", "hard_sigmoid"))
         _one_of("settings.unconnected", settings["unconnected"], UNCONNECTED)
-        _check_keys("genes", architecture.genes, self.genes)
+        check_keys("genes", architecture.genes, self.genes)
         levels = _levels(architecture.genes["levels"])
         parents = _parents(architecture.genes["parents"], levels)
         kind: Kind = "mbconv"
@@ -256,19 +255,6 @@ def _graph(
 
 def _other(parent: int, place: int) -> int:
     return place - 1 if parent != place - 1 else place - 2
-
-
-def _check_identity(family: Family, architecture: Architecture) -> None:
-    if (architecture.family, architecture.version) != (family.name, family.version):
-        raise InvalidArchitecture(
-            f"the family {family.name} version {family.version} cannot read an architecture of "
-            f"{architecture.family} version {architecture.version}"
-        )
-
-
-def _check_keys(where: str, found: Collection[str], allowed: tuple[str, ...]) -> None:
-    if set(found) != set(allowed):
-        raise InvalidArchitecture(f"{where}: found {sorted(found)}; needed are exactly {sorted(allowed)}")
 
 
 def _stem(value: Value) -> tuple[int, ...]:
