@@ -1,5 +1,6 @@
 """What a search recipe may say. Plain dataclasses; ``nas.config`` checks them at the door."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -86,6 +87,28 @@ class PhaseRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HandMadeRecipe(Recipe):
+    """A hand-made detector in the final table, with a backbone, pyramid and head of its own.
+
+    Args:
+        name: of its row; letters, digits, ``_`` and ``-``.
+        space: the network and its widths; what says how blocks are searched is left out.
+        equal_macs: widths are scaled, all by one factor and to multiples of 4, until the whole detector has the
+            multiply-adds of the baseline's.
+        detector: around it.
+    """
+
+    name: str
+    space: SpaceRecipe
+    equal_macs: bool = True
+    detector: DetectorRecipe = field(default_factory=DetectorRecipe)
+
+    def __post_init__(self) -> None:
+        plain = re.fullmatch(r"[A-Za-z0-9_-]+", self.name) is not None
+        self.require("name", plain, "one or more of letters, digits, _ and -")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RetrainRecipe(Recipe):
     """Winner, baseline and rivals trained alone, equally long, and evaluated on the folder's ``val``.
 
@@ -96,6 +119,7 @@ class RetrainRecipe(Recipe):
         rivals: ``random``: the best of as many random candidates under the same proxy (in CR-NAS dilation
             lists of the winner's allocation); ``stages``, of CR-NAS: the stage winner without dilations.
         rival_seeds: trainings of each rival.
+        hand_made: further detectors to compare with, under the same seeds as winner and baseline.
         tried_before: every recipe tried on these images before, a line each; the report and the results show
             them, for a table is only worth what was not tried until it came out well.
     """
@@ -105,11 +129,19 @@ class RetrainRecipe(Recipe):
     first_seed: int = 1000
     rivals: tuple[Literal["stages", "random"], ...] = ()
     rival_seeds: int = 1
+    hand_made: tuple[HandMadeRecipe, ...] = ()
     tried_before: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.require("seeds", self.seeds >= 1, "at least 1")
         self.require("rival_seeds", self.rival_seeds >= 1, "at least 1")
+        names = [one.name for one in self.hand_made]
+        taken = {"winner", "baseline", "random", "stages"}.intersection(names)
+        self.require(
+            "hand_made",
+            len(set(names)) == len(names) and not taken,
+            "rivals with names of their own, none of them winner, baseline, random or stages",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

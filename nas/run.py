@@ -24,6 +24,8 @@ from search_spaces.randomness import seed_for
 PACKAGES = ("vertebra", "torch", "torchvision", "optuna", "numpy", "pycocotools", "safetensors")
 FINISHED = "done.json"
 """Written when everything of a run is done."""
+ENVIRONMENT = "environment.json"
+"""With what the run was begun, and with what else it was resumed."""
 EXTENSIBLE = ("workers", "retrain.seeds", "retrain.rival_seeds")
 """What ``nas resume --set`` may change, for nothing that is done already depends on it."""
 
@@ -126,18 +128,20 @@ class Run:
     def record_environment(self) -> None:
         """Write down versions, hardware and threads, and again wherever a resumption finds others."""
         now = environment(self.recipe)
-        before = self.read_json("environment.json")
+        before = self.read_json(ENVIRONMENT)
         if before is None:
-            self.write_json("environment.json", now)
+            self.write_json(ENVIRONMENT, now)
             return
         known = [{name: before[name] for name in now if name in before}, *before.get("resumed_with", [])]
         if now not in known:
-            self.write_json("environment.json", {**before, "resumed_with": [*known[1:], now]})
+            self.write_json(ENVIRONMENT, {**before, "resumed_with": [*known[1:], now]})
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> Path:
-        """Write one result file, whole or not at all."""
+        """Write one result file, whole or not at all, with versions, hardware, threads and seeds in it."""
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        if name != ENVIRONMENT:
+            data = {**data, "environment": environment(self.recipe)}
         write_atomic(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
         return path
 
@@ -167,6 +171,7 @@ class Run:
             "digest": winner.digest,
             "architecture": winner.to_dict(),
             "others": {name: architecture.to_dict() for name, architecture in named.items()},
+            "environment": environment(self.recipe),
         }
         write_atomic(self.directory / "winner.yaml", dump_yaml(data).encode())
 

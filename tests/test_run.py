@@ -90,7 +90,9 @@ def test_json_files_come_back_and_damage_is_named(tmp_path: Path) -> None:
     run = Run.create(tmp_path, RECIPE)
     assert run.read_json("a/b.json") is None
     run.write_json("a/b.json", {"x": [1, 2.5, None]})
-    assert run.read_json("a/b.json") == {"x": [1, 2.5, None]}
+    found = run.read_json("a/b.json")
+    assert found is not None and found["x"] == [1, 2.5, None]
+    assert found["environment"]["seed"] == RECIPE.seed and "torch" in found["environment"]["versions"]
     (tmp_path / "a/b.json").write_text("{")
     with pytest.raises(RunError, match=r"b\.json.*delete it and resume"):
         run.read_json("a/b.json")

@@ -21,7 +21,7 @@ from nas.recipe import LimitsRecipe, SpineNetRecipe
 from nas.run import Run
 from nas.show import histories, summary
 from nas.trials import Score
-from search_spaces.architecture import Candidate
+from search_spaces.architecture import Architecture, Candidate
 from search_spaces.cost import cost
 from search_spaces.errors import ConfigError
 from search_spaces.families import family_of
@@ -55,6 +55,18 @@ def test_the_run_ends_with_table_bundle_and_report(finished: Run) -> None:
     assert architecture == finished.read_winner() and weights is not None
     body = family_of(architecture).build(architecture, seed=0)
     body.load_state_dict(weights)
+
+
+def test_a_hand_made_detector_is_trained_beside_the_winner_at_equal_cost(finished: Run) -> None:
+    report = json.loads((finished.directory / "report.json").read_text())
+    (rival,) = report["hand_made"]
+    assert rival["name"] == "resnet_fpn" and rival["architecture"]["family"] == "crnas.resnet"
+    assert [result["seed"] for result in rival["results"]] == [1000]
+    assert rival["detector_macs"] == pytest.approx(report["baseline"]["detector_macs"], rel=0.05)
+    assert rival["macs"] != report["baseline"]["macs"], "a pyramid costs too"
+    trained = json.loads((finished.directory / "retrain/resnet_fpn/seed-1000/result.json").read_text())
+    assert trained["digest"] == Architecture.from_dict(rival["architecture"]).digest
+    assert "resnet_fpn" in (finished.directory / "report.html").read_text()
 
 
 def test_the_exported_source_equals_the_network(finished: Run, tmp_path: Path) -> None:

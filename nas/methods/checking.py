@@ -1,7 +1,9 @@
 """What would stop a search later, found before anything is spent: settings, data and detector, all at once."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
+from nas.methods.hand_made import rival
 from nas.recipe import SearchRecipe
 from nas.run import split_seed
 from nas.study import open_database
@@ -58,6 +60,11 @@ def require_all(
     if baseline is not None:
         backbone = family_of(baseline).build(baseline, seed=0)
         found += refused(place, lambda: build_detector(recipe.detector, backbone, classes, size, seed=0))
+        if not found and failure is None and recipe.retrain is not None:
+            for index, one in enumerate(recipe.retrain.hand_made):
+                found += refused(
+                    f"{place}retrain.hand_made.{index}.", partial(rival, one, recipe, classes, size)
+                )
     if found:
         raise ConfigError("\n".join([*found, *([f"{place}{failure}"] if failure is not None else [])]))
     if failure is not None:

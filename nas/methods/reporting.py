@@ -11,6 +11,7 @@ from nas.config import dump_yaml, to_data
 from nas.methods.catalog import baseline_of, method_of, procedure
 from nas.methods.costs import table_costs
 from nas.methods.fields import erf_levels
+from nas.methods.hand_made import Rival, detector_cost, hand_made
 from nas.methods.ranking import check_ranking, read_ranking
 from nas.methods.retraining import failures_of, job_recipe, results_of, training_directory
 from nas.progress import RunProgress
@@ -80,8 +81,8 @@ def collect(run: Run) -> ReportData:
     if winner is not None:
         networks = {"winner": winner, **networks}
         networks |= {name: one for name, one in rivals.items() if name == "random"}
-    scores = _scores(trials)
-    contenders = _contenders(run, networks, size, scores)
+    by_hand = hand_made(run) if winner is not None else {}
+    contenders = _contenders(run, networks, by_hand, size, _scores(trials))
     val = open_split(run.recipe.data, "val") if winner is not None else None
     return ReportData(
         title=f"{method_of(run.recipe).title}: {run.recipe.name}",
@@ -91,6 +92,7 @@ def collect(run: Run) -> ReportData:
         baseline=contenders["baseline"],
         winner=contenders.get("winner"),
         random=contenders.get("random"),
+        hand_made=tuple(contenders[name] for name in by_hand),
         trials=tuple(_trial(record, size) for history in trials.values() for record in history),
         erf=_erf(run, baseline, winner, val) if winner is not None and val is not None else None,
         detections=_samples(run, baseline, winner, val) if winner is not None and val is not None else (),
@@ -119,29 +121,44 @@ def _scores(trials: Mapping[str, History]) -> dict[str, float]:
 
 
 def _contenders(
-    run: Run, networks: Mapping[str, Architecture], size: tuple[int, int], scores: Mapping[str, float]
+    run: Run,
+    networks: Mapping[str, Architecture],
+    by_hand: Mapping[str, Rival],
+    size: tuple[int, int],
+    scores: Mapping[str, float],
 ) -> dict[str, Contender]:
-    built = {name: family_of(one).build(one, seed=0) for name, one in networks.items()}
+    every = {**networks, **{name: one.architecture for name, one in by_hand.items()}}
+    built = {name: family_of(one).build(one, seed=0) for name, one in every.items()}
     latencies = measure_latency(built, input_size=size, threads=run.recipe.threads)
     contenders = {}
-    for name, architecture in networks.items():
+    for name, architecture in every.items():
         found = cost(architecture, size)
+        detector = by_hand[name].detector if name in by_hand else run.recipe.detector
+        whole = detector_cost(built[name], detector, _num_classes(run), size)
         contenders[name] = Contender(
-            name=short_text(architecture),
+            name=name if name in by_hand else short_text(architecture),
             architecture=architecture,
             params=found.params,
             macs=found.macs,
+            detector_params=whole.params,
+            detector_macs=whole.macs,
             input_size=size,
             levels=tuple(
                 LevelFacts(name=level, channels=facts.channels, stride=facts.stride)
                 for level, facts in family_of(architecture).levels(architecture).items()
             ),
             score=scores.get(architecture.digest),
-            results=tuple(_seed_result(result) for result in results_of(run, architecture)),
+            results=tuple(
+                _seed_result(result) for result in results_of(run, name if name in by_hand else architecture)
+            ),
             latency=latencies[name],
             memory=measure_memory(built[name], input_size=size),
         )
     return contenders
+
+
+def _num_classes(run: Run) -> int:
+    return len((run.read_json("data.json") or {"categories": ["unknown"]})["categories"])
 
 
 def _seed_result(result: Mapping[str, Any]) -> SeedResult:

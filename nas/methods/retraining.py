@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nas.engines.processes import in_processes
 from nas.methods.catalog import baseline_of
+from nas.methods.hand_made import hand_made
 from nas.progress import RunProgress
 from nas.recipe import SearchRecipe, TrainJobRecipe
 from nas.run import Run
@@ -73,24 +75,23 @@ def read_failure(directory: Path) -> dict[str, Any] | None:
 
 
 def retrain_jobs(run: Run, winner: Architecture, rivals: Mapping[str, Architecture]) -> list[TrainingJob]:
-    """All trainings of the final table, winner and baseline seed by seed, then the rivals."""
+    """All trainings of the final table: winner, baseline and hand-made rivals seed by seed, then the others."""
     recipe = run.recipe.retrain
     if recipe is None:
         return []
-    networks = {"winner": winner, "baseline": baseline_of(run.recipe)}
-    wanted = [
-        (architecture, recipe.first_seed + index)
-        for index in range(recipe.seeds)
-        for architecture in networks.values()
-    ]
+    networks = {one.digest: (one, run.recipe.detector) for one in (winner, baseline_of(run.recipe))}
+    networks |= {one.name: (one.architecture, one.detector) for one in hand_made(run).values()}
+    seeds = range(recipe.first_seed, recipe.first_seed + recipe.seeds)
+    wanted = [(folder, seed) for seed in seeds for folder in networks]
     for name in recipe.rivals:
-        wanted += [(rivals[name], recipe.first_seed + index) for index in range(recipe.rival_seeds)]
+        networks.setdefault(rivals[name].digest, (rivals[name], run.recipe.detector))
+        wanted += [(rivals[name].digest, recipe.first_seed + index) for index in range(recipe.rival_seeds)]
     jobs: dict[Path, TrainingJob] = {}
-    for architecture, seed in wanted:
-        directory = training_directory(run, architecture, seed)
-        jobs[directory] = TrainingJob(
-            architecture=architecture, recipe=job_recipe(run.recipe, recipe.train, seed), directory=directory
-        )
+    for folder, seed in wanted:
+        architecture, detector = networks[folder]
+        directory = training_directory(run, folder, seed)
+        job = replace(job_recipe(run.recipe, recipe.train, seed), detector=detector)
+        jobs[directory] = TrainingJob(architecture=architecture, recipe=job, directory=directory)
     return list(jobs.values())
 
 
@@ -107,23 +108,28 @@ def job_recipe(recipe: SearchRecipe, train: TrainRecipe, seed: int) -> TrainJobR
     )
 
 
-def results_of(run: Run, architecture: Architecture) -> list[dict[str, Any]]:
-    """Finished trainings of one network in a run, by seed."""
-    directories = (run.directory / "retrain" / architecture.digest).glob("seed-*")
+def folder_of(network: Architecture | str) -> str:
+    """Where a network's trainings lie under ``retrain/``: its digest, or the name of a hand-made rival."""
+    return network if isinstance(network, str) else network.digest
+
+
+def results_of(run: Run, network: Architecture | str) -> list[dict[str, Any]]:
+    """Finished trainings of one network in a run, by seed; see :func:`folder_of`."""
+    directories = (run.directory / "retrain" / folder_of(network)).glob("seed-*")
     results = (read_result(directory) for directory in directories)
     return sorted((one for one in results if one is not None), key=lambda result: int(result["seed"]))
 
 
-def failures_of(run: Run, architecture: Architecture) -> list[dict[str, Any]]:
-    """Diverged trainings of one network in a run, by seed."""
-    directories = (run.directory / "retrain" / architecture.digest).glob("seed-*")
+def failures_of(run: Run, network: Architecture | str) -> list[dict[str, Any]]:
+    """Diverged trainings of one network in a run, by seed; see :func:`folder_of`."""
+    directories = (run.directory / "retrain" / folder_of(network)).glob("seed-*")
     failures = (read_failure(directory) for directory in directories)
     return sorted((one for one in failures if one is not None), key=lambda failure: int(failure["seed"]))
 
 
-def training_directory(run: Run, architecture: Architecture, seed: int) -> Path:
-    """Where the table's training of one network under one seed lies."""
-    return run.directory / "retrain" / architecture.digest / f"seed-{seed}"
+def training_directory(run: Run, network: Architecture | str, seed: int) -> Path:
+    """Where the table's training of one network under one seed lies; see :func:`folder_of`."""
+    return run.directory / "retrain" / folder_of(network) / f"seed-{seed}"
 
 
 def trained_directory(directory: Path) -> Path:

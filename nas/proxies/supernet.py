@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from nas.recipe import SupernetRecipe
+from nas.run import environment
 from nas.study import Score
 from search_spaces.architecture import Architecture, Candidate, Prefix
 from search_spaces.crnas.supernet import Supernet
@@ -102,6 +103,7 @@ class SupernetProxy:
             "images": result.steps * self.recipe.train.batch_size,
             "seconds": round(result.seconds, 1),
             "warnings": list(result.warnings),
+            "environment": environment() | {"threads": torch.get_num_threads(), "seed": self.seed},
         }
         write_atomic(self.directory / "spent.json", (json.dumps(spent, indent=1) + "\n").encode())
 

@@ -127,6 +127,8 @@ class Contender(_Part):
         architecture: the network.
         params: learned numbers of the backbone.
         macs: multiply-adds of the backbone's convolutions and linear layers at ``input_size`` (h, w).
+        detector_params: learned numbers of the whole detector.
+        detector_macs: multiply-adds of the whole detector for one image.
         levels: what the backbone hands to the pyramid, shallow to deep.
         score: the proxy's score in the search, fraction; ``None`` for a network the search never scored.
         results: one entry a seed, all trained under the same recipe.
@@ -137,6 +139,8 @@ class Contender(_Part):
     params: int
     macs: int
     input_size: tuple[int, int]
+    detector_params: int | None = None
+    detector_macs: int | None = None
     levels: tuple[LevelFacts, ...] = ()
     score: float | None = None
     results: tuple[SeedResult, ...] = ()
@@ -317,6 +321,7 @@ class ReportData(_Part):
         state: ``"complete"`` or what is still missing (``"stages: 17 of 31"``).
         winner: ``None`` while the search runs.
         random: the best of a random search that spent as many evaluations.
+        hand_made: further networks, with pyramids and heads of their own.
         notes: sentences to be read beside the verdict (a changed thread count, a recipe tried before).
     """
 
@@ -327,6 +332,7 @@ class ReportData(_Part):
     baseline: Contender
     winner: Contender | None = None
     random: Contender | None = None
+    hand_made: tuple[Contender, ...] = ()
     trials: tuple[Trial, ...] = ()
     erf: ErfReport | None = None
     detections: tuple[DetectionSample, ...] = ()

@@ -7,6 +7,7 @@ from nas.report.data import Contender, Memory, Metrics, ReportData
 from nas.report.drawings import Axis, Estimate, Line
 from nas.report.formatting import escape, large, mebibytes, milliseconds, points, several, signed, spread
 from nas.report.markup import card, legend, missing, note, section, who
+from nas.report.ranking import paired_difference
 from nas.report.verdict import Verdict
 from search_spaces.errors import InvalidArchitecture
 from search_spaces.families import family_of
@@ -38,7 +39,8 @@ _DRAWINGS: dict[str, _Drawing] = {
 
 def contenders(report: ReportData) -> list[tuple[str, Contender]]:
     """(role, contender) in the order of the table, absent ones left out."""
-    every = (("winner", report.winner), ("baseline", report.baseline), ("random", report.random))
+    every = [("winner", report.winner), ("baseline", report.baseline), ("random", report.random)]
+    every += [("hand", contender) for contender in report.hand_made]
     return [(role, contender) for role, contender in every if contender is not None]
 
 
@@ -103,16 +105,31 @@ def comparison(report: ReportData) -> str:
             "Best random: of as many random candidates as the last step of the search scored, the best by the same "
             "proxy (in CR-NAS, dilations of the winner's allocation)."
         )
+    lead = "All trained from scratch under one recipe, with the same head; winner and baseline under the same seeds."
+    if report.hand_made:
+        tail += "".join(_against(report.winner, one) for one in report.hand_made if report.winner is not None)
+        lead += " Hand-made detectors have a pyramid and head of their own."
     return section(
         anchor="table",
         title="Winner, baseline and chance",
-        lead="All trained from scratch under one recipe, with the same head; winner and baseline under the same seeds.",
+        lead=lead,
         html=card(_comparison_table(present)) + tail + _measured(present, report),
     )
 
 
+def _against(winner: Contender, other: Contender) -> str:
+    """Winner minus a hand-made detector, where both were trained under two common seeds."""
+    if len(set(winner.ap_by_seed) & set(other.ap_by_seed)) < 2:
+        return ""
+    found = paired_difference(winner.ap_by_seed, other.ap_by_seed)
+    assert found.low is not None and found.high is not None, "known from two seeds on"
+    low, mean, high = (signed(round(100 * number, 1)) for number in (found.low, found.mean, found.high))
+    seeds = several(len(found.seeds), "seed")
+    return note(f"Winner minus {other.name}: {mean} AP, 95 % interval {low} to {high}, {seeds} paired.")
+
+
 def _comparison_table(present: list[tuple[str, Contender]]) -> str:
-    names = {"winner": "Winner", "baseline": "Baseline", "random": "Random"}
+    names = {"winner": "Winner", "baseline": "Baseline", "random": "Random", "hand": "Hand-made"}
     heads = "".join(
         f'<th scope="col">{who(names[role], role)}<span class="sub">{escape(contender.name)}</span></th>'
         for role, contender in present
@@ -125,6 +142,12 @@ def _comparison_table(present: list[tuple[str, Contender]]) -> str:
     ]
     rows.append(_row("MACs", [large(contender.macs) for _, contender in present], "first-of-group"))
     rows.append(_row("Parameters", [large(contender.params) for _, contender in present]))
+    if any(contender.detector_macs is not None for _, contender in present):
+        whole = [(contender.detector_macs, contender.detector_params) for _, contender in present]
+        rows.append(_row("Detector MACs", ["–" if macs is None else large(macs) for macs, _ in whole]))
+        rows.append(
+            _row("Detector parameters", ["–" if count is None else large(count) for _, count in whole])
+        )
     rows.append(_row("Latency", [_latency(contender) for _, contender in present]))
     rows.append(_row("Memory", [_memory(contender.memory) for _, contender in present]))
     head = f"<thead><tr><td></td>{heads}</tr></thead>"
@@ -163,7 +186,9 @@ def _memory(memory: Memory | None) -> str:
 
 def _measured(present: list[tuple[str, Contender]], report: ReportData) -> str:
     height, width = report.baseline.input_size
-    sentences = [f"MACs and parameters: backbone alone, at {height} × {width}."]
+    sentences = [
+        f"MACs and parameters: backbone alone, at {height} × {width}; of the detector: with pyramid and head."
+    ]
     latency = next((contender.latency for _, contender in present if contender.latency), None)
     memory = next((contender.memory for _, contender in present if contender.memory), None)
     if latency is not None:

@@ -4,14 +4,14 @@ CSS = """
 :root {
   --paper: #fbfaf8; --card: #ffffff; --ink: #1d2126; --soft: #59616b; --line: #e3e0da; --grid: #eceae5;
   --winner: #0b6b7d; --winner-wash: #d9edf0; --baseline: #ad5208; --baseline-wash: #f8e8d9;
-  --random: #6a4ba3; --dot: #7d858e; --warn: #8a4b08; --code: #f3f1ec;
+  --random: #6a4ba3; --hand: #3f6b2f; --dot: #7d858e; --warn: #8a4b08; --code: #f3f1ec;
   color-scheme: light dark;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14171a; --card: #1b1f23; --ink: #e9e7e2; --soft: #a3abb3; --line: #30363c; --grid: #272c31;
     --winner: #5cc3d6; --winner-wash: #173d45; --baseline: #eda45c; --baseline-wash: #46301b;
-    --random: #b9a0ea; --dot: #929aa3; --warn: #e9b872; --code: #23282d;
+    --random: #b9a0ea; --hand: #9cc98a; --dot: #929aa3; --warn: #e9b872; --code: #23282d;
   }
 }
 * { box-sizing: border-box; }
@@ -66,6 +66,7 @@ td small { color: var(--soft); font-size: .86em; font-weight: 400; white-space: 
 .who.winner::before { background: var(--winner); }
 .who.baseline::before { background: var(--baseline); }
 .who.random::before { background: var(--random); }
+.who.hand::before { background: var(--hand); }
 .sub { display: block; color: var(--soft); font-weight: 400; font-size: 12.5px; line-height: 1.35;
   overflow-wrap: anywhere; }
 code, pre {
@@ -107,10 +108,12 @@ svg .zero { stroke: var(--soft); }
 .s-winner { stroke: var(--winner); }
 .s-baseline { stroke: var(--baseline); }
 .s-random { stroke: var(--random); }
+.s-hand { stroke: var(--hand); }
 .s-soft { stroke: var(--dot); }
 .f-winner, svg text.f-winner, tspan.f-winner { fill: var(--winner); }
 .f-baseline, svg text.f-baseline { fill: var(--baseline); }
 .f-random, svg text.f-random { fill: var(--random); }
+.f-hand, svg text.f-hand { fill: var(--hand); }
 .f-soft { fill: var(--dot); }
 .w-winner { fill: var(--winner-wash); }
 .w-baseline { fill: var(--baseline-wash); }
