@@ -87,7 +87,8 @@ class DetectorRecipe(Recipe):
             are a pyramid already, as SpineNet's.
         fpn_channels: width of every pyramid map and of the heads.
         levels: backbone levels that enter the pyramid, fine to coarse.
-        extra_level: one more, coarser map: ``fcos`` by a stride-2 convolution, ``faster_rcnn`` by pooling.
+        extra_levels: 0, 1 or 2 further maps, each half the size of the one before: ``fcos`` by stride-2
+            convolutions, ``faster_rcnn`` by pooling. Over c3 to c5 two of them make P3 to P7.
         head_convs: 3x3 convolutions before each output; FCOS's paper has 4.
         shared_tower: FCOS's class and box outputs share those convolutions instead of having their own.
         anchor_scale: anchor side over stride. FCOS: a level answers for objects that reach 4 to 8 anchor
@@ -105,7 +106,7 @@ class DetectorRecipe(Recipe):
     pyramid: Literal["fpn", "none"] = "fpn"
     fpn_channels: int = 64
     levels: tuple[str, ...] = ("c2", "c3", "c4", "c5")
-    extra_level: bool = False
+    extra_levels: int = 0
     head_convs: int = 1
     shared_tower: bool = False
     anchor_scale: float = 1.0
@@ -129,6 +130,7 @@ class DetectorRecipe(Recipe):
             self.fpn_channels >= 8 and self.fpn_channels % 8 == 0,
             "a positive multiple of 8",
         )
+        self.require("extra_levels", 0 <= self.extra_levels <= 2, "0, 1 or 2")
         self.require("head_convs", self.head_convs >= 0, "0 or more")
         self.require("anchor_scale", self.anchor_scale > 0, "above 0")
         self.require("score_threshold", 0 <= self.score_threshold < 1, "from 0 to below 1")

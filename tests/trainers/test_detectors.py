@@ -56,6 +56,10 @@ def images(count: int = 2, side: int = 64, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
 
 
+def parameters(module: nn.Module) -> int:
+    return sum(one.numel() for one in module.parameters())
+
+
 def losses(detector: Detector, *targets: Target) -> dict[str, Tensor]:
     with torch_seed(0):
         return detector.losses(images(len(targets)), targets)
@@ -64,7 +68,7 @@ def losses(detector: Detector, *targets: Target) -> dict[str, Tensor]:
 def test_losses_are_finite_and_gradients_reach_every_parameter(
     recipe: DetectorRecipe, tiny_backbone: Backbones
 ) -> None:
-    for change in ({}, {"extra_level": True, "head_convs": 2}, {"shared_tower": True}):
+    for change in ({}, {"extra_levels": 1, "head_convs": 2}, {"shared_tower": True}):
         detector = built(replace(recipe, **change), tiny_backbone())  # type: ignore[arg-type]
         detector.train()
         # One object for every level: a level without a positive has no box gradient of its own.
@@ -139,11 +143,11 @@ def test_the_seed_decides_the_heads_and_leaves_the_backbone(
 
 
 @pytest.mark.parametrize("levels", [("c2",), ("c3", "c4", "c5"), ("c2", "c5"), ("c2", "c3", "c4", "c5")])
-@pytest.mark.parametrize("extra", [False, True])
+@pytest.mark.parametrize("extra", [0, 1, 2])
 def test_any_pyramid_the_backbone_declares(
-    recipe: DetectorRecipe, tiny_backbone: Backbones, levels: tuple[str, ...], extra: bool
+    recipe: DetectorRecipe, tiny_backbone: Backbones, levels: tuple[str, ...], extra: int
 ) -> None:
-    detector = built(replace(recipe, levels=levels, extra_level=extra), tiny_backbone()).train()
+    detector = built(replace(recipe, levels=levels, extra_levels=extra), tiny_backbone()).train()
     assert len(detector.backbone.strides) == len(levels) + extra
     assert torch.isfinite(torch.stack(list(losses(detector, target((3, 3, 30, 40))).values())).sum())
     detector.eval()
@@ -187,6 +191,8 @@ def test_a_backbone_that_breaks_its_word_is_named(
         {"levels": ()},
         {"levels": ("c2", "c2")},
         {"fpn_channels": 12},
+        {"extra_levels": -1},
+        {"extra_levels": 3},
         {"head_convs": -1},
         {"anchor_scale": 0.0},
         {"nms": 1.0},
@@ -302,12 +308,36 @@ def test_one_small_batch_can_be_learned_by_heart(
 
 
 def test_the_pyramid_keeps_names_and_strides(tiny_backbone: Backbones) -> None:
-    detector = built(replace(RECIPES["fcos"], extra_level=True), tiny_backbone())
-    maps = detector.backbone(detector.normalise(images()))
-    assert isinstance(maps, OrderedDict | dict)
-    assert list(maps) == ["c2", "c3", "c4", "c5", "extra"]
-    assert [64 // one.shape[-1] for one in maps.values()] == list(detector.backbone.strides)
-    assert {one.shape[1] for one in maps.values()} == {16}
+    for name, weights in (("fcos", 2 * (16 * 16 * 9 + 16)), ("faster_rcnn", 0)):
+        plain = built(RECIPES[name], tiny_backbone())
+        detector = built(replace(RECIPES[name], extra_levels=2), tiny_backbone(), side=128)
+        maps = detector.backbone(detector.normalise(images(side=128)))
+        assert isinstance(maps, OrderedDict | dict)
+        assert tuple(maps) == detector.backbone.names == ("c2", "c3", "c4", "c5", "extra1", "extra2")
+        assert detector.backbone.strides == (4, 8, 16, 32, 64, 128)
+        assert [128 // one.shape[-1] for one in maps.values()] == list(detector.backbone.strides)
+        assert {one.shape[1] for one in maps.values()} == {16}
+        assert parameters(detector.backbone) - parameters(plain.backbone) == weights
+
+
+def test_the_second_extra_map_reads_the_first_through_a_relu(tiny_backbone: Backbones) -> None:
+    body = built(replace(RECIPES["fcos"], extra_levels=2), tiny_backbone()).backbone
+    convs = body.get_submodule("fpn.extra_blocks.convs")
+    assert isinstance(convs, nn.ModuleList)
+    maps = body(images().float())
+    assert (maps["extra1"] < 0).any(), "the ReLU stands between the two, not on the first"
+    torch.testing.assert_close(maps["extra1"], convs[0](maps["c5"]))
+    torch.testing.assert_close(maps["extra2"], convs[1](maps["extra1"].clamp(min=0)))
+
+
+def test_levels_of_an_image_that_the_extra_strides_do_not_divide(tiny_backbone: Backbones) -> None:
+    recipe = replace(RECIPES["fcos"], extra_levels=2, anchor_scale=0.5)
+    detector = built(recipe, tiny_backbone(), side=96)
+    whole = target((0, 0, 96, 96))
+    found = detector.objects_by_level([whole], (96, 96))
+    assert list(found) == ["c2", "c3", "c4", "c5", "extra1", "extra2"]
+    assert found == {"c2": 0, "c3": 0, "c4": 1, "c5": 1, "extra1": 0, "extra2": 0}
+    assert torch.isfinite(torch.stack(list(detector.losses(images(1, 96), [whole]).values())).sum())
 
 
 def test_objects_by_level_counts_objects_not_locations(tiny_backbone: Backbones) -> None:
@@ -367,7 +397,7 @@ def test_a_backbone_that_is_a_pyramid_goes_without_an_fpn(recipe: DetectorRecipe
     assert list(maps) == list(expected)
     assert all(torch.equal(maps[name], expected[name]) for name in maps)
     assert not list(detector.backbone.fpn.parameters())
-    coarser = built(replace(plain, extra_level=True), EvenPyramid())
+    coarser = built(replace(plain, extra_levels=1), EvenPyramid())
     sizes = [one.shape[-1] for one in coarser.backbone(coarser.normalise(images())).values()]
     assert sizes == [8, 4, 2, 1] and coarser.backbone.strides == (8, 16, 32, 64)
     assert sum(losses(coarser, target((4, 4, 40, 40)), target()).values()).isfinite()

@@ -1,6 +1,7 @@
 """The detectors by name."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import nn
 
@@ -16,6 +17,8 @@ DETECTORS: dict[str, Callable[[BackboneWithPyramid, int, DetectorRecipe], Detect
     "fcos": FCOS,
     "faster_rcnn": FasterRCNN,
 }
+# How maps coarser than the backbone's are made; proposals need no weights of their own there.
+_EXTRA: dict[str, Literal["conv", "pool"]] = {"fcos": "conv", "faster_rcnn": "pool"}
 
 
 def build_detector(
@@ -35,14 +38,14 @@ def build_detector(
     """
     if num_classes < 1:
         raise ConfigError(f"a detector needs at least 1 category; found {num_classes}")
-    extra = {"fcos": "conv", "faster_rcnn": "pool"}[recipe.name] if recipe.extra_level else None
     with torch_seed(seed):
         body = BackboneWithPyramid(
             backbone,
             levels=recipe.levels,
             channels=recipe.fpn_channels,
             fpn=recipe.pyramid == "fpn",
-            extra=extra,  # type: ignore[arg-type]
+            extra=recipe.extra_levels,
+            extra_by=_EXTRA[recipe.name],
         )
         largest = body.strides[len(recipe.levels) - 1]
         if any(side % largest for side in image_size):

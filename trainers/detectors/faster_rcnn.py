@@ -22,7 +22,7 @@ _ASPECTS = (0.5, 1.0, 2.0)
 class FasterRCNN(Detector):
     """Faster R-CNN over a pyramid; attribute names are torchvision's.
 
-    Regions are pooled from the levels the backbone declares; an extra, coarser map serves proposals only.
+    Regions are pooled from the levels the backbone declares; extra, coarser maps serve proposals only.
 
     Args:
         backbone: with its pyramid.
@@ -50,7 +50,7 @@ class FasterRCNN(Detector):
             nms_thresh=0.7,
         )
         self.roi_heads = RoIHeads(
-            MultiScaleRoIAlign(featmap_names=list(backbone.names), output_size=_ROI_SIDE, sampling_ratio=2),
+            MultiScaleRoIAlign(featmap_names=list(backbone.levels), output_size=_ROI_SIDE, sampling_ratio=2),
             TwoMLPHead(channels * _ROI_SIDE**2, recipe.box_head),
             FastRCNNPredictor(recipe.box_head, num_classes + 1),
             fg_iou_thresh=0.5,

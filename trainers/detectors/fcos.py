@@ -135,7 +135,7 @@ class FCOS(Detector):
             targets: of any number of images.
             image_size: (height, width) of those images in px.
         """
-        grids = [(image_size[0] // stride, image_size[1] // stride) for stride in self.backbone.strides]
+        grids = self.backbone.grids(image_size)
         ends = torch.tensor([height * width for height, width in grids]).cumsum(0)
         found = [0] * len(grids)
         for target in targets:
@@ -144,8 +144,7 @@ class FCOS(Detector):
                 level = torch.searchsorted(ends, place, right=True)
                 for _, index in set(zip(box.tolist(), level.tolist(), strict=True)):
                     found[index] += 1
-        names = (*self.backbone.names, "extra")[: len(found)]
-        return dict(zip(names, found, strict=True))
+        return dict(zip(self.backbone.names, found, strict=True))
 
     def _positives(self, boxes: Tensor, grids: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """All pairs of a box and a location that suit each other: two index tensors."""

@@ -5,11 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 from torch import Tensor, nn
-from torchvision.ops.feature_pyramid_network import (
-    ExtraFPNBlock,
-    FeaturePyramidNetwork,
-    LastLevelMaxPool,
-)
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyramidNetwork
 
 from search_spaces.errors import ConfigError, InvalidArchitecture
 
@@ -26,26 +22,53 @@ class Backbone(Protocol):
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]: ...
 
 
-class LastLevelConv(ExtraFPNBlock):  # type: ignore[misc]  # torchvision ships no types
-    """One more, coarser map: a 3x3 convolution of stride 2 on the last pyramid map (P6 of FCOS)."""
+class ExtraConvs(ExtraFPNBlock):  # type: ignore[misc]  # torchvision ships no types
+    """Coarser maps by 3x3 convolutions of stride 2, the first on the last pyramid map, a ReLU between them.
 
-    def __init__(self, channels: int) -> None:
+    P6 and P7 of FCOS (Tian et al. 2019, section 3.2) and RetinaNet (Lin et al. 2017, section 4).
+    """
+
+    def __init__(self, channels: int, count: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1)
-        nn.init.kaiming_uniform_(self.conv.weight, a=1)
-        assert self.conv.bias is not None
-        nn.init.zeros_(self.conv.bias)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1) for _ in range(count)
+        )
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            nn.init.zeros_(conv.bias)
 
     def forward(
         self, results: list[Tensor], x: list[Tensor], names: list[str]
     ) -> tuple[list[Tensor], list[str]]:
-        """Append the map; ``x`` (the backbone's maps) is part of torchvision's interface."""
+        """Append the maps; ``x`` (the backbone's maps) is part of torchvision's interface."""
         del x
-        return [*results, self.conv(results[-1])], [*names, "extra"]
+        made = [self.convs[0](results[-1])]
+        for conv in self.convs[1:]:
+            made.append(conv(nn.functional.relu(made[-1])))
+        return [*results, *made], [*names, *extra_names(len(made))]
+
+
+class ExtraPools(ExtraFPNBlock):  # type: ignore[misc]
+    """Coarser maps by taking every second cell, without weights (P6 of Lin et al. 2017, FPN, section 4.1)."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(
+        self, results: list[Tensor], x: list[Tensor], names: list[str]
+    ) -> tuple[list[Tensor], list[str]]:
+        """Append the maps; ``x`` (the backbone's maps) is part of torchvision's interface."""
+        del x
+        made = [nn.functional.max_pool2d(results[-1], 1, 2)]
+        for _ in range(1, self.count):
+            made.append(nn.functional.max_pool2d(made[-1], 1, 2))
+        return [*results, *made], [*names, *extra_names(len(made))]
 
 
 class AsTheyAre(nn.Module):
-    """In the place of an FPN: the maps unchanged, and perhaps one more, coarser one."""
+    """In the place of an FPN: the maps unchanged, and perhaps coarser ones after them."""
 
     def __init__(self, extra: ExtraFPNBlock | None) -> None:
         super().__init__()
@@ -69,7 +92,13 @@ class BackboneWithPyramid(nn.Module):
         levels: which of its maps enter, fine to coarse.
         channels: width of every output map.
         fpn: whether maps are merged from coarse to fine; without it the backbone's own are ``channels`` wide.
-        extra: how one more, coarser map is made, or None.
+        extra: further maps, each half the size of the one before.
+        extra_by: how they are made: stride-2 convolutions, or pooling.
+
+    Attributes:
+        levels: names of the backbone's maps.
+        strides: px of the image per cell, one for every map, the further ones included.
+        names: of every map; the further ones are ``extra1`` and so on.
 
     Raises:
         ConfigError: a level that the backbone does not declare, levels not from fine to coarse, or without an
@@ -83,7 +112,8 @@ class BackboneWithPyramid(nn.Module):
         levels: Sequence[str],
         channels: int,
         fpn: bool = True,
-        extra: Literal["conv", "pool"] | None = None,
+        extra: int = 0,
+        extra_by: Literal["conv", "pool"] = "conv",
     ) -> None:
         super().__init__()
         declared = declared_levels(backbone)
@@ -97,7 +127,9 @@ class BackboneWithPyramid(nn.Module):
             raise ConfigError(
                 f"detector.levels: needs strides that rise from fine to coarse; {list(levels)} have {strides}"
             )
-        block = {"conv": LastLevelConv(channels), "pool": LastLevelMaxPool(), None: None}[extra]
+        block: ExtraFPNBlock | None = None
+        if extra:
+            block = ExtraConvs(channels, extra) if extra_by == "conv" else ExtraPools(extra)
         self.body = backbone
         self.fpn: nn.Module
         if fpn:
@@ -108,8 +140,16 @@ class BackboneWithPyramid(nn.Module):
             _require_width({name: declared[name][0] for name in levels}, channels)
             self.fpn = AsTheyAre(block)
         self.out_channels = channels
-        self.strides: tuple[int, ...] = (*strides, 2 * strides[-1]) if extra else tuple(strides)
-        self.names = tuple(levels)
+        self.strides: tuple[int, ...] = (*strides, *(2**step * strides[-1] for step in range(1, extra + 1)))
+        self.levels = tuple(levels)
+        self.names = (*levels, *extra_names(extra))
+
+    def grids(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
+        """(height, width) in cells of every map of images of this (height, width) in px.
+
+        Only the further maps may be of a stride that does not divide the image; their cells are rounded up.
+        """
+        return [(-(-image_size[0] // stride), -(-image_size[1] // stride)) for stride in self.strides]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Maps fine to coarse, all ``out_channels`` wide.
@@ -121,18 +161,23 @@ class BackboneWithPyramid(nn.Module):
             InvalidArchitecture: the backbone does not give what it declared.
         """
         maps = self.body(images)
-        missing = [name for name in self.names if name not in maps]
+        missing = [name for name in self.levels if name not in maps]
         if missing:
             raise InvalidArchitecture(f"the backbone declared levels {missing} but returned {sorted(maps)}")
-        for name, stride in zip(self.names, self.strides, strict=False):
+        for name, stride in zip(self.levels, self.strides, strict=False):
             expected = (images.shape[-2] // stride, images.shape[-1] // stride)
             if tuple(maps[name].shape[-2:]) != expected:
                 raise InvalidArchitecture(
                     f"the backbone declared stride {stride} for {name}, so a map of {expected} px from "
                     f"images of {tuple(images.shape[-2:])} px; it returned {tuple(maps[name].shape[-2:])}"
                 )
-        merged: dict[str, Tensor] = self.fpn(OrderedDict((name, maps[name]) for name in self.names))
+        merged: dict[str, Tensor] = self.fpn(OrderedDict((name, maps[name]) for name in self.levels))
         return merged
+
+
+def extra_names(count: int) -> tuple[str, ...]:
+    """Names of the maps that are coarser than the backbone's own."""
+    return tuple(f"extra{number}" for number in range(1, count + 1))
 
 
 def _require_width(found: Mapping[str, int], channels: int) -> None:
