@@ -1,11 +1,27 @@
 """What data, detector and training recipes may say. Plain dataclasses; no torch here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from search_spaces.recipe import FieldError, Recipe
 
 Amp = Literal["off", "bf16"]
+
+RETINANET_OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+"""Sides of RetinaNet's anchors at one place, over the smallest (Lin et al. 2017, section 4)."""
+# Fields that only some detectors read; the others refuse them where they are set.
+_READ_BY = {
+    "shared_tower": ("fcos",),
+    "box_head": ("faster_rcnn",),
+    "roi_batch": ("faster_rcnn",),
+    "head_channels": ("retinanet",),
+    "head_activation": ("retinanet",),
+    "head_separable": ("retinanet",),
+    "focal_alpha": ("retinanet",),
+    "focal_gamma": ("retinanet",),
+    "huber_delta": ("retinanet",),
+    "box_weight": ("retinanet",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,38 +94,54 @@ class DataRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorRecipe(Recipe):
-    """The detector around a backbone.
+    """The detector around a backbone. A field that only other detectors read keeps its default.
 
     Args:
         name: ``faster_rcnn`` (Ren et al. 2015) is torchvision's; ``fcos`` (Tian et al. 2019) is built from
-            torchvision's losses and operations, its assignment is that of torchvision's.
+            torchvision's losses and operations, its assignment is that of torchvision's; ``retinanet`` (Lin et
+            al. 2017) has the head, anchors and losses with which Du et al. 2020 train SpineNet.
         pyramid: ``fpn`` (Lin et al. 2017) over the backbone's levels, or ``none`` for a backbone whose levels
             are a pyramid already, as SpineNet's.
         fpn_channels: width of every pyramid map and of the heads.
         levels: backbone levels that enter the pyramid, fine to coarse.
-        extra_levels: 0, 1 or 2 further maps, each half the size of the one before: ``fcos`` by stride-2
-            convolutions, ``faster_rcnn`` by pooling. Over c3 to c5 two of them make P3 to P7.
-        head_convs: 3x3 convolutions before each output; FCOS's paper has 4.
+        extra_levels: 0, 1 or 2 further maps, each half the size of the one before: ``fcos`` and ``retinanet`` by
+            stride-2 convolutions, ``faster_rcnn`` by pooling. Over c3 to c5 two of them make P3 to P7.
+        head_convs: 3x3 convolutions before each output; the papers of FCOS and RetinaNet have 4, SpineNet-190 7.
+        head_channels: width of RetinaNet's towers; ``null``: that of the maps.
+        head_activation: of RetinaNet's towers.
+        head_separable: RetinaNet's 3x3 convolutions are depthwise, followed by 1x1 (Du et al. 2020, appendix A).
         shared_tower: FCOS's class and box outputs share those convolutions instead of having their own.
         anchor_scale: anchor side over stride. FCOS: a level answers for objects that reach 4 to 8 anchor
-            sides from a location, the finest from 0. Faster R-CNN: side of the square anchor.
+            sides from a location, the finest from 0. Faster R-CNN: side of the square anchor. RetinaNet: of the
+            smallest of three; Du et al. 2020 have 3, and 4 for their largest networks.
+        focal_alpha: weight of positive anchors in RetinaNet's focal loss, that of the others is the rest to 1.
+        focal_gamma: how much less that loss counts what is already right.
+        huber_delta: where RetinaNet's box loss turns from a square to a line, in units of the box codes.
+        box_weight: of RetinaNet's box loss, which is a mean over four codes.
         score_threshold: detections below are dropped; lower than torchvision's 0.2, for AP needs the tail.
         nms: IoU above which the lower-scored detection of the same class is dropped.
         detections: kept an image at most.
-        candidates: boxes an image that enter non-maximum suppression (FCOS) or proposals an image that
-            enter the box head (Faster R-CNN).
+        candidates: boxes an image that enter non-maximum suppression (FCOS, RetinaNet) or proposals an image
+            that enter the box head (Faster R-CNN).
         box_head: width of Faster R-CNN's two linear layers.
         roi_batch: regions an image sampled for Faster R-CNN's box loss.
     """
 
-    name: Literal["fcos", "faster_rcnn"] = "fcos"
+    name: Literal["fcos", "faster_rcnn", "retinanet"] = "fcos"
     pyramid: Literal["fpn", "none"] = "fpn"
     fpn_channels: int = 64
     levels: tuple[str, ...] = ("c2", "c3", "c4", "c5")
     extra_levels: int = 0
     head_convs: int = 1
+    head_channels: int | None = None
+    head_activation: Literal["relu", "swish"] = "relu"
+    head_separable: bool = False
     shared_tower: bool = False
     anchor_scale: float = 1.0
+    focal_alpha: float = 0.25
+    focal_gamma: float = 1.5
+    huber_delta: float = 0.1
+    box_weight: float = 50.0
     score_threshold: float = 0.05
     nms: float = 0.6
     detections: int = 100
@@ -118,11 +150,20 @@ class DetectorRecipe(Recipe):
     roi_batch: int = 128
 
     def object_side(self, stride: int) -> float:
-        """Side in px of what a level looks for: its anchor, or for FCOS the largest object that it answers for
-        from the object's centre, whose sides are 8 anchors away (Tian et al. 2019, section 3.2)."""
-        return stride * self.anchor_scale * (16.0 if self.name == "fcos" else 1.0)
+        """Side in px of what a level looks for: its anchor, the middle one of RetinaNet's three, or for FCOS the
+        largest object that it answers for from the object's centre, whose sides are 8 anchors away (Tian et al.
+        2019, section 3.2)."""
+        anchors = {"fcos": 16.0, "retinanet": RETINANET_OCTAVES[1]}.get(self.name, 1.0)
+        return stride * self.anchor_scale * anchors
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            readers = _READ_BY.get(one.name, (self.name,))
+            self.require(
+                one.name,
+                self.name in readers or getattr(self, one.name) == one.default,
+                f"{one.default!r} for {self.name}, which does not read it; {' and '.join(readers)} does",
+            )
         distinct = len(set(self.levels)) == len(self.levels)
         self.require("levels", bool(self.levels) and distinct, "one or more distinct names")
         self.require(
@@ -132,6 +173,14 @@ class DetectorRecipe(Recipe):
         )
         self.require("extra_levels", 0 <= self.extra_levels <= 2, "0, 1 or 2")
         self.require("head_convs", self.head_convs >= 0, "0 or more")
+        self.require(
+            "head_channels", self.head_channels is None or self.head_channels >= 1, "at least 1, or null"
+        )
+        self.require("focal_alpha", 0 < self.focal_alpha < 1, "between 0 and 1")
+        # Below 1 the gradient of what is right already is infinite.
+        self.require("focal_gamma", self.focal_gamma == 0 or self.focal_gamma >= 1, "0, or at least 1")
+        self.require("huber_delta", self.huber_delta > 0, "above 0")
+        self.require("box_weight", self.box_weight > 0, "above 0")
         self.require("anchor_scale", self.anchor_scale > 0, "above 0")
         self.require("score_threshold", 0 <= self.score_threshold < 1, "from 0 to below 1")
         self.require("nms", 0 < self.nms < 1, "between 0 and 1")

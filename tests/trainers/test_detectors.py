@@ -31,6 +31,18 @@ RECIPES = {
     "faster_rcnn": DetectorRecipe(
         name="faster_rcnn", fpn_channels=16, box_head=32, candidates=60, roi_batch=32, score_threshold=0.0
     ),
+    "retinanet": DetectorRecipe(name="retinanet", fpn_channels=16, anchor_scale=3.0, score_threshold=0.0),
+}
+# What else a detector can be told to be made of.
+CHANGES: dict[str, tuple[dict[str, Any], ...]] = {
+    "fcos": ({}, {"extra_levels": 1, "head_convs": 2}, {"shared_tower": True}, {"head_convs": 0}),
+    "faster_rcnn": ({}, {"extra_levels": 1, "head_convs": 2}),
+    "retinanet": (
+        {},
+        {"extra_levels": 1, "head_convs": 2, "head_activation": "swish"},
+        {"head_channels": 8, "head_separable": True},
+        {"head_convs": 0},
+    ),
 }
 
 
@@ -68,8 +80,8 @@ def losses(detector: Detector, *targets: Target) -> dict[str, Tensor]:
 def test_losses_are_finite_and_gradients_reach_every_parameter(
     recipe: DetectorRecipe, tiny_backbone: Backbones
 ) -> None:
-    for change in ({}, {"extra_levels": 1, "head_convs": 2}, {"shared_tower": True}):
-        detector = built(replace(recipe, **change), tiny_backbone())  # type: ignore[arg-type]
+    for change in CHANGES[recipe.name]:
+        detector = built(replace(recipe, **change), tiny_backbone())
         detector.train()
         # One object for every level: a level without a positive has no box gradient of its own.
         everywhere = target((4, 4, 14, 12), (10, 10, 40, 44), (2, 1, 63, 62), labels=(0, 1, 1))
@@ -198,11 +210,38 @@ def test_a_backbone_that_breaks_its_word_is_named(
         {"nms": 1.0},
         {"score_threshold": 1.0},
         {"detections": 0},
+        {"name": "retinanet", "head_channels": 0},
+        {"name": "retinanet", "focal_alpha": 1.0},
+        {"name": "retinanet", "focal_gamma": 0.5},
+        {"name": "retinanet", "huber_delta": 0.0},
+        {"name": "retinanet", "box_weight": 0.0},
     ],
 )
 def test_recipes_that_make_no_sense(settings: dict[str, Any]) -> None:
     with pytest.raises(FieldError, match=r"found .*; allowed is "):
         DetectorRecipe(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "reader"),
+    [
+        ("faster_rcnn", "shared_tower", True, "fcos"),
+        ("fcos", "box_head", 64, "faster_rcnn"),
+        ("fcos", "roi_batch", 64, "faster_rcnn"),
+        ("fcos", "head_channels", 64, "retinanet"),
+        ("faster_rcnn", "head_activation", "swish", "retinanet"),
+        ("fcos", "head_separable", True, "retinanet"),
+        ("fcos", "focal_alpha", 0.5, "retinanet"),
+        ("fcos", "focal_gamma", 2.0, "retinanet"),
+        ("faster_rcnn", "huber_delta", 1.0, "retinanet"),
+        ("faster_rcnn", "box_weight", 1.0, "retinanet"),
+    ],
+)
+def test_a_field_of_another_detector_is_refused(name: Any, field: str, value: object, reader: str) -> None:
+    settings: dict[str, Any] = {field: value}
+    message = f"{field}: found {value!r}; allowed is .* for {name}, which does not read it; .*{reader}.* does"
+    with pytest.raises(FieldError, match=message):
+        DetectorRecipe(name=name, **settings)
 
 
 class NamedMaps(nn.Module):
@@ -298,7 +337,7 @@ def test_one_small_batch_can_be_learned_by_heart(
     name: str, tiny_backbone: Backbones, squares: Callable[..., DetectionSet]
 ) -> None:
     data = squares(2, 64, 3)
-    recipe = replace(RECIPES[name], fpn_channels=32, box_head=64, score_threshold=0.05)
+    recipe = replace(RECIPES[name], fpn_channels=32, score_threshold=0.05)
     detector = built(recipe, tiny_backbone())
     train = TrainRecipe(steps=150, batch_size=2, lr=5e-3, flip=False, warmup_steps=10, weight_decay=0.0)
     result = Trainer(detector=detector, data=data, recipe=train, seed=0, directory=None, device=CPU).run()

@@ -19,7 +19,7 @@ from search_spaces.errors import CandidateFailed, ConfigError, NonFiniteLoss, Ru
 from search_spaces.recipe import FieldError
 from trainers.batches import Batches, flip, jitter_scale
 from trainers.data.detection_set import DetectionSet
-from trainers.detectors.catalog import build_detector
+from trainers.detectors.catalog import DETECTORS, build_detector
 from trainers.detectors.detector import Detector
 from trainers.loop import CHECKPOINT, METRICS, StepRecord, Trainer, learning_rate, resolve_device, total_steps
 from trainers.recipes import DetectorRecipe, TrainRecipe
@@ -38,7 +38,8 @@ def make_trainer(
     name: str = "fcos",
     **callbacks: Any,
 ) -> Trainer:
-    settings = DetectorRecipe(name=name, fpn_channels=16, box_head=32, candidates=60, roi_batch=32)  # type: ignore[arg-type]
+    small = {"box_head": 32, "roi_batch": 32} if name == "faster_rcnn" else {}
+    settings = DetectorRecipe(name=name, fpn_channels=16, candidates=60, **small)  # type: ignore[arg-type]
     detector = build_detector(settings, backbone, 2, (64, 64), seed=0)
     return Trainer(
         detector=detector, data=data, recipe=recipe, seed=11, directory=directory, device=CPU, **callbacks
@@ -68,7 +69,7 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
         assert torch.equal(first[name], second[name]), name
 
 
-@pytest.mark.parametrize("name", ["fcos", "faster_rcnn"])
+@pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.parametrize(
     "change", [{}, {"optimizer": "sgd", "scale_jitter": (0.6, 1.6)}], ids=["adamw", "sgd"]
 )
@@ -271,7 +272,7 @@ def test_the_callers_generators_and_layout_are_left_alone(trainer: Callable[...,
 
 
 def test_bf16_trains_in_finite_numbers(trainer: Callable[..., Trainer]) -> None:
-    for name in ("fcos", "faster_rcnn"):
+    for name in DETECTORS:
         result = trainer(recipe=replace(RECIPE, amp="bf16"), name=name).run(stop_at=2)
         assert len(result.losses) == 2
 

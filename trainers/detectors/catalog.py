@@ -10,15 +10,17 @@ from trainers.detectors.detector import Detector
 from trainers.detectors.faster_rcnn import FasterRCNN
 from trainers.detectors.fcos import FCOS
 from trainers.detectors.pyramid import BackboneWithPyramid
+from trainers.detectors.retinanet import RetinaNet
 from trainers.recipes import DetectorRecipe
 from trainers.seeding import torch_seed
 
 DETECTORS: dict[str, Callable[[BackboneWithPyramid, int, DetectorRecipe], Detector]] = {
     "fcos": FCOS,
     "faster_rcnn": FasterRCNN,
+    "retinanet": RetinaNet,
 }
 # How maps coarser than the backbone's are made; proposals need no weights of their own there.
-_EXTRA: dict[str, Literal["conv", "pool"]] = {"fcos": "conv", "faster_rcnn": "pool"}
+_EXTRA: dict[str, Literal["conv", "pool"]] = {"fcos": "conv", "faster_rcnn": "pool", "retinanet": "conv"}
 
 
 def build_detector(
