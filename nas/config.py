@@ -89,21 +89,94 @@ def parse_yaml(text: str, *, name: str) -> Any:
         raise ConfigError(f"{name}: is not valid YAML: {error}") from error
 
 
+class Layered(dict[str, Any]):
+    """A recipe put together from several files.
+
+    Attributes:
+        origins: dotted path of a value -> the file in which it stands.
+    """
+
+    def __init__(self, data: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+        super().__init__(data)
+        self.origins = dict(origins)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a recipe file into plain data.
+    """Read a recipe file into plain data; ``extends`` is gone from it.
+
+    A file may say ``extends: other.yaml``, or name a list of files of which later ones win; paths are relative to
+    the file that says it. What the file itself says is laid over what it extends: mappings are merged key by key,
+    anything else, lists and null included, takes the place of what was there.
 
     Raises:
-        ConfigError: missing, unreadable, not YAML, or not a mapping.
+        ConfigError: missing, unreadable, not YAML, not a mapping, or extended by itself; of an extended file the
+            message has the chain of files that led there.
     """
+    return _resolved(path, ())
+
+
+def _resolved(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    chain = (*above, path)
+    by = f" (extended by {' <- '.join(map(str, reversed(above)))})" if above else ""
+    if path.resolve() in [one.resolve() for one in above]:
+        raise ConfigError(
+            f"{above[-1]}: extends: leads back to {path}: {' -> '.join(map(str, chain))}; a recipe cannot extend itself"
+        )
+    own = _read_mapping(path, by)
+    if "extends" not in own:
+        return own
+    named = own.pop("extends")
+    bases = [named] if isinstance(named, str) else named
+    if not isinstance(bases, list) or not bases or not all(isinstance(one, str) and one for one in bases):
+        raise ConfigError(
+            f"{path}: extends: found {named!r}; allowed is the path of a recipe file, or a list of such paths{by}"
+        )
+    layers = [(_resolved(path.parent / base, chain), path.parent / base) for base in bases]
+    data: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer, file in [*layers, (own, path)]:
+        _lay_over(data, origins, layer, layer.origins if isinstance(layer, Layered) else {}, str(file), "")
+    return Layered(data, origins)
+
+
+def _lay_over(
+    below: dict[str, Any],
+    origins: dict[str, str],
+    above: Mapping[str, Any],
+    above_origins: Mapping[str, str],
+    file: str,
+    prefix: str,
+) -> None:
+    """Merge ``above`` into ``below``, and where its values stand into ``origins``."""
+    for key, value in above.items():
+        place = f"{prefix}{key}"
+        if isinstance(value, dict):
+            if not isinstance(below.get(key), dict):
+                _forget(origins, place)
+                below[key] = {}
+            _lay_over(below[key], origins, value, above_origins, file, f"{place}.")
+        else:
+            _forget(origins, place)
+            below[key] = copy.deepcopy(value)
+            origins[place] = above_origins.get(place, file)
+
+
+def _forget(origins: dict[str, str], place: str) -> None:
+    for one in [one for one in origins if one == place or one.startswith(f"{place}.")]:
+        del origins[one]
+
+
+def _read_mapping(path: Path, by: str) -> dict[str, Any]:
+    """One file as it stands; ``by`` is added to every message."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise ConfigError(f"{path}: cannot read the recipe: {error}{hint}") from error
-    data = parse_yaml(text, name=str(path))
+        raise ConfigError(f"{path}: cannot read the recipe: {error}{hint}{by}") from error
+    data = parse_yaml(text, name=f"{path}{by}")
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping of keys to values; found {type(data).__name__}")
+        raise ConfigError(f"{path}: a recipe is a mapping of keys to values; found {type(data).__name__}{by}")
     return data
 
 
@@ -114,6 +187,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         ConfigError: an override that is no ``path=value`` or runs through a scalar; all of them at once.
     """
     result: dict[str, Any] = copy.deepcopy(dict(data))
+    origins = dict(data.origins) if isinstance(data, Layered) else {}
     problems = []
     for text in overrides:
         path, sign, value = text.partition("=")
@@ -133,9 +207,10 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
             node = node[key]
         else:
             node[keys[-1]] = parse_yaml(value, name=f"--set {path}") if value else ""
+            _forget(origins, ".".join(keys))
     if problems:
         raise ConfigError("\n".join(problems))
-    return result
+    return Layered(result, origins) if origins else result
 
 
 def check(kind: type[T], data: Mapping[str, Any], *, source: str) -> T:
@@ -144,16 +219,20 @@ def check(kind: type[T], data: Mapping[str, Any], *, source: str) -> T:
     Args:
         kind: a frozen dataclass that inherits ``search_spaces.recipe.Recipe``.
         data: what YAML held; JSON types only.
-        source: named in every message, usually the file.
+        source: named in every message, usually the file; a value that stands in a file which that one extends is
+            named with that file.
 
     Raises:
         ConfigError: one line a problem.
     """
+    origins = data.origins if isinstance(data, Layered) else {}
     try:
         # JSON mode: lists fill tuples and integers fill floats, while "3" still does not fill an int.
         return pydantic.TypeAdapter(kind).validate_json(json.dumps(data))
     except pydantic.ValidationError as error:
-        raise ConfigError("\n".join(_sentences(kind, _all_problems(kind, data, error), source))) from error
+        raise ConfigError(
+            "\n".join(_sentences(kind, _all_problems(kind, data, error), source, origins))
+        ) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{source}: holds a value that JSON cannot carry: {error}") from error
 
@@ -219,12 +298,16 @@ def _take_out(data: Any, place: Sequence[str]) -> bool:
     return True
 
 
-def _sentences(kind: type, problems: Sequence[Any], source: str) -> list[str]:
+def _sentences(kind: type, problems: Sequence[Any], source: str, origins: Mapping[str, str]) -> list[str]:
     """One line a path: where several types are allowed, pydantic has one problem for each of them."""
     lines: dict[str, list[str]] = {}
     for problem in problems:
-        path = ".".join(_place(kind, problem["loc"])) or "(recipe)"
-        reasons = lines.setdefault(f"{source}: {path}", [])
+        place = _place(kind, problem["loc"])
+        path = ".".join(place) or "(recipe)"
+        # A value inside a list has the list's file.
+        whole = (".".join(place[:depth]) for depth in range(len(place), 0, -1))
+        file = next((origins[one] for one in whole if one in origins), source)
+        reasons = lines.setdefault(f"{file}: {path}", [])
         reason = _reason(kind, problem)
         reasons.append(reason.rpartition("; ")[2] if reasons else reason)
     return [f"{start}: {', or: '.join(reasons)}" for start, reasons in lines.items()]

@@ -107,6 +107,93 @@ def test_missing_recipe_names_the_nearest_file(tmp_path: Path) -> None:
         read_yaml(tmp_path / "list.yaml")
 
 
+def write(folder: Path, **files: str) -> Path:
+    """Recipe files by stem; the path of the first."""
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder / f"{next(iter(files))}.yaml"
+
+
+def test_a_recipe_may_extend_another(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    top = write(
+        tmp_path,
+        top="extends: middle.yaml\ntrain: {lr: 3, clip: null}\nlist: [9]\nnew: {a: 1}\n",
+        middle="extends: parts/base.yaml\ntrain: {lr: 2, epochs: 5}\nlist: [1, 2, 3]\nsection: {}\n",
+    )
+    write(
+        tmp_path / "parts",
+        base="name: base\ntrain: {lr: 1, flip: true, clip: 10}\nlist: {a: 1}\nsection: {b: 1}\n",
+    )
+    assert read_yaml(top) == {
+        "name": "base",
+        "train": {"lr": 3, "flip": True, "clip": None, "epochs": 5},
+        "list": [9],
+        "section": {"b": 1},
+        "new": {"a": 1},
+    }
+
+
+def test_of_several_extended_recipes_later_ones_win(tmp_path: Path) -> None:
+    top = write(
+        tmp_path,
+        top="extends: [left.yaml, right.yaml]\nname: top\n",
+        left="extends: base.yaml\na: left\nb: left\n",
+        right="extends: base.yaml\nb: right\n",  # reads base.yaml a second time, which is no cycle
+        base="a: base\nb: base\nc: {d: base}\n",
+    )
+    assert read_yaml(top) == {"name": "top", "a": "base", "b": "right", "c": {"d": "base"}}
+
+
+def test_errors_name_the_file_in_which_the_value_stands(tmp_path: Path) -> None:
+    top = write(
+        tmp_path,
+        top="extends: base.yaml\ntrain: {momentun: 0.5, batch_size: 0}\n",
+        base="name: x\ntrain: {epochs: 2, lr: -1, batch_size: 4, milestones: [0.5]}\ndetector: {nms: 7}\n",
+    )
+
+    def lines(*overrides: str) -> dict[str, str]:
+        with pytest.raises(ConfigError) as caught:
+            check(TrainJobRecipe, apply_overrides(read_yaml(top), overrides), source="top.yaml")
+        parts = [line.split(": ", 2) for line in str(caught.value).splitlines()]
+        return {path: Path(file).name for file, path, _ in parts}
+
+    assert lines() == {
+        "train.momentun": "top.yaml",
+        "train.batch_size": "top.yaml",
+        "train.lr": "base.yaml",
+        "detector.nms": "base.yaml",
+    }
+    assert lines("train.lr=0", "detector.nms=0.5")["train.lr"] == "top.yaml", "an override is the caller's"
+    write(tmp_path, base="name: x\ntrain: {epochs: 2, milestones: [0.5, x]}\n")
+    assert lines()["train.milestones.1"] == "base.yaml", "a list's file is that of its parts"
+
+
+def test_recipes_that_cannot_be_extended_name_both_files_and_the_chain(tmp_path: Path) -> None:
+    def refusal_of(**files: str) -> str:
+        path = write(tmp_path, **files)
+        with pytest.raises(ConfigError) as caught:
+            read_yaml(path)
+        return str(caught.value).replace(f"{tmp_path}/", "")
+
+    assert refusal_of(a="extends: b.yaml", b="extends: c.yaml", c="extends: a.yaml") == (
+        "c.yaml: extends: leads back to a.yaml: a.yaml -> b.yaml -> c.yaml -> a.yaml; a recipe cannot extend itself"
+    )
+    assert "a.yaml -> a.yaml" in refusal_of(a="extends: a.yaml")
+    missing = refusal_of(a="extends: b.yaml", b="extends: base_on.yaml", base_one="x: 1")
+    assert missing.startswith("base_on.yaml: cannot read the recipe: ")
+    assert "did you mean base_one.yaml?" in missing and missing.endswith("(extended by b.yaml <- a.yaml)")
+    assert refusal_of(a="extends: b.yaml", b="[1]") == (
+        "b.yaml: a recipe is a mapping of keys to values; found list (extended by a.yaml)"
+    )
+    assert refusal_of(a="extends: b.yaml", b="x: [1").startswith(
+        "b.yaml (extended by a.yaml): is not valid YAML"
+    )
+    for value in ("3", "[]", "[b.yaml, 3]", "null", "{b: c}"):
+        text = refusal_of(a=f"extends: {value}")
+        assert text.startswith("a.yaml: extends: found ") and "allowed is the path of a recipe file" in text
+
+
 def test_overrides_reach_every_depth_and_leave_the_input_alone() -> None:
     data = {"seed": 1, "dilations": None}
     overrides = [
@@ -202,9 +289,9 @@ def test_options_of_an_optuna_sampler_are_a_mapping_again() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_parses_and_comes_back_equal(path: Path) -> None:
-    overrides = [] if "digits" in path.read_text() else ["data.root=somewhere"]
+    overrides = [] if read_yaml(path)["data"]["source"] == "digits" else ["data.root=somewhere"]
     method = str(read_yaml(path).get("method", "crnas"))
-    kind = TrainJobRecipe if path.name.startswith("train") else METHODS[method].recipe
+    kind = TrainJobRecipe if path.name.startswith(("train", "protocol")) else METHODS[method].recipe
     recipe = check(kind, apply_overrides(read_yaml(path), overrides), source=str(path))
     again = check(kind, parse_yaml(dump_yaml(to_data(recipe)), name="again"), source="again")
     assert again == recipe
