@@ -59,6 +59,12 @@ class SupernetRecipe(Recipe):
             "at least 1, else BN keeps statistics of other paths",
         )
         self.require("score_batch", self.score_batch >= 1, "at least 1")
+        if self.train.compile:
+            raise FieldError(
+                "train.compile", True, "allowed is false, for every step of a supernet has another path"
+            )
+        if self.train.drop_path:
+            raise FieldError("train.drop_path", self.train.drop_path, "allowed is 0, for supernets have none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,6 +330,8 @@ class TrainJobRecipe(Recipe):
         detector: built around the backbone.
         init: ``scratch``, as the paper's table compares networks, or ``bundle``: the backbone begins with the
             bundle's weights, for other images or another detector.
+        activation: trains the network with this activation in place of its own (SpineNet's protocol C retrains
+            with swish what was found with ReLU); a network whose family has no such setting is refused.
         train: length, optimiser, schedule.
     """
 
@@ -334,4 +342,5 @@ class TrainJobRecipe(Recipe):
     data: DataRecipe = field(default_factory=DataRecipe)
     detector: DetectorRecipe = field(default_factory=DetectorRecipe)
     init: Literal["scratch", "bundle"] = "scratch"
+    activation: Literal["relu", "swish", "hswish"] | None = None
     train: TrainRecipe

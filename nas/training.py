@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from nas.progress import RunProgress, Silent
 from nas.recipe import TrainJobRecipe
 from nas.resolve import read_architecture
 from nas.run import environment
-from search_spaces.architecture import Architecture, digest_of
+from search_spaces.architecture import Architecture, Genes, digest_of
 from search_spaces.catalog import family_of
-from search_spaces.errors import RunError
+from search_spaces.errors import ConfigError, InvalidArchitecture, RunError
 from search_spaces.files import write_atomic
 from trainers.curves import rise_over_last_quarter
 from trainers.data.catalog import open_split
@@ -85,8 +85,6 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
     if job.weights is not None:
         detector.backbone.body.load_state_dict(job.weights)
     device = resolve_device(recipe.device)
-    # Only now: a recipe that cannot be used must not claim the directory.
-    write_atomic(path, dump_yaml(record).encode())
 
     def measure(model: Detector) -> dict[str, float]:
         return evaluate_detector(model, val, recipe, device).scalars()
@@ -104,17 +102,19 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
         evaluate=measure,
         on_step=report,
     )
-    network = family_of(job.architecture).text(job.architecture)
-    progress.phase(f"training {network}, seed {recipe.seed}", trainer.total_steps)
+    # Only now: a recipe that cannot be used must not claim the directory.
+    write_atomic(path, dump_yaml(record).encode())
+    network = trained_architecture(job.architecture, recipe)
+    progress.phase(f"training {family_of(network).text(network)}, seed {recipe.seed}", trainer.total_steps)
     trained = trainer.run()
     metrics = evaluate_detector(detector, val, recipe, device)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
     temporary = job.directory / f".{WEIGHTS}.{os.getpid()}.tmp"
-    save_file(weights, temporary, metadata={"architecture": job.architecture.digest})
+    save_file(weights, temporary, metadata={"architecture": network.digest})
     temporary.replace(job.directory / WEIGHTS)
     result = {
-        "architecture": job.architecture.to_dict(),
-        "digest": job.architecture.digest,
+        "architecture": network.to_dict(),
+        "digest": network.digest,
         "seed": recipe.seed,
         "metrics": metrics.to_dict(),
         "curve": [{"epoch": point.epoch, "AP": point.metrics["AP"]} for point in trained.history],
@@ -127,6 +127,7 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
         "categories": [category.name for category in val.categories],
         "data": {"train": train_set.digest, "val": val.digest},
         "recipe": digest_of(to_data(recipe)),
+        "train": to_data(recipe.train),
         "environment": environment() | {"threads": recipe.threads, "seed": recipe.seed},
     }
     write_atomic(job.directory / RESULT, (json.dumps(result, indent=1) + "\n").encode())
@@ -134,9 +135,37 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
 
 
 def detector_for(architecture: Architecture, recipe: TrainJobRecipe, data: DetectionSet) -> Detector:
-    """The recipe's detector around a freshly initialised backbone; the weights depend on the seed alone."""
-    backbone = family_of(architecture).build(architecture, seed=recipe.seed)
+    """The recipe's detector around a freshly initialised backbone; the weights depend on the seed alone.
+
+    Raises:
+        ConfigError: the detector does not fit the backbone or the images; see :func:`trained_architecture`.
+    """
+    network = trained_architecture(architecture, recipe)
+    backbone = family_of(network).build(network, seed=recipe.seed)
     return build_detector(recipe.detector, backbone, data.num_classes, data.image_size, seed=recipe.seed)
+
+
+def trained_architecture(architecture: Architecture, recipe: TrainJobRecipe) -> Architecture:
+    """What a recipe trains of a network: the network, or its copy with the recipe's activation.
+
+    Raises:
+        ConfigError: a family whose networks have no choice of activation, or not this one.
+    """
+    if recipe.activation is None:
+        return architecture
+    if "activation" not in architecture.settings:
+        raise ConfigError(
+            f"activation: found {recipe.activation!r}, but networks of {architecture.family} have no such setting; "
+            "leave it out"
+        )
+    changed = replace(
+        architecture, settings=Genes({**architecture.settings, "activation": recipe.activation})
+    )
+    try:
+        family_of(changed).validate(changed)
+    except InvalidArchitecture as error:
+        raise ConfigError(f"activation: {error}") from error
+    return changed
 
 
 def trained_detector(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,9 @@ class Trainer:
         before_step: called with the step's number before it, so that a supernet can set its path.
         evaluate: detector -> numbers; called by ``recipe.evaluate_every``, at three quarters and at the end.
         on_step: called after every step.
+
+    Raises:
+        ConfigError: see :func:`require_trainable`.
     """
 
     def __init__(
@@ -109,6 +112,13 @@ class Trainer:
         self.total_steps = total_steps(recipe, len(data))
         if recipe.frozen_bn:
             freeze_bn(detector)
+        body = detector.backbone.body
+        require_trainable(body, recipe, device)
+        if isinstance(body, StochasticDepth):
+            body.set_drop_path(recipe.drop_path)
+        if recipe.compile:
+            # In place, so that the weights keep their names.
+            body.compile()
         self._optimizer = _optimizer(detector, recipe)
         self._identity = digest_of(
             {
@@ -167,7 +177,7 @@ class Trainer:
         if self._before_step is not None:
             self._before_step(step)
         self._train_mode()
-        lr = learning_rate(self.recipe, step, self.total_steps)
+        lr = learning_rate(self.recipe, step, self._size)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         images, targets = self._batches.at(step, self.device)
@@ -290,14 +300,59 @@ def total_steps(recipe: TrainRecipe, images: int) -> int:
     return max(1, math.ceil(recipe.epochs * images / recipe.batch_size))
 
 
-def learning_rate(recipe: TrainRecipe, step: int, total: int) -> float:
-    """The rate at ``step`` of ``total``: linear warm-up times cosine or milestones."""
-    warm = min(1.0, (step + 1) / (recipe.warmup_steps + 1))
+def learning_rate(recipe: TrainRecipe, step: int, images: int) -> float:
+    """The rate at ``step`` of a training on so many images: linear warm-up times cosine or jumps."""
+    total = total_steps(recipe, images)
+    peak = recipe.lr if recipe.lr_batch is None else recipe.lr * recipe.batch_size / recipe.lr_batch
+    if step >= recipe.warmup_steps:
+        warm = 1.0
+    elif recipe.warmup_lr is None:
+        warm = (step + 1) / (recipe.warmup_steps + 1)
+    else:
+        first = recipe.warmup_lr / recipe.lr
+        warm = first + (1.0 - first) * step / recipe.warmup_steps
     if recipe.schedule == "cosine":
         factor = 0.5 * (1 + math.cos(math.pi * step / total))
-    else:
+    elif recipe.schedule == "milestones":
         factor = recipe.gamma ** sum(step >= point * total for point in recipe.milestones)
-    return recipe.lr * warm * factor
+    else:
+        jumps = [total - epochs * images / recipe.batch_size for epochs in recipe.final_epochs]
+        factor = recipe.gamma ** sum(step >= jump for jump in jumps)
+    return peak * warm * factor
+
+
+@runtime_checkable
+class StochasticDepth(Protocol):
+    """A backbone whose blocks can drop their branches in training."""
+
+    def set_drop_path(self, rate: float) -> None:
+        """The rate of the last block; 0 drops nothing."""
+
+
+def require_trainable(backbone: nn.Module, recipe: TrainRecipe, device: torch.device) -> None:
+    """Check what a recipe asks of a backbone and of this machine.
+
+    Raises:
+        ConfigError: stochastic depth for a network without it, or ``compile`` where nothing can be compiled.
+    """
+    if recipe.drop_path and not isinstance(backbone, StochasticDepth):
+        raise ConfigError(
+            f"train.drop_path: found {recipe.drop_path:g}, but {type(backbone).__name__} has no stochastic depth "
+            "(no set_drop_path); set it to 0"
+        )
+    if not recipe.compile:
+        return
+    try:
+        # One addition takes seconds; a network that cannot be compiled would be known only in its first step.
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
+    except (RuntimeError, OSError) as error:
+        # Torch may announce the reason in a line of its own before it.
+        lines = [line for line in str(error).splitlines() if line and not line.endswith(":")]
+        raise ConfigError(
+            f"train.compile: found true, but torch.compile does not work on {device.type} here "
+            f"({lines[0] if lines else type(error).__name__}); install a C++ compiler (on a GPU: triton), or set it "
+            "to false"
+        ) from error
 
 
 def freeze_bn(detector: Detector) -> None:

@@ -197,18 +197,26 @@ class TrainRecipe(Recipe):
         steps: optimiser steps instead.
         batch_size: images a step.
         optimizer: ``sgd`` with momentum, or ``adamw``.
-        lr: peak learning rate at this batch size.
+        lr: peak learning rate.
+        lr_batch: batch size that ``lr`` and ``warmup_lr`` are meant for; at another one both are multiplied by
+            batch_size / lr_batch (the linear rule, Goyal et al. 2017, section 2.1). Left out: they are taken as
+            they are.
         momentum: of ``sgd``.
         weight_decay: of either.
-        warmup_steps: linear rise of the rate from lr / (warmup_steps + 1).
-        schedule: ``cosine`` to zero, or ``milestones``.
+        warmup_steps: of the linear rise of the rate to ``lr``.
+        warmup_lr: where the rise begins; lr / (warmup_steps + 1) when left out.
+        schedule: ``cosine`` to zero; ``milestones`` or ``final_epochs``: in jumps, where the field of that name says.
         milestones: fractions of the run at which the rate is multiplied by ``gamma``.
+        final_epochs: the same counted from the end: [30, 10] multiplies it 30 and once more 10 epochs before it.
         gamma: see ``milestones``.
         clip_norm: gradient norm is scaled down to this; 0 leaves it alone.
         amp: ``bf16`` autocast; on a CPU without bf16 units it is slower than ``off``.
+        compile: ``torch.compile`` of the backbone; costs minutes before the first step.
         frozen_bn: BN of the backbone keeps its statistics and affine weights (for pretrained backbones).
+        drop_path: rate of stochastic depth, that of the last block, for backbones that have it (SpineNet).
         flip: mirror half of the images left to right.
-        scale_jitter: images of a step are resized by one factor drawn between these two, log-uniform.
+        scale_jitter: every image is resized by a factor drawn uniformly between these two, then cropped at random
+            or padded to its former size.
         evaluate_every: epochs between evaluations; 0: only at three quarters of the run and after the last step.
         checkpoint_every: steps between checkpoints; 0: only at evaluations and at the end.
     """
@@ -218,15 +226,20 @@ class TrainRecipe(Recipe):
     batch_size: int = 16
     optimizer: Literal["sgd", "adamw"] = "adamw"
     lr: float = 1e-3
+    lr_batch: int | None = None
     momentum: float = 0.9
     weight_decay: float = 1e-4
     warmup_steps: int = 20
-    schedule: Literal["cosine", "milestones"] = "cosine"
+    warmup_lr: float | None = None
+    schedule: Literal["cosine", "milestones", "final_epochs"] = "cosine"
     milestones: tuple[float, ...] = (0.67, 0.89)
+    final_epochs: tuple[float, ...] = ()
     gamma: float = 0.1
     clip_norm: float = 10.0
     amp: Amp = "off"
+    compile: bool = False
     frozen_bn: bool = False
+    drop_path: float = 0.0
     flip: bool = True
     scale_jitter: tuple[float, float] | None = None
     evaluate_every: int = 0
@@ -243,6 +256,12 @@ class TrainRecipe(Recipe):
         self.require("steps", self.steps is None or self.steps >= 1, "at least 1")
         self.require("batch_size", self.batch_size >= 1, "at least 1")
         self.require("lr", self.lr > 0, "above 0")
+        self.require("lr_batch", self.lr_batch is None or self.lr_batch >= 1, "at least 1, or null")
+        self.require(
+            "warmup_lr",
+            self.warmup_lr is None or 0 <= self.warmup_lr <= self.lr,
+            f"from 0 to lr, {self.lr:g}, or null",
+        )
         self.require("momentum", 0 <= self.momentum < 1, "from 0 to below 1")
         for name in ("weight_decay", "clip_norm", "warmup_steps", "evaluate_every", "checkpoint_every"):
             self.require(name, getattr(self, name) >= 0, "0 or more")
@@ -252,5 +271,21 @@ class TrainRecipe(Recipe):
             rising and all(0 < point < 1 for point in self.milestones),
             "rising fractions of the run, between 0 and 1",
         )
+        self._check_final_epochs()
+        self.require("drop_path", 0 <= self.drop_path < 1, "a rate from 0 to below 1")
         low, high = self.scale_jitter or (1.0, 1.0)
         self.require("scale_jitter", 0.1 <= low <= high <= 4.0, "two factors with 0.1 <= low <= high <= 4")
+
+    def _check_final_epochs(self) -> None:
+        if self.schedule != "final_epochs":
+            return
+        if self.epochs is None:
+            raise FieldError("schedule", self.schedule, "counts epochs; give epochs in place of steps")
+        falling = list(self.final_epochs) == sorted(self.final_epochs, reverse=True)
+        self.require(
+            "final_epochs",
+            bool(self.final_epochs)
+            and falling
+            and 0 < self.final_epochs[-1] <= self.final_epochs[0] < self.epochs,
+            f"one or more falling numbers of epochs, above 0 and below epochs, {self.epochs:g}",
+        )

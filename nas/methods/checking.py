@@ -13,7 +13,7 @@ from search_spaces.families import family_of
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet, hold_out, require_objects, require_same_categories
 from trainers.detectors.catalog import build_detector
-from trainers.loop import resolve_device
+from trainers.loop import require_trainable, resolve_device
 
 _DIVISIBLE = (1024, 1024)
 """Image size that the stride of any level divides, for a look at a detector while the images are not known."""
@@ -46,7 +46,8 @@ def require_all(
         DataError: nothing but data that cannot be used.
     """
     place = f"{source}: "
-    found = refused(place, lambda: resolve_device(recipe.device))
+    no_device = refused(place, lambda: resolve_device(recipe.device))
+    found = list(no_device)
     if (url := recipe.storage) is not None:
         found += refused(place, lambda: open_database(url))
     found += problems
@@ -60,6 +61,9 @@ def require_all(
     if baseline is not None:
         backbone = family_of(baseline).build(baseline, seed=0)
         found += refused(place, lambda: build_detector(recipe.detector, backbone, classes, size, seed=0))
+        if (retrain := recipe.retrain) is not None and not no_device:
+            device = resolve_device(recipe.device)
+            found += refused(f"{place}retrain.", lambda: require_trainable(backbone, retrain.train, device))
         if not found and failure is None and recipe.retrain is not None:
             for index, one in enumerate(recipe.retrain.hand_made):
                 found += refused(

@@ -1,5 +1,6 @@
 """The loop: what a step does depends on (seed, step) alone, and a stopped training loses nothing."""
 
+import functools
 import json
 import os
 import pickle
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from torch import nn
 from search_spaces.errors import CandidateFailed, ConfigError, NonFiniteLoss, RunError
 from search_spaces.recipe import FieldError
 from trainers.batches import Batches, flip, jitter_scale
-from trainers.data.detection_set import DetectionSet
+from trainers.data.detection_set import DetectionSet, Target
 from trainers.detectors.catalog import DETECTORS, build_detector
 from trainers.detectors.detector import Detector
 from trainers.loop import CHECKPOINT, METRICS, StepRecord, Trainer, learning_rate, resolve_device, total_steps
@@ -69,10 +71,20 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
         assert torch.equal(first[name], second[name]), name
 
 
+PROTOCOL = {
+    "steps": None,
+    "epochs": 5.4,
+    "optimizer": "sgd",
+    "lr_batch": 6,
+    "warmup_lr": 1e-4,
+    "schedule": "final_epochs",
+    "final_epochs": (2.0, 1.0),
+    "scale_jitter": (0.1, 1.9),
+}
+
+
 @pytest.mark.parametrize("name", DETECTORS)
-@pytest.mark.parametrize(
-    "change", [{}, {"optimizer": "sgd", "scale_jitter": (0.6, 1.6)}], ids=["adamw", "sgd"]
-)
+@pytest.mark.parametrize("change", [{}, PROTOCOL], ids=["adamw", "sgd"])
 def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(
     trainer: Callable[..., Trainer], tmp_path: Path, name: str, change: dict[str, Any]
 ) -> None:
@@ -271,6 +283,76 @@ def test_the_callers_generators_and_layout_are_left_alone(trainer: Callable[...,
     assert all(parameter.is_contiguous() for parameter in one.detector.parameters())
 
 
+class Droppable(nn.Module):
+    """A backbone with stochastic depth of its own: it drops its first map for a share of the images."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.levels = inner.levels
+        self.rate = 0.0
+
+    def set_drop_path(self, rate: float) -> None:
+        self.rate = rate
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        maps = self.inner(images)
+        kept = torch.rand(len(images), 1, 1, 1) >= (self.rate if self.training else 0.0)
+        return {name: x * kept if name == "c2" else x for name, x in maps.items()}
+
+
+def test_stochastic_depth_is_the_recipes_and_resumes_bit_for_bit(
+    tiny_backbone: Backbones, squares: Squares, tmp_path: Path
+) -> None:
+    def build(directory: Path | None, rate: float) -> Trainer:
+        recipe = replace(RECIPE, drop_path=rate)
+        return make_trainer(Droppable(tiny_backbone(0)), squares(5, 64), directory, recipe)
+
+    whole = build(tmp_path / "whole", 0.5)
+    assert whole.detector.backbone.body.rate == 0.5
+    expected = whole.run()
+    build(tmp_path / "parts", 0.5).run(stop_at=5)
+    assert build(tmp_path / "parts", 0.5).run().losses == expected.losses
+    assert build(None, 0.0).run().losses != expected.losses
+    with pytest.raises(RunError, match="another recipe"):
+        build(tmp_path / "whole", 0.2).run()
+
+
+def test_a_backbone_without_stochastic_depth_refuses_it(trainer: Callable[..., Trainer]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"train\.drop_path: found 0\.2, but TinyBackbone has no stochastic depth"
+    ):
+        trainer(recipe=replace(RECIPE, drop_path=0.2))
+
+
+def test_compiling_keeps_the_names_of_the_weights(
+    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Traced and run by torch's own interpreter: what C++ makes of it is torch's business, and takes minutes.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    eager, compiled = trainer(), trainer(tmp_path, recipe=replace(RECIPE, compile=True))
+    assert compiled.detector.backbone.body._compiled_call_impl is not None
+    assert compiled.detector.state_dict().keys() == eager.detector.state_dict().keys()
+    expected, found = eager.run(stop_at=3), compiled.run(stop_at=3)
+    assert found.losses == pytest.approx(expected.losses, rel=1e-4)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert state["model"].keys() == eager.detector.state_dict().keys()
+
+
+def test_where_nothing_can_be_compiled_a_recipe_that_asks_for_it_is_refused(
+    trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> Any:
+        raise RuntimeError("No working C++ compiler found\nand a long tail")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=broken))
+    with pytest.raises(ConfigError) as caught:
+        trainer(recipe=replace(RECIPE, compile=True))
+    text = str(caught.value)
+    assert text.startswith("train.compile: found true, but torch.compile does not work on cpu here")
+    assert "No working C++ compiler" in text and "set it to false" in text and "\n" not in text
+
+
 def test_bf16_trains_in_finite_numbers(trainer: Callable[..., Trainer]) -> None:
     for name in DETECTORS:
         result = trainer(recipe=replace(RECIPE, amp="bf16"), name=name).run(stop_at=2)
@@ -315,28 +397,97 @@ def test_flipping_mirrors_pixels_and_boxes_together(squares: Squares) -> None:
     assert all(torch.equal(one["boxes"], two["boxes"]) for one, two in zip(again, data.targets, strict=True))
 
 
-def test_scale_jitter_moves_boxes_with_their_pixels(squares: Squares) -> None:
-    from random import Random
+def jittered(
+    image: torch.Tensor,
+    boxes: list[list[float]],
+    between: tuple[float, float],
+    seed: int,
+    content: tuple[int, int] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One image and its boxes after the jitter."""
+    target = Target(
+        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        labels=torch.ones(len(boxes), dtype=torch.int64),
+        image_id=1,
+    )
+    height, width = image.shape[-2:]
+    contents = [content or (height, width)]
+    found, (moved,) = jitter_scale(image[None], [target], contents, between, Random(seed))
+    assert found.shape == (1, *image.shape) and found.dtype == torch.uint8
+    assert len(moved["labels"]) == len(moved["boxes"])
+    return found[0], moved["boxes"]
 
-    from trainers.data.detection_set import Target
 
+def test_scale_jitter_moves_boxes_with_their_pixels() -> None:
+    seen = 0
     for seed in range(20):
-        image = torch.full((1, 3, 128, 128), 20, dtype=torch.uint8)
-        image[:, :, 40:80, 30:90] = 220
-        target = Target(boxes=torch.tensor([[30.0, 40.0, 90.0, 80.0]]), labels=torch.tensor([1]), image_id=1)
-        jittered, (moved,) = jitter_scale(image, [target], (0.5, 1.8), Random(seed))
-        assert jittered.shape == image.shape and jittered.dtype == torch.uint8
-        bright = torch.nonzero(jittered[0, 0] > 120)
-        if not len(moved["labels"]):
+        image = torch.full((3, 128, 96), 20, dtype=torch.uint8)
+        image[:, 40:80, 30:90] = 220
+        found, boxes = jittered(image, [[30.0, 40.0, 90.0, 80.0]], (0.3, 2.0), seed)
+        bright = torch.nonzero(found[0] > 120)
+        assert len(boxes) == (len(bright) > 0)
+        if not len(boxes):
             continue
         top, left = bright.amin(0).tolist()
         bottom, right = (bright.amax(0) + 1).tolist()
-        assert moved["boxes"][0].tolist() == pytest.approx([left, top, right, bottom], abs=1.5)
-    gone = Target(boxes=torch.tensor([[0.0, 0.0, 4.0, 4.0]]), labels=torch.tensor([1]), image_id=1)
-    kept = [len(jitter_scale(image, [gone], (2.0, 2.0), Random(seed))[1][0]["labels"]) for seed in range(20)]
-    assert 0 in kept, "a box that was cut away is no target"
-    empty = Target(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64), image_id=1)
-    assert jitter_scale(image, [empty], (0.5, 0.5), Random(0))[1][0]["boxes"].shape == (0, 4)
+        assert boxes[0].tolist() == pytest.approx([left, top, right, bottom], abs=1.5)
+        seen += 1
+    assert seen > 10
+
+
+def test_scale_jitter_pads_at_right_and_bottom_and_crops_the_picture_alone() -> None:
+    image = torch.zeros((3, 64, 96), dtype=torch.uint8)
+    image[:, :60, :40] = 200  # the rest is padding
+    half, boxes = jittered(image, [[0.0, 0.0, 40.0, 60.0]], (0.5, 0.5), 0, (60, 40))
+    assert (half[:, :30, :20] == 200).all() and int(half[:, 30:].sum() + half[:, :, 20:].sum()) == 0
+    assert boxes.tolist() == [[0.0, 0.0, 20.0, 30.0]]
+    for seed in range(9):
+        twice, boxes = jittered(image, [[0.0, 0.0, 40.0, 60.0]], (2.0, 2.0), seed, (60, 40))
+        # 120x80 px of picture: all 80 columns are kept, and no row is wasted on padding.
+        assert (twice[:, :, :80] == 200).all() and not twice[:, :, 80:].any()
+        assert boxes.tolist() == [[0.0, 0.0, 80.0, 64.0]]
+
+
+def test_each_image_of_a_batch_has_its_own_scale(squares: Squares) -> None:
+    data = squares(8, 64)
+    contents = [data.content(index) for index in range(8)]
+    white = torch.full_like(data.images, 255)
+    sides = set()
+    for seed in range(4):
+        found, _ = jitter_scale(white, list(data.targets), contents, (0.1, 1.9), Random(seed))
+        sides |= {int((one[0, 0] > 0).sum()) for one in found}
+    assert len(sides) > 12 and min(sides) < 16 and max(sides) == 64
+    same = [jitter_scale(white, list(data.targets), contents, (0.1, 1.9), Random(7))[0] for _ in range(2)]
+    assert torch.equal(*same)
+    still, targets = jitter_scale(data.images, list(data.targets), contents, (1.0, 1.0), Random(0))
+    assert torch.equal(still, data.images)
+    assert all(
+        torch.equal(one["boxes"], two["boxes"]) for one, two in zip(targets, data.targets, strict=True)
+    )
+
+
+def test_boxes_with_less_than_a_pixel_left_are_no_targets() -> None:
+    image = torch.zeros((3, 64, 64), dtype=torch.uint8)
+    edge = [[0.0, 0.0, 8.0, 64.0]]
+    left = [len(jittered(image, edge, (2.0, 2.0), seed)[1]) for seed in range(40)]
+    assert set(left) == {0, 1}, "cut away by some crops, not by all"
+    corner = [[0.0, 0.0, 4.0, 4.0]]
+    assert len(jittered(image, corner, (0.25, 0.25), 0)[1]) == 1
+    assert len(jittered(image, corner, (0.2, 0.2), 0)[1]) == 0
+    assert jittered(image, [], (0.5, 0.5), 0)[1].shape == (0, 4)
+
+
+def test_what_a_step_sees_is_a_function_of_seed_and_step(squares: Squares) -> None:
+    recipe = replace(RECIPE, scale_jitter=(0.5, 2.0))
+    data = squares(7, 64)
+    forwards, backwards = Batches(data, recipe, 3), Batches(data, recipe, 3)
+    seen = {step: forwards.at(step, CPU) for step in range(5)}
+    for step in (4, 1, 4, 0):
+        images, targets = backwards.at(step, CPU)
+        assert torch.equal(images, seen[step][0])
+        for one, two in zip(targets, seen[step][1], strict=True):
+            assert torch.equal(one["boxes"], two["boxes"])
+    assert not torch.equal(Batches(data, recipe, 4).at(0, CPU)[0], seen[0][0])
 
 
 def test_learning_rates() -> None:
@@ -348,6 +499,26 @@ def test_learning_rates() -> None:
     assert [learning_rate(steps, step, 100) for step in (0, 49, 50, 79, 80, 99)] == pytest.approx(
         [1, 1, 0.1, 0.1, 0.01, 0.01]
     )
+    last = TrainRecipe(
+        epochs=10, batch_size=5, lr=1.0, warmup_steps=0, schedule="final_epochs", final_epochs=(3, 0.5)
+    )
+    # 20 steps an epoch: jumps at 200 - 60 and 200 - 10.
+    assert [learning_rate(last, step, 100) for step in (0, 139, 140, 189, 190, 199)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
+
+
+def test_warm_up_from_a_rate_and_rates_by_batch_size() -> None:
+    recipe = TrainRecipe(
+        steps=100, lr=0.8, warmup_steps=10, warmup_lr=0.2, schedule="milestones", milestones=(0.9,)
+    )
+    assert [learning_rate(recipe, step, 50) for step in (0, 5, 10, 50, 90)] == pytest.approx(
+        [0.2, 0.5, 0.8, 0.8, 0.08]
+    )
+    quarter = replace(recipe, batch_size=8, lr_batch=32)
+    for step in (0, 3, 50, 95):
+        assert learning_rate(quarter, step, 50) == pytest.approx(0.25 * learning_rate(recipe, step, 50))
+    assert learning_rate(replace(recipe, warmup_steps=0), 0, 50) == 0.8
 
 
 def test_lengths() -> None:
@@ -371,11 +542,23 @@ def test_lengths() -> None:
         {"steps": 1, "milestones": (8.0, 11.0)},
         {"steps": 1, "scale_jitter": (2.0, 1.0)},
         {"steps": 1, "evaluate_every": -1},
+        {"steps": 1, "warmup_lr": 0.1, "lr": 0.05},
+        {"steps": 1, "lr_batch": 0},
+        {"steps": 1, "drop_path": 1.0},
+        {"epochs": 9.0, "schedule": "final_epochs"},
+        {"epochs": 9.0, "schedule": "final_epochs", "final_epochs": (1.0, 3.0)},
+        {"epochs": 9.0, "schedule": "final_epochs", "final_epochs": (9.0, 3.0)},
+        {"epochs": 9.0, "schedule": "final_epochs", "final_epochs": (3.0, 0.0)},
     ],
 )
 def test_recipes_that_make_no_sense(settings: dict[str, Any]) -> None:
     with pytest.raises(FieldError, match=r"found .*; (allowed is|give exactly one) "):
         TrainRecipe(**settings)
+
+
+def test_epochs_from_the_end_need_a_length_in_epochs() -> None:
+    with pytest.raises(FieldError, match=r"schedule: found 'final_epochs'; counts epochs; give epochs"):
+        TrainRecipe(steps=100, schedule="final_epochs", final_epochs=(3.0,))
 
 
 def test_devices() -> None:

@@ -67,6 +67,12 @@ class DetectionSet:
         """(height, width) of every padded image."""
         return int(self.images.shape[-2]), int(self.images.shape[-1])
 
+    def content(self, index: int) -> tuple[int, int]:
+        """(height, width) in px of the picture in a padded image; it begins at the top left."""
+        height, width = self.sizes[index]
+        x, y = self.scales[index].tolist()
+        return round(height * y), round(width * x)
+
     @property
     def image_ids(self) -> tuple[int, ...]:
         """The ids of the annotation file, in order."""
