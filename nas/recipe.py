@@ -286,12 +286,56 @@ class LimitsRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RungsRecipe(Recipe):
+    """Steps of a short training at which a candidate is scored, and stopped when it does poorly.
+
+    By default asynchronous successive halving (Li et al. 2020, arXiv 1810.05934, algorithm 2): one in
+    ``reduction`` of those that reached a rung goes on, by AP on the held-out images.
+
+    Args:
+        first: step of the first rung; the next ones come after ``reduction`` times as many steps, until the end.
+        reduction: see ``first``.
+        steps: rungs at any rising steps, for a pruner that needs no such row; in place of ``first``.
+        pruner: a name of ``nas.pruning``: ``successive_halving``, ``hyperband``, ``median``, ``percentile``,
+            ``patient``, ``threshold``, or ``nop``, which stops nobody.
+        options: the pruner's own settings, by their argument names.
+    """
+
+    first: int | None = None
+    reduction: int = 3
+    steps: tuple[int, ...] | None = None
+    pruner: str = "successive_halving"
+    options: dict[str, Option | dict[str, Option]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.first is None) == (self.steps is None):
+            raise FieldError("first", self.first, f"give exactly one of first and steps ({self.steps})")
+        self.require("first", self.first is None or self.first >= 1, "at least 1")
+        self.require("reduction", self.reduction >= 2, "at least 2")
+        steps = self.steps if self.steps is not None else (1,)
+        rising = list(steps) == sorted(set(steps))
+        self.require("steps", bool(steps) and rising and steps[0] >= 1, "one or more rising steps from 1")
+        if self.steps is not None and self.pruner in ("hyperband", "successive_halving"):
+            raise FieldError(
+                "steps", list(self.steps), f"{self.pruner} has its own row; give first and reduction"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProxySearchRecipe(Recipe):
-    """One search: a short training as proxy, a controller, limits."""
+    """One search: a short training as proxy, a controller, limits.
+
+    Args:
+        proxy: how a candidate is scored.
+        controller: who proposes.
+        limits: checked before anything is trained.
+        rungs: where a poor candidate is stopped; every training runs to its end when left out.
+    """
 
     proxy: ShortTrainingRecipe = field(default_factory=ShortTrainingRecipe)
     controller: ControllerRecipe
     limits: LimitsRecipe = field(default_factory=LimitsRecipe)
+    rungs: RungsRecipe | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

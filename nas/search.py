@@ -7,9 +7,10 @@ on the same phase, and the trials come out as if it had never stopped.
 from collections.abc import Callable
 
 from nas.controllers.base import Controller, Done
-from nas.proxies.base import Proxy
+from nas.proxies.base import Proxy, StagedProxy
+from nas.pruning import Pruning
 from nas.study import Phase
-from nas.trials import History, Record, Score
+from nas.trials import STOPPED_AT, History, Json, Record, Score, Stopped
 from search_spaces.architecture import Architecture
 from search_spaces.errors import CandidateFailed, RunError
 
@@ -21,6 +22,7 @@ def search(
     score: Proxy,
     on_trial: Callable[[Record, History], None] | None = None,
     limits: Callable[[Architecture], str | None] | None = None,
+    pruning: Pruning | None = None,
 ) -> Architecture:
     """Run a phase to its end, from wherever it stands.
 
@@ -36,16 +38,21 @@ def search(
         on_trial: called with each finished trial and the history it ends.
         limits: a cheap check of a whole architecture (parameters, MACs); a sentence rejects it before the
             proxy spends anything.
+        pruning: decides at each step that the proxy reports whether a candidate goes on; needs a proxy that
+            scores in stages.
 
     Returns:
         The controller's winner.
 
     Raises:
         RunError: no candidate got a score; the message ends with the last failure.
+        TypeError: ``pruning`` beside a proxy that cannot be stopped on the way.
     """
+    if pruning is not None and not isinstance(score, StagedProxy):
+        raise TypeError(f"{type(score).__name__} does not score in stages; leave pruning out")
 
     def evaluate(record: Record) -> None:
-        finished = _evaluate(record, phase=phase, score=score, limits=limits)
+        finished = _evaluate(record, phase=phase, score=score, limits=limits, pruning=pruning)
         if on_trial is not None:
             on_trial(finished, phase.history())
 
@@ -67,22 +74,46 @@ def _evaluate(
     phase: Phase,
     score: Proxy,
     limits: Callable[[Architecture], str | None] | None,
+    pruning: Pruning | None,
 ) -> Record:
     if limits is not None and isinstance(record.candidate, Architecture):
         rejection = limits(record.candidate)
         if rejection is not None:
             return phase.prune(record.number, rejection)
     for earlier in phase.history():
-        if earlier.state == "complete" and earlier.digest == record.digest:
-            assert earlier.value is not None
-            return phase.finish(
-                record.number, Score(value=earlier.value, attributes={"same_as_trial": earlier.number})
-            )
+        if earlier.digest != record.digest:
+            continue
+        same: dict[str, Json] = {"same_as_trial": earlier.number}
+        if earlier.value is not None:
+            return phase.finish(record.number, Score(value=earlier.value, attributes=same))
+        if earlier.stopped_at is not None:
+            # Without its values, which would count twice where candidates are compared.
+            same[STOPPED_AT] = earlier.stopped_at
+            return phase.prune(record.number, f"as trial {earlier.number}: {earlier.reason}", same)
     try:
-        result = score(record.candidate)
+        result = _score(record, phase=phase, score=score, pruning=pruning)
     except CandidateFailed as failure:
         return phase.fail(record.number, str(failure))
+    except Stopped as stop:
+        return phase.prune(record.number, stop.reason, stop.attributes)
     return phase.finish(record.number, result)
+
+
+def _score(record: Record, *, phase: Phase, score: Proxy, pruning: Pruning | None) -> Score:
+    if pruning is None:
+        return score(record.candidate)
+
+    def report(step: int, measure: Callable[[], float]) -> None:
+        # The value is durable before anything is decided, and the decision follows from what is durable: a kill in
+        # between changes nothing.
+        if step not in phase.history()[record.number].intermediate:
+            phase.report(record.number, step, measure())
+        reason = pruning.stops(phase.history(), record.number, step)
+        if reason is not None:
+            raise Stopped(reason)
+
+    assert isinstance(score, StagedProxy)
+    return score.in_stages(record.candidate, report)
 
 
 def _last_failure(history: History) -> str:

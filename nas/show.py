@@ -171,4 +171,5 @@ def _trial(record: Record) -> dict[str, Any]:
         "state": record.state,
         "text": short_text(record.candidate),
         "reason": record.reason,
+        "intermediate": {str(step): value for step, value in record.intermediate.items()},
     }

@@ -28,7 +28,7 @@ from nas.distributions import distributions_of
 from nas.journal import JOURNAL, Guard, open_storage, quiet_optuna
 from nas.trials import History, Json, Record, Score, State, check_attributes
 from search_spaces.architecture import Architecture, Candidate, Genes, Prefix, digest_of
-from search_spaces.errors import ConfigError, InvalidArchitecture, RunError
+from search_spaces.errors import CandidateFailed, ConfigError, InvalidArchitecture, RunError
 from search_spaces.space import SearchSpace
 
 __all__ = ["History", "Json", "Phase", "Record", "Score", "State", "Study", "record_of", "versions"]
@@ -130,8 +130,24 @@ class Phase:
         self._set_attribute(number, _REASON, reason)
         return self._tell(number, None, TrialState.FAIL)
 
-    def prune(self, number: int, reason: str) -> Record:
-        """Write that a cheap limit rejected a running trial before any proxy ran."""
+    def report(self, number: int, step: int, value: float) -> Record:
+        """Write the score of a running trial after ``step`` training steps, in one durable record."""
+        if not math.isfinite(value):
+            raise CandidateFailed(f"the proxy's score at step {step} is {value}; it must be a finite number")
+        trial = self._durable.get_trials(deepcopy=False)[number]
+        self._storage.set_trial_intermediate_value(trial._trial_id, step, value)
+        return self.history()[number]
+
+    def prune(self, number: int, reason: str, attributes: Mapping[str, Json] | None = None) -> Record:
+        """Write that a running trial ends without a score: rejected by a cheap limit, or stopped on the way.
+
+        Args:
+            number: of the trial.
+            reason: one sentence.
+            attributes: what was spent until now, ready for JSON.
+        """
+        if attributes:
+            self._set_attribute(number, _SCORE, dict(attributes))
         self._set_attribute(number, _REASON, reason)
         return self._tell(number, None, TrialState.PRUNED)
 
@@ -254,7 +270,7 @@ class Study:
 
 
 def record_of(trial: FrozenTrial, phase: str) -> Record:
-    """Read a trial back as plain data; a score's attributes count only once the trial is complete.
+    """Read a trial back as plain data; a score's attributes count only once the trial has ended.
 
     Raises:
         RunError: a trial that this toolkit did not write, or that was changed afterwards.
@@ -273,8 +289,14 @@ def record_of(trial: FrozenTrial, phase: str) -> Record:
     state = _STATES[trial.state]
     extra = {key: value for key, value in attributes.items() if key not in _RESERVED}
     value: float | None = None
+    if not all(math.isfinite(found) for found in trial.intermediate_values.values()):
+        raise RunError(
+            f"{where}: found intermediate scores {trial.intermediate_values}; the journal was changed"
+        )
+    measured = attributes.get(_SCORE, {})
+    if state == "pruned" and isinstance(measured, dict):
+        extra |= measured
     if state == "complete":
-        measured = attributes.get(_SCORE, {})
         match trial.values:
             case [int() | float() as found] if math.isfinite(found) and isinstance(measured, dict):
                 value = float(found)
@@ -295,6 +317,7 @@ def record_of(trial: FrozenTrial, phase: str) -> Record:
         if state in ("failed", "pruned")
         else None,
         attributes=extra,
+        intermediate=dict(sorted(trial.intermediate_values.items())),
     )
 
 

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from nas.controllers.base import DONE, Controller, Done
-from nas.trials import History, Record, Score
+from nas.trials import History, Record, Score, Stopped
 from search_spaces.architecture import Architecture, Candidate, Genes, Prefix, Value
 from search_spaces.errors import CandidateFailed, InvalidArchitecture
 from search_spaces.genes import Choice, Composition, Gene, Parents, Permutation
@@ -131,6 +131,8 @@ def finished(record: Record, score: Callable[[Candidate], Score]) -> Record:
         return replace(record, state="complete", value=score(record.candidate).value)
     except CandidateFailed as failure:
         return replace(record, state="failed", reason=str(failure))
+    except Stopped as stop:
+        return replace(record, state="pruned", reason=stop.reason, intermediate={1: 0.0})
 
 
 def run_in_memory(controller: Controller, score: Callable[[Candidate], Score], *, max_trials: int) -> History:
@@ -234,6 +236,18 @@ def _check_failures(
     def always(candidate: Candidate) -> Score:
         raise CandidateFailed(f"made to fail: {candidate}")
 
+    def sometimes_stopped(candidate: Candidate) -> Score:
+        if rng_for(seed, "stops", candidate.digest).random() < 0.5:
+            raise Stopped("made to stop")
+        return score(candidate)
+
+    history = run_in_memory(make(space, seed), sometimes_stopped, max_trials=max_trials)
+    _check_resumes(make, space, history, seed)
+    winner = make(space, seed).winner(history)
+    if winner is not None:
+        assert all(r.state == "complete" for r in history if r.digest == winner.digest), (
+            f"the winner {winner} was stopped on the way"
+        )
     history = run_in_memory(make(space, seed), sometimes, max_trials=max_trials)
     winner = make(space, seed).winner(history)
     if winner is not None:

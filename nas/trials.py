@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +11,8 @@ from search_spaces.errors import CandidateFailed
 
 Json = bool | int | float | str | None | Sequence["Json"] | Mapping[str, "Json"]
 State = Literal["complete", "running", "failed", "pruned"]
+STOPPED_AT = "stopped_at"
+"""Attribute of a trial that repeats one that was stopped, in place of intermediate values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,27 @@ class Score:
         check_attributes(self.attributes, what="a score's attributes")
 
 
+class Stopped(Exception):
+    """A candidate is not worth going on with; raised by a :data:`Report`, passed on by a proxy.
+
+    Args:
+        reason: one sentence.
+        attributes: what was spent until now, ready for JSON; the proxy adds them.
+    """
+
+    def __init__(self, reason: str, attributes: Mapping[str, Json] | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.attributes = reason, dict(attributes or {})
+        check_attributes(self.attributes, what="what a stopped candidate spent")
+
+
+Report = Callable[[int, Callable[[], float]], None]
+"""``report(step, measure)``: the score after ``step`` training steps is ``measure()``, larger is better.
+
+A step that the journal knows is not measured again. Raises :class:`Stopped` when the candidate ends here.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One trial, as plain data.
@@ -45,9 +68,11 @@ class Record:
         candidate: the architecture, or the decided prefix, that was tried.
         digest: of the candidate.
         value: the score; None unless complete.
-        state: ``pruned`` marks a candidate that a cheap limit rejected before any proxy ran.
+        state: ``pruned`` marks a candidate that a cheap limit rejected before any proxy ran, or, with intermediate
+            values, one that was stopped on the way.
         reason: one sentence when failed or pruned.
         attributes: those given at the beginning and the score's.
+        intermediate: training step -> score there, of a proxy that scores in stages.
     """
 
     number: int
@@ -58,11 +83,22 @@ class Record:
     state: State = "running"
     reason: str | None = None
     attributes: Mapping[str, Json] = field(default_factory=dict)
+    intermediate: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
         """Whether this record can no longer change."""
         return self.state != "running"
+
+    @property
+    def stopped_at(self) -> int | None:
+        """The training step at which this candidate was stopped; None for any other, a rejected one included."""
+        if self.state != "pruned":
+            return None
+        if self.intermediate:
+            return max(self.intermediate)
+        repeated = self.attributes.get(STOPPED_AT)
+        return repeated if isinstance(repeated, int) else None
 
 
 History = tuple[Record, ...]

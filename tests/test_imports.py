@@ -31,7 +31,7 @@ TORCH_FREE = (
     "nas.study",
     "nas.testing",
 )
-OPTUNA_HOMES = ("nas.study", "nas.journal", "nas.distributions", "nas.controllers")
+OPTUNA_HOMES = ("nas.pruning", "nas.study", "nas.journal", "nas.distributions", "nas.controllers")
 
 
 def modules() -> dict[str, Path]:

@@ -3,13 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 
 from nas.controllers.catalog import make_controller
 from nas.controllers.random import RandomSearch
+from nas.pruning import Pruning
+from nas.recipe import RungsRecipe
 from nas.search import search
 from nas.study import History, Phase, Record, Score, Study
 from nas.testing import SeparableSpace, ToySpace, toy_score
+from nas.trials import Report
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.errors import CandidateFailed, RunError
 
@@ -178,3 +182,84 @@ def test_a_finished_search_only_names_its_winner(phase: Phase, space: ToySpace) 
         raise AssertionError("nothing is left to score")
 
     assert search(phase=phase, controller=random_search(space), score=never) == winner
+
+
+class Staged:
+    """The toy proxy in four stages, with a note of what was measured."""
+
+    def __init__(self, space: ToySpace | SeparableSpace) -> None:
+        self.worth, self.measured = toy_score(space), list[tuple[str, int]]()
+
+    def __call__(self, candidate: Candidate) -> Score:
+        return self.worth(candidate)
+
+    def in_stages(self, candidate: Candidate, report: Report) -> Score:
+        for step in (2, 4, 8):
+
+            def value(step: int = step) -> float:
+                self.measured.append((candidate.digest, step))
+                return self.worth(candidate).value * step / 10
+
+            report(step, value)
+        return self(candidate)
+
+
+def halving() -> Pruning:
+    return Pruning(RungsRecipe(first=2, reduction=2), total_steps=10, phase="p")
+
+
+def test_rungs_stop_the_worse_and_never_the_best(phase: Phase, space: ToySpace) -> None:
+    """Here every rung orders candidates as the final score does."""
+    whole = Staged(space)
+    winner = search(phase=phase, controller=random_search(space, 30), score=whole, pruning=halving())
+    history = phase.history()
+    stopped = [record for record in history if record.state == "pruned"]
+    scored = [record for record in history if record.state == "complete"]
+    assert len(stopped) > 15 and len(scored) >= 2 and len(stopped) + len(scored) == 30
+    assert winner == max((record.candidate for record in history), key=lambda one: whole(one).value)
+    assert all(tuple(record.intermediate) == (2, 4, 8) for record in scored)
+    assert all(record.value is None and "stopped at step" in str(record.reason) for record in stopped)
+
+
+def test_a_stopped_candidate_that_comes_again_is_not_trained_again(tmp_path: Path) -> None:
+    space = SeparableSpace(2, 3)
+    phase = Study.open(tmp_path).phase("p", space, 0)
+    proxy = Staged(space)
+    controller = make_controller("optuna", space=space, seed=0, budget=30, options={"sampler": "random"})
+    search(phase=phase, controller=controller, score=proxy, pruning=halving())
+    assert len(proxy.measured) == len(set(proxy.measured))
+    repeated = [r for r in phase.history() if r.state == "pruned" and not r.intermediate]
+    assert repeated
+    for record in repeated:
+        first = phase.history()[record.attributes["same_as_trial"]]  # type: ignore[index]
+        assert first.digest == record.digest and first.stopped_at == record.stopped_at is not None
+        assert record.reason == f"as trial {first.number}: {first.reason}"
+
+
+def test_pruning_needs_a_proxy_with_stages(phase: Phase, space: ToySpace) -> None:
+    with pytest.raises(TypeError, match="does not score in stages"):
+        search(phase=phase, controller=random_search(space), score=toy_score(space), pruning=halving())
+    assert phase.history() == ()
+
+
+def test_optuna_sees_the_rungs(phase: Phase, space: ToySpace, tmp_path: Path) -> None:
+    search(phase=phase, controller=random_search(space), score=Staged(space), pruning=halving())
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.log"))
+    study = optuna.load_study(study_name="stages", storage=optuna.storages.JournalStorage(backend))
+    for trial, record in zip(study.trials, phase.history(), strict=True):
+        assert trial.intermediate_values == record.intermediate and trial.intermediate_values
+        assert (trial.state is optuna.trial.TrialState.PRUNED) == (record.stopped_at is not None)
+    assert study.best_value == max(r.value for r in phase.history() if r.value is not None)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_report_that_is_no_number_is_a_failure(phase: Phase, space: ToySpace, value: float) -> None:
+    class Wild(Staged):
+        def in_stages(self, candidate: Candidate, report: Report) -> Score:
+            report(2, lambda: value)
+            raise AssertionError("not reached")
+
+    with pytest.raises(
+        RunError, match="no candidate got a score; trial 11 failed: the proxy's score at step 2"
+    ):
+        search(phase=phase, controller=random_search(space), score=Wild(space), pruning=halving())

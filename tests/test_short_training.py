@@ -11,6 +11,7 @@ from nas.config import check, read_yaml
 from nas.methods.spaces import dilation_space, stage_space
 from nas.proxies.short_training import ShortTraining
 from nas.recipe import CRNASRecipe
+from nas.trials import Stopped
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.errors import CandidateFailed, NonFiniteLoss
 from trainers.data.catalog import open_split
@@ -30,6 +31,7 @@ def make(
     train: TrainRecipe = STEPS,
     on_step: Callable[[StepRecord], None] | None = None,
     narrowed: Callable[[Architecture], Architecture] | None = None,
+    rungs: tuple[int, ...] = (),
 ) -> ShortTraining:
     return ShortTraining(
         train_set=TRAIN,
@@ -40,6 +42,7 @@ def make(
         directory=directory,
         device="cpu",
         narrowed=narrowed,
+        rungs=rungs,
         on_step=on_step,
     )
 
@@ -94,3 +97,48 @@ def test_a_diverging_candidate_fails_with_its_sentence(tmp_path: Path) -> None:
     wild = replace(STEPS, lr=1e30, clip_norm=0.0, warmup_steps=0)
     with pytest.raises(NonFiniteLoss, match="lr"):
         make(tmp_path, train=wild)(SPACE.baseline)
+
+
+def test_rungs_change_nothing_about_the_score(tmp_path: Path) -> None:
+    """Stopped between two rungs and resumed too; a rung that is known is not scored again."""
+    seen: dict[int, float] = {}
+    asked: list[int] = []
+
+    def report(step: int, measure: Callable[[], float]) -> None:
+        asked.append(step)
+        if step not in seen:
+            seen[step] = measure()
+
+    def stop(step: StepRecord) -> None:
+        if step.step == 27:
+            raise KeyboardInterrupt
+
+    candidate, rungs = SPACE.baseline, (8, 13, 35)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "staged", rungs=rungs, on_step=stop).in_stages(candidate, report)
+    assert list(seen) == [8, 13]
+    steps: list[int] = []
+    again = make(tmp_path / "staged", rungs=rungs, on_step=lambda step: steps.append(step.step))
+    score = again.in_stages(candidate, report)
+    assert steps == list(range(25, 40)) and asked == [8, 13, 35, 8, 13, 35]
+    whole = make(tmp_path / "whole")(candidate)
+    assert score.value == whole.value > 0 and score.attributes["AP50"] == whole.attributes["AP50"]
+    assert seen[35] != seen[8], "nothing learned, so the comparison would say nothing"
+    # A rung's value is that of the whole schedule, broken off there.
+    other: dict[int, float] = {}
+    make(tmp_path / "one", rungs=(35,)).in_stages(
+        candidate, lambda step, measure: other.update({step: measure()})
+    )
+    assert other[35] == seen[35]
+
+
+def test_a_stopped_candidate_says_what_it_spent(tmp_path: Path) -> None:
+    def report(step: int, measure: Callable[[], float]) -> None:
+        measure()
+        if step == 12:
+            raise Stopped("poor")
+
+    with pytest.raises(Stopped, match="poor") as caught:
+        make(tmp_path / "run", rungs=(4, 12, 30)).in_stages(SPACE.baseline, report)
+    assert caught.value.attributes["steps"] == 12 and caught.value.attributes["images"] == 48
+    assert not list((tmp_path / "run").iterdir()), "weights of stopped trainings are not kept"

@@ -5,22 +5,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import nas.methods.searching
 import nas.methods.spinenet
 from nas.config import apply_overrides, read_yaml
 from nas.export.bundle import load_bundle
 from nas.methods.catalog import baseline_of, check_search, procedure
-from nas.methods.spinenet import carry_out, check_recipe
+from nas.methods.spinenet import carry_out, check_recipe, steps_spent
 from nas.methods.spinenet_space import Limits, narrowed, spinenet_recipe, spinenet_space
 from nas.progress import Silent
 from nas.proxies.short_training import ShortTraining
 from nas.recipe import LimitsRecipe, SpineNetRecipe
+from nas.report.page import read_report
 from nas.run import Run
 from nas.show import histories, summary
-from nas.trials import Score
+from nas.study import Phase, Record
+from nas.trials import Report, Score, Stopped
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.cost import cost
 from search_spaces.errors import ConfigError
@@ -165,6 +169,91 @@ def test_limits_reject_before_anything_is_trained(tmp_path: Path, monkeypatch: p
     assert any(f"within the limits: {share['within'] / share['draws']:.0%}" in line for line in said)
 
 
+RUNGS = ("search.rungs={first: 2, reduction: 2}", "search.proxy.train.steps=9", "search.controller.budget=7")
+
+
+def staged(self: ShortTraining, candidate: Candidate, report: Report) -> Score:
+    """Every rung orders candidates as the end does; nothing is trained."""
+    worth = rng_for(0, "worth", candidate.digest).random()
+    for step in self.rungs:
+        try:
+            report(step, lambda: worth)
+        except Stopped as stop:
+            raise Stopped(stop.reason, {"steps": step, "images": 4 * step, "seconds": 0.1}) from None
+    return Score(value=worth, attributes={"steps": 9, "images": 36, "seconds": 0.1})
+
+
+def test_rungs_from_recipe_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ShortTraining, "in_stages", staged)
+    monkeypatch.setattr(nas.methods.searching, "retrain_all", lambda *rest: None)
+    free = "space.free=[permutation, connections, levels, types]"
+    recipe = tiny(*RUNGS, free, "search.limits={macs: 0.9}", "search.controller={name: random, budget: 25}")
+    check_recipe(recipe, source="tiny_spinenet.yaml")
+    run = Run.create(tmp_path / "run", recipe)
+    carry_out(run, Silent())
+    found = histories(run)
+    history = found["search"]
+    stopped = [record for record in history if record.stopped_at is not None]
+    rejected = [record for record in history if record.state == "pruned" and record.stopped_at is None]
+    assert stopped and rejected
+    assert all(set(record.intermediate) <= {2, 4, 8} for record in history)
+    assert all("the limit is" in str(record.reason) and not record.intermediate for record in rejected)
+    spent = {name: sum(steps_spent(record, 9) for record in one) for name, one in found.items()}
+    assert spent["search"] == sum(
+        record.stopped_at or (9 if record.state == "complete" else 0) for record in history
+    )
+    assert spent["search"] <= spent["random"] < spent["search"] + 9, "equal training, not equal counts"
+    shown = summary(run.directory)["trials"]
+    assert [trial["state"] for trial in shown if trial["phase"] == "search"].count("pruned") == len(
+        stopped
+    ) + len(rejected)
+    assert shown[stopped[0].number]["intermediate"] == {
+        str(step): value for step, value in stopped[0].intermediate.items()
+    }
+    page = (run.directory / "report.html").read_text()
+    assert "stopped on the way by a rung" in page and "rejected by a limit before anything ran" in page
+    report = read_report(run.directory)
+    assert {cost.name: cost.steps for cost in report.cost} == {
+        "search: short trainings": spent["search"],
+        "random: short trainings": spent["random"],
+    }
+
+
+def test_a_search_with_rungs_really_trains_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between the value of a rung and its decision."""
+    settings = (*RUNGS, "retrain=null", "search.controller.budget=3", "search.proxy.train.lr=0.02")
+    whole = Run.create(tmp_path / "whole", tiny(*settings))
+    monkeypatch.setattr(nas.methods.spinenet, "finish", lambda *rest: None)
+    carry_out(whole, Silent())
+    original, reports = Phase.report, 0
+
+    def stopping(self: Phase, *arguments: Any) -> Record:
+        nonlocal reports
+        record = original(self, *arguments)
+        reports += 1
+        if reports in (2, 4):
+            raise KeyboardInterrupt
+        return record
+
+    monkeypatch.setattr(Phase, "report", stopping)
+    run = Run.create(tmp_path / "run", tiny(*settings))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(run, Silent())
+    carry_out(run, Silent())
+
+    def kept(run: Run) -> list[tuple[Any, ...]]:
+        return [
+            (record.number, record.digest, record.state, record.value, record.intermediate, record.reason)
+            for record in histories(run)["search"]
+        ]
+
+    assert kept(run) == kept(whole) and len(kept(whole)) == 3
+    assert reports == sum(len(one[4]) for one in kept(whole)), "no rung was measured twice"
+
+
 def test_dead_blocks_can_be_a_limit() -> None:
     recipe = tiny("space.dead=limit", "space.free=[permutation, connections, levels, types]")
     space = spinenet_space(recipe.space)
@@ -193,6 +282,10 @@ def test_the_proxy_network_is_narrower_and_has_the_same_graph() -> None:
         ("search.controller.name=aging", "search.controller.name: found 'aging'"),
         ("search.proxy.alpha=0.01", "search.proxy: settings.alpha: found 0.01"),
         ("search.limits.macs=0", "search.limits.macs: found 0.0; allowed is above 0"),
+        ("search.rungs.first=6", "search.rungs.first: found 6; allowed is a step before the end"),
+        ("search.rungs={first: 2, pruner: mean}", "search.rungs.pruner: found 'mean'"),
+        ("search.rungs={first: 2, options: {min_resource: 1}}", "search.rungs.options.min_resource"),
+        ("search.rungs={steps: [2]}", "search.rungs.steps: found [2]; successive_halving has its own row"),
         ("detector.levels=[p2]", "detector.levels"),
         ("detector.fpn_channels=32", "detector.fpn_channels: found 32"),
         ("retrain.rivals=[stages]", "retrain.rivals: found"),

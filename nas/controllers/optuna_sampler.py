@@ -131,6 +131,7 @@ class OptunaSampler:
             past.replace_params(record.number, self.space.encode_candidate(record.candidate))
         past.records.append(record)
         if record.finished:
+            past.report(record)
             with quiet_optuna(logging.ERROR):
                 past.study.tell(record.number, record.value, state=_STATES[record.state])
 
@@ -166,9 +167,16 @@ class _Past:
     def precedes(self, history: History) -> bool:
         """Whether ``history`` continues what is known here."""
         return len(self.records) <= len(history) and all(
-            (ours.digest, ours.state, ours.value) == (theirs.digest, theirs.state, theirs.value)
+            (ours.digest, ours.state, ours.value, ours.intermediate)
+            == (theirs.digest, theirs.state, theirs.value, theirs.intermediate)
             for ours, theirs in zip(self.records, history, strict=False)
         )
+
+    def report(self, record: Record) -> None:
+        """Give a trial its intermediate values, for samplers that learn from those that were stopped (TPE)."""
+        trial = self.study.get_trials(deepcopy=False)[record.number]
+        for step, value in record.intermediate.items():
+            self._storage.set_trial_intermediate_value(trial._trial_id, step, value)
 
     def replace_params(self, number: int, params: Mapping[str, Any]) -> None:
         """Give a running trial the parameters that were really tried."""

@@ -54,15 +54,20 @@ def short_training_costs(
     recipe = spinenet_recipe(run.recipe).search.proxy
     costs = []
     for name, history in trials.items():
-        images = macs = 0
+        images = macs = steps = 0
         for record in history:
-            count = record.attributes.get("images", 0)
-            if isinstance(count, int) and isinstance(record.candidate, Architecture):
+            count, taken = (record.attributes.get(key, 0) for key in ("images", "steps"))
+            if (
+                isinstance(count, int)
+                and isinstance(taken, int)
+                and isinstance(record.candidate, Architecture)
+            ):
                 images += count
+                steps += taken
                 macs += 3 * count * cost(narrowed(record.candidate, recipe), size).macs
         seconds = round(sum(scoring_seconds(record) for record in history), 1)
         one = PhaseCost(name=f"{name}: short trainings", seconds=seconds, images=images, macs=macs)
-        costs.append(replace(one, trials=len(history)))
+        costs.append(replace(one, trials=len(history), steps=steps))
     return tuple(costs)
 
 

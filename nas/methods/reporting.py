@@ -183,6 +183,7 @@ def _trial(record: Record, size: tuple[int, int]) -> Trial:
         macs=None if found is None else found.macs,
         prefix=not whole,
         reason=record.reason,
+        stopped_at=record.stopped_at,
     )
 
 

@@ -13,6 +13,7 @@ from nas.methods.reporting import starved_level, write_report
 from nas.methods.retraining import retrain_all
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
+from nas.pruning import Pruning
 from nas.recipe import ControllerRecipe
 from nas.run import FINISHED, Run
 from nas.search import search
@@ -130,6 +131,7 @@ def search_phase(
     proxy: Callable[[], Proxy],
     progress: RunProgress,
     limits: Limits | None = None,
+    pruning: Callable[[], Pruning] | None = None,
 ) -> Architecture:
     """Carry a phase out from wherever it stands, and return its winner.
 
@@ -142,6 +144,7 @@ def search_phase(
         proxy: makes the scorer ready; not called when the search is over already.
         progress: listens.
         limits: see :func:`nas.search.search`.
+        pruning: makes ready what stops poor candidates on the way; see there.
     """
     seed = phase_seed(run, name)
     phase = study.phase(name, space, seed=seed)
@@ -157,7 +160,14 @@ def search_phase(
             best = f"best {max(values):.2f}" if values else "nothing scored yet"
             progress.advance(len(history), f"{short_text(record.candidate)} {_outcome(record)}, {best}")
 
-        winner = search(phase=phase, controller=controller, score=scorer, on_trial=report, limits=limits)
+        winner = search(
+            phase=phase,
+            controller=controller,
+            score=scorer,
+            on_trial=report,
+            limits=limits,
+            pruning=None if pruning is None else pruning(),
+        )
     else:
         found = controller.winner(history)
         assert found is not None, "a finished search has a winner, else search() would have raised"

@@ -11,12 +11,16 @@ from nas.methods.searching import SearchData, controller_for, finish, open_data,
 from nas.methods.spinenet_space import Limits, narrowed, require_narrow, spinenet_recipe, spinenet_space
 from nas.progress import RunProgress
 from nas.proxies.short_training import ShortTraining
+from nas.pruning import Pruning, rungs_within
 from nas.recipe import ControllerRecipe, SpineNetRecipe
-from nas.run import Run
-from nas.study import Study
+from nas.run import Run, split_seed
+from nas.study import Record, Study
 from search_spaces.architecture import Architecture
-from search_spaces.errors import RunError
+from search_spaces.errors import DataError, RunError
 from search_spaces.randomness import rng_for
+from trainers.data.catalog import open_split
+from trainers.data.detection_set import hold_out
+from trainers.loop import total_steps
 
 TRIES = 100
 """Draws for each candidate of the random rival, where the limits reject most of the space."""
@@ -38,7 +42,23 @@ def check_recipe(recipe: SpineNetRecipe, *, source: str) -> None:
         problems += refused(
             f"{place}search.proxy: ", lambda: require_narrow(space.baseline, recipe.search.proxy)
         )
+    if (rungs := recipe.search.rungs) is not None and (steps := _short_steps(recipe)) is not None:
+        problems += refused(
+            f"{place}search.rungs.", lambda: Pruning(rungs, total_steps=steps, phase="search")
+        )
     require_all(recipe, source=source, problems=problems, baseline=baseline)
+
+
+def _short_steps(recipe: SpineNetRecipe) -> int | None:
+    """Steps of one short training; None where that takes images and they cannot be read."""
+    train = recipe.search.proxy.train
+    if train.steps is not None:
+        return train.steps
+    try:
+        rest, _ = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, split_seed(recipe))
+    except DataError:
+        return None
+    return total_steps(train, len(rest))
 
 
 def carry_out(run: Run, progress: RunProgress) -> Architecture:
@@ -56,28 +76,49 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
 
 
 def search_at_random(run: Run, study: Study, data: SearchData, progress: RunProgress) -> Architecture:
-    """The rival: as many uniform draws within the limits, trained as the search's candidates were."""
+    """The rival: uniform draws within the limits, trained as the search's candidates were, for as many steps.
+
+    Without rungs these are as many draws as the search trained. With rungs the draws pass the same ones, and go on
+    until they have had at least the search's training steps; the last of them may run over by less than one
+    whole training, to the rival's advantage.
+    """
     space = spinenet_space(spinenet_recipe(run.recipe).space)
+    whole = total_steps(spinenet_recipe(run.recipe).search.proxy.train, len(data.train_set))
 
-    def trained(phase: str) -> int:
+    def spent(phase: str) -> int:
         history = study.phase(phase, space, seed=phase_seed(run, phase)).history()
-        return sum(record.state != "pruned" for record in history)
+        return sum(steps_spent(record, whole) for record in history)
 
-    wanted = budget = trained("search")
+    steps = spent("search")
+    wanted = budget = max(steps // whole, 1)
     while True:
         controller = ControllerRecipe(name="random", budget=budget)
         try:
             winner = _search(run, study, data, "random", controller, progress)
         except RunError:
             # All of the first draws may be outside of the limits.
-            if trained("random") or budget > TRIES * wanted:
+            if spent("random") or budget > TRIES * wanted:
                 raise
             budget += wanted
             continue
-        missing = wanted - trained("random")
+        missing = steps - spent("random")
         if missing <= 0 or budget > TRIES * wanted:
             return winner
-        budget += missing
+        budget += max(missing // whole, 1)
+
+
+def steps_spent(record: Record, whole: int) -> int:
+    """Training steps of one trial: none where a limit rejected it or an earlier score was repeated.
+
+    Args:
+        record: finished.
+        whole: steps of a training to the end; counted for one that diverged, however early.
+    """
+    if "same_as_trial" in record.attributes or (record.state == "pruned" and record.stopped_at is None):
+        return 0
+    steps = record.attributes.get("steps", whole)
+    assert isinstance(steps, int)
+    return steps
 
 
 def _search(
@@ -86,6 +127,7 @@ def _search(
     recipe = spinenet_recipe(run.recipe)
     space = spinenet_space(recipe.space)
     limits = Limits(space, recipe.search.limits, data.train_set.image_size)
+    rungs, steps = recipe.search.rungs, total_steps(recipe.search.proxy.train, len(data.train_set))
     return search_phase(
         run,
         study,
@@ -95,21 +137,24 @@ def _search(
         proxy=lambda: _proxy(run, name, data),
         progress=progress,
         limits=limits,
+        pruning=None if rungs is None else lambda: Pruning(rungs, total_steps=steps, phase=name),
     )
 
 
 def _proxy(run: Run, phase: str, data: SearchData) -> ShortTraining:
     recipe = spinenet_recipe(run.recipe)
+    rungs, train = recipe.search.rungs, recipe.search.proxy.train
     return ShortTraining(
         train_set=data.train_set,
         held_out=data.held_out,
         detector=recipe.detector,
-        train=recipe.search.proxy.train,
+        train=train,
         # Not that of the phase: random search and the controller are compared under one and the same proxy.
         seed=phase_seed(run, "search"),
         directory=run.directory / phase,
         device=recipe.device,
         narrowed=lambda architecture: narrowed(architecture, recipe.search.proxy),
+        rungs=() if rungs is None else rungs_within(rungs, total_steps(train, len(data.train_set))),
     )
 
 

@@ -1,8 +1,8 @@
 """What a proxy is: a candidate in, a score out."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from nas.trials import Score
+from nas.trials import Report, Score
 from search_spaces.architecture import Candidate
 
 
@@ -19,5 +19,23 @@ class Proxy(Protocol):
 
         Raises:
             CandidateFailed: a failure of this candidate only, as a sentence; anything else stops the search.
+        """
+        ...
+
+
+@runtime_checkable
+class StagedProxy(Proxy, Protocol):
+    """A proxy that can say on the way how a candidate does, so that a poor one is stopped early."""
+
+    def in_stages(self, candidate: Candidate, report: Report) -> Score:
+        """The score, equal to that of a call without stages.
+
+        Args:
+            candidate: as in a call.
+            report: to be called at the same steps for every candidate, in rising order.
+
+        Raises:
+            Stopped: passed on from ``report``, with what was spent until then.
+            CandidateFailed: as a call.
         """
         ...

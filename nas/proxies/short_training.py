@@ -7,16 +7,16 @@ see the same images in the same order and begin from the same seed, so that diff
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nas.trials import Score
+from nas.trials import Json, Report, Score, Stopped
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.errors import CandidateFailed, InvalidArchitecture
 from search_spaces.families import family_of
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.catalog import build_detector
-from trainers.evaluate import coco_metrics, detect
+from trainers.evaluate import Metrics, coco_metrics, detect
 from trainers.loop import StepRecord, Trainer, resolve_device, total_steps
 from trainers.recipes import DetectorRecipe, TrainRecipe
 
@@ -33,6 +33,8 @@ class ShortTraining:
         directory: checkpoints of the trainings under way.
         device: name, as recipes have it.
         narrowed: candidate -> the network that is trained in its place; the candidate itself when left out.
+        rungs: rising steps, before the last, at which :meth:`in_stages` reports. The schedule is that of the whole
+            training, so a candidate that is not stopped gets the score of a call.
         on_step: called after every step.
     """
 
@@ -47,6 +49,7 @@ class ShortTraining:
         directory: Path,
         device: str = "auto",
         narrowed: Callable[[Architecture], Architecture] | None = None,
+        rungs: Sequence[int] = (),
         on_step: Callable[[StepRecord], None] | None = None,
     ) -> None:
         self.train_set = train_set
@@ -56,6 +59,7 @@ class ShortTraining:
         self.seed = seed
         self.directory = directory
         self.device = resolve_device(device)
+        self.rungs = tuple(rungs)
         self._narrowed = narrowed or (lambda architecture: architecture)
         self._on_step = on_step
 
@@ -72,6 +76,18 @@ class ShortTraining:
         Raises:
             CandidateFailed: a prefix, a network that cannot be built so narrow, or a loss that is not finite.
         """
+        return self._score(candidate, None)
+
+    def in_stages(self, candidate: Candidate, report: Report) -> Score:
+        """As a call, with a report of the AP in percent at every rung.
+
+        Raises:
+            Stopped: ``report`` did; with the steps, images and seconds spent.
+            CandidateFailed: as a call.
+        """
+        return self._score(candidate, report)
+
+    def _score(self, candidate: Candidate, report: Report | None) -> Score:
         if not isinstance(candidate, Architecture):
             raise CandidateFailed(
                 f"found {candidate}; a short training needs a complete architecture, so use a controller that "
@@ -96,11 +112,27 @@ class ShortTraining:
             device=self.device,
             on_step=self._on_step,
         )
-        trained = trainer.run()
-        results = detect(
-            detector, self.held_out, batch_size=self.train.batch_size, device=self.device, amp=self.train.amp
-        )
-        metrics = coco_metrics(self.held_out, results)
+
+        def measured(stop_at: int | None = None) -> Metrics:
+            # Scoring draws nothing and leaves BN alone, so a training that goes on is one that never paused.
+            trainer.run(stop_at)
+            results = detect(
+                detector,
+                self.held_out,
+                batch_size=self.train.batch_size,
+                device=self.device,
+                amp=self.train.amp,
+            )
+            return coco_metrics(self.held_out, results)
+
+        for step in self.rungs if report is not None else ():
+            assert report is not None
+            try:
+                report(step, lambda step=step: 100.0 * measured(step).AP)  # type: ignore[misc]
+            except Stopped as stop:
+                shutil.rmtree(directory, ignore_errors=True)
+                raise Stopped(stop.reason, self._spent(step, started)) from None
+        metrics = measured()
         # The score outlives the weights, which would fill the disk in a search of thousands. A kill between here and
         # the study's record costs this one training again.
         shutil.rmtree(directory, ignore_errors=True)
@@ -109,8 +141,13 @@ class ShortTraining:
             attributes={
                 "AP50": 100.0 * metrics.AP50,
                 "AP75": 100.0 * metrics.AP75,
-                "steps": trained.steps,
-                "images": trained.steps * self.train.batch_size,
-                "seconds": round(time.perf_counter() - started, 3),
+                **self._spent(self.total_steps, started),
             },
         )
+
+    def _spent(self, steps: int, started: float) -> dict[str, Json]:
+        return {
+            "steps": steps,
+            "images": steps * self.train.batch_size,
+            "seconds": round(time.perf_counter() - started, 3),
+        }

@@ -158,7 +158,8 @@ class Trial(_Part):
     """One candidate of the search, in the order in which the study took it.
 
     ``params`` and ``macs`` are ``None`` for a prefix, whose network is not decided yet. ``text`` is the short
-    form a person reads (``"1,1,2,4"``).
+    form a person reads (``"1,1,2,4"``). ``stopped_at`` is the training step at which a rung stopped the candidate,
+    ``None`` for one that a limit rejected before anything ran.
     """
 
     number: int
@@ -171,6 +172,7 @@ class Trial(_Part):
     macs: int | None = None
     prefix: bool = False
     reason: str | None = None
+    stopped_at: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,13 +267,17 @@ class RankCheck(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseCost(_Part):
-    """What one phase spent; ``macs`` are the backbone's, a training image counted as three forward passes."""
+    """What one phase spent; ``macs`` are the backbone's, a training image counted as three forward passes.
+
+    ``steps`` are optimiser steps, where candidates are trained one by one.
+    """
 
     name: str
     seconds: float
     images: int
     macs: int
     trials: int | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,18 +90,33 @@ def history(report: ReportData) -> str:
     if not panels:
         html = missing("No trial has finished yet:", f"nas resume {report.run}")
         return section(anchor="history", title=title, lead="", html=html)
-    failed = [
-        f"{trial.phase} {trial.number}, {trial.text}: {trial.reason or 'no reason kept'}"
-        for trial in report.trials
-        if trial.state == "failed"
-    ]
-    tail = folded(f"{several(len(failed), 'candidate')} failed", bullets(failed)) if failed else ""
+    tail = "".join(
+        folded(f"{several(len(lines), 'candidate')} {what}", bullets(lines))
+        for what, lines in _unscored(report).items()
+        if lines
+    )
     lead = "The line is the best score so far."
     if any(trial.prefix for trial in report.trials):
         lead += " A ring is a prefix: its undecided blocks were drawn at random, anew for every mini-batch."
     wide = " two" if len(panels) > 1 else ""
     grid = f'<div class="grid{wide}">{"".join(card(panel) for panel in panels)}</div>'
     return section(anchor="history", title=title, lead=lead, html=grid + tail)
+
+
+def _unscored(report: ReportData) -> dict[str, list[str]]:
+    """What became of the trials without a score -> a line each."""
+    found: dict[str, list[str]] = {
+        "failed": [],
+        "stopped on the way by a rung": [],
+        "rejected by a limit before anything ran": [],
+    }
+    for trial in report.trials:
+        if trial.state not in ("failed", "pruned"):
+            continue
+        stopped = "stopped on the way by a rung" if trial.stopped_at is not None else ""
+        what = "failed" if trial.state == "failed" else stopped or "rejected by a limit before anything ran"
+        found[what].append(f"{trial.phase} {trial.number}, {trial.text}: {trial.reason or 'no reason kept'}")
+    return found
 
 
 def _history_panel(report: ReportData, phase: str) -> str:
@@ -252,6 +267,7 @@ def cost(report: ReportData) -> str:
             count(phase.images),
             large(phase.macs),
             "–" if phase.trials is None else count(phase.trials),
+            "–" if phase.steps is None else count(phase.steps),
         ]
         for phase in report.cost
     ]
@@ -262,12 +278,16 @@ def cost(report: ReportData) -> str:
             count(sum(phase.images for phase in report.cost)),
             large(sum(phase.macs for phase in report.cost)),
             count(sum(phase.trials or 0 for phase in report.cost)),
+            "",
         ]
     )
     return section(
         anchor="cost",
         title="What the search cost",
         lead="Images seen and multiply-adds spent hold on any machine; seconds are this machine's.",
-        html=card(table(["phase", "time", "images", "MACs", "trials"], rows))
-        + note("MACs are the backbone's; an image trained on counts as three forward passes."),
+        html=card(table(["phase", "time", "images", "MACs", "trials", "steps"], rows))
+        + note(
+            "MACs are the backbone's; an image trained on counts as three forward passes. Steps are counted where "
+            "candidates are trained one by one, those of stopped ones included."
+        ),
     )

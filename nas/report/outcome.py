@@ -102,8 +102,9 @@ def comparison(report: ReportData) -> str:
         tail += note("No random search of equal budget was run beside this one.")
     else:
         tail += note(
-            "Best random: of as many random candidates as the last step of the search scored, the best by the same "
-            "proxy (in CR-NAS, dilations of the winner's allocation)."
+            "Best random: of as many random candidates as the last step of the search scored (where rungs stop "
+            "candidates, of as many training steps), the best by the same proxy (in CR-NAS, dilations of the winner's "
+            "allocation)."
         )
     lead = "All trained from scratch under one recipe, with the same head; winner and baseline under the same seeds."
     if report.hand_made:

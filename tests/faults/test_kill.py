@@ -58,7 +58,7 @@ def assert_nothing_done_ran_twice(directory: Path) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[History, str]]:
     """The uninterrupted search of each controller, and its winner."""
     found = {}
-    for name in ("aging_evolution", "greedy", "nsga2", "random", "tpe"):
+    for name in ("aging_evolution", "greedy", "halving", "nsga2", "random", "tpe"):
         directory = tmp_path_factory.mktemp(name)
         run(directory, name)
         found[name] = (history_of(directory), calls(directory)[-1][1])
@@ -70,6 +70,10 @@ KILLS = [
     ("random", ["ask:1", "ask:9", "ask:4"]),
     ("aging_evolution", ["ask:13", "score:2", "told:3"]),
     ("greedy", ["score:1", "ask:5", "told:7", "write:6", "score:1"]),
+    (
+        "halving",
+        ["report:3", "report:1", "synced:2", "write:3", "report:5", "score:2", "synced:3", "report:4"],
+    ),
     ("tpe", ["write:9", "write:1", "write:2", "synced:3", "score:1"]),
     ("nsga2", ["write:1", "write:2", "write:3", "write:4", "write:5", "synced:1", "ask:11"]),
 ]
@@ -91,6 +95,27 @@ def test_killed_inside_an_ask_a_score_and_a_write(
     assert calls(tmp_path)[-1] == ["winner", winner]
     assert len(list(tmp_path.glob("study.log.torn-*"))) == torn
     assert_nothing_done_ran_twice(tmp_path)
+
+
+def test_a_rung_is_measured_once_and_stops_some(
+    whole: dict[str, tuple[History, str]], tmp_path: Path
+) -> None:
+    """Killed between reports and their decisions: nothing measured is measured again."""
+    history, winner = whole["halving"]
+    stopped = [record for record in history if record.state == "pruned"]
+    assert 5 < len(stopped) < 18
+    assert {record.stopped_at for record in stopped} == {1, 2, 4}
+    assert all(
+        str(record.reason).startswith(f"stopped at step {record.stopped_at} of 8") for record in stopped
+    )
+    reports = sum(len(record.intermediate) for record in history)
+    for _ in range(4):
+        run(tmp_path, "halving", "report:7")
+    run(tmp_path, "halving")
+    assert history_of(tmp_path) == history
+    measured = [tuple(line) for line in calls(tmp_path) if line[0] == "measure"]
+    assert len(measured) == len(set(measured)) == reports
+    assert calls(tmp_path)[-1] == ["winner", winner]
 
 
 def test_killed_at_random_moments(tmp_path: Path, whole: dict[str, tuple[History, str]]) -> None:

@@ -1,7 +1,8 @@
 """A search to be killed: run as a script by ``test_kill.py``; torch-free, so it starts in a second.
 
 Usage: ``toy_search.py DIRECTORY CONTROLLER KILL SECONDS`` with KILL one of ``never``, ``ask:N``, ``score:N``,
-``told:N``, ``write:N`` (after half of the N-th record) and ``synced:N`` (after it, the lock still held).
+``told:N``, ``report:N`` (a rung's value is written, nothing is decided), ``write:N`` (after half of the N-th record)
+and ``synced:N`` (after it, the lock still held). The controller ``halving`` is evolution with rungs.
 ``calls.log`` gets one synced line for each score that begins and each trial reported done.
 """
 
@@ -17,15 +18,21 @@ from optuna.storages.journal import JournalFileBackend
 
 from nas.controllers.base import Controller, Done
 from nas.controllers.catalog import make_controller
+from nas.pruning import Pruning
+from nas.recipe import RungsRecipe
 from nas.search import search
-from nas.study import History, Record, Score, Study
+from nas.study import History, Phase, Record, Score, Study
 from nas.testing import SeparableSpace, toy_score
+from nas.trials import Report
 from search_spaces.architecture import Architecture, Candidate
+from search_spaces.randomness import rng_for
 
 SPACE = SeparableSpace(3, 3)
+RUNGS = (1, 2, 4)
 SETTINGS: dict[str, dict[str, Any]] = {
     "aging_evolution": {"budget": 21, "options": {"population": 5, "sample": 2}},
     "greedy": {},
+    "halving": {"budget": 21, "options": {"population": 5, "sample": 2}},
     "nsga2": {"budget": 21, "options": {"sampler": "nsga2", "options": {"population_size": 5}}},
     "random": {"budget": 21},
     "tpe": {"budget": 21, "options": {"sampler": "tpe", "options": {"n_startup_trials": 4}}},
@@ -89,6 +96,17 @@ def tear_writes(killer: Killer) -> None:
     JournalFileBackend.append_logs = append  # type: ignore[method-assign]
 
 
+def kill_after_reports(killer: Killer) -> None:
+    whole = Phase.report
+
+    def report(self: Phase, number: int, step: int, value: float) -> Record:
+        record = whole(self, number, step, value)
+        killer.passes("report")
+        return record
+
+    Phase.report = report  # type: ignore[method-assign]
+
+
 def note(directory: Path, line: str) -> None:
     with (directory / "calls.log").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
@@ -99,13 +117,26 @@ def note(directory: Path, line: str) -> None:
 def main(directory: Path, name: str, spec: str, seconds: float) -> None:
     killer = Killer(spec)
     tear_writes(killer)
+    kill_after_reports(killer)
     worth = toy_score(SPACE)
 
-    def score(candidate: Candidate) -> Score:
-        note(directory, f"score {candidate.digest}")
-        time.sleep(seconds)
-        killer.passes("score")
-        return Score(value=worth(candidate).value, attributes={"note": candidate.digest})
+    class Scored:
+        def __call__(self, candidate: Candidate) -> Score:
+            note(directory, f"score {candidate.digest}")
+            time.sleep(seconds)
+            killer.passes("score")
+            return Score(value=worth(candidate).value, attributes={"note": candidate.digest})
+
+        def in_stages(self, candidate: Candidate, report: Report) -> Score:
+            for step in RUNGS:
+
+                def measured(step: int = step) -> float:
+                    note(directory, f"measure {candidate.digest} {step}")
+                    # Near the end of the row the order is the final one; before, it is half noise.
+                    return worth(candidate).value + rng_for(step, candidate.digest).random() / step
+
+                report(step, measured)
+            return self(candidate)
 
     def report(record: Record, history: History) -> None:
         note(directory, f"done {record.digest} {record.number}")
@@ -113,10 +144,19 @@ def main(directory: Path, name: str, spec: str, seconds: float) -> None:
 
     with Study.open(directory) as study:
         settings = SETTINGS[name]
-        kind = "optuna" if name in ("nsga2", "tpe") else name
+        kind = {"nsga2": "optuna", "tpe": "optuna", "halving": "aging_evolution"}.get(name, name)
         controller = make_controller(kind, space=SPACE, seed=3, **settings)
         phase = study.phase("toy", SPACE, 3)
-        winner = search(phase=phase, controller=Watched(controller, killer), score=score, on_trial=report)
+        pruning = None
+        if name == "halving":
+            pruning = Pruning(RungsRecipe(first=RUNGS[0], reduction=2), total_steps=8, phase="toy")
+        winner = search(
+            phase=phase,
+            controller=Watched(controller, killer),
+            score=Scored(),
+            on_trial=report,
+            pruning=pruning,
+        )
         note(directory, f"winner {winner.digest}")
 
 
