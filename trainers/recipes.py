@@ -13,7 +13,9 @@ RETINANET_OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 _READ_BY = {
     "shared_tower": ("fcos",),
     "box_head": ("faster_rcnn",),
+    "box_convs": ("faster_rcnn",),
     "roi_batch": ("faster_rcnn",),
+    "roi_scale": ("faster_rcnn",),
     "head_channels": ("retinanet",),
     "head_activation": ("retinanet",),
     "head_separable": ("retinanet",),
@@ -123,8 +125,13 @@ class DetectorRecipe(Recipe):
         detections: kept an image at most.
         candidates: boxes an image that enter non-maximum suppression (FCOS, RetinaNet) or proposals an image
             that enter the box head (Faster R-CNN).
-        box_head: width of Faster R-CNN's two linear layers.
+        box_head: width of Faster R-CNN's two linear layers, or of its one behind convolutions.
+        box_convs: 3x3 convolutions with batch normalisation in Faster R-CNN's box head, as wide as the maps; 0 for a
+            second linear layer in their place. Du et al. 2020 have 4.
         roi_batch: regions an image sampled for Faster R-CNN's box loss.
+        roi_scale: Faster R-CNN pools a region from the level whose stride its side is this many times to twice as
+            many; Lin et al. 2017 have 224 px at stride 16. In small images all regions come from the finest level
+            unless it is lowered as ``anchor_scale`` is.
     """
 
     name: Literal["fcos", "faster_rcnn", "retinanet"] = "fcos"
@@ -147,7 +154,9 @@ class DetectorRecipe(Recipe):
     detections: int = 100
     candidates: int = 400
     box_head: int = 256
+    box_convs: int = 0
     roi_batch: int = 128
+    roi_scale: float = 14.0
 
     def object_side(self, stride: int) -> float:
         """Side in px of what a level looks for: its anchor, the middle one of RetinaNet's three, or for FCOS the
@@ -176,6 +185,8 @@ class DetectorRecipe(Recipe):
         self.require(
             "head_channels", self.head_channels is None or self.head_channels >= 1, "at least 1, or null"
         )
+        self.require("box_convs", self.box_convs >= 0, "0 or more")
+        self.require("roi_scale", self.roi_scale > 0, "above 0")
         self.require("focal_alpha", 0 < self.focal_alpha < 1, "between 0 and 1")
         # Below 1 the gradient of what is right already is infinite.
         self.require("focal_gamma", self.focal_gamma == 0 or self.focal_gamma >= 1, "0, or at least 1")

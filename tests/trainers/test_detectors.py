@@ -36,7 +36,7 @@ RECIPES = {
 # What else a detector can be told to be made of.
 CHANGES: dict[str, tuple[dict[str, Any], ...]] = {
     "fcos": ({}, {"extra_levels": 1, "head_convs": 2}, {"shared_tower": True}, {"head_convs": 0}),
-    "faster_rcnn": ({}, {"extra_levels": 1, "head_convs": 2}),
+    "faster_rcnn": ({}, {"extra_levels": 1, "head_convs": 2}, {"box_convs": 2, "roi_scale": 1.0}),
     "retinanet": (
         {},
         {"extra_levels": 1, "head_convs": 2, "head_activation": "swish"},
@@ -210,6 +210,8 @@ def test_a_backbone_that_breaks_its_word_is_named(
         {"nms": 1.0},
         {"score_threshold": 1.0},
         {"detections": 0},
+        {"name": "faster_rcnn", "box_convs": -1},
+        {"name": "faster_rcnn", "roi_scale": 0.0},
         {"name": "retinanet", "head_channels": 0},
         {"name": "retinanet", "focal_alpha": 1.0},
         {"name": "retinanet", "focal_gamma": 0.5},
@@ -228,6 +230,8 @@ def test_recipes_that_make_no_sense(settings: dict[str, Any]) -> None:
         ("faster_rcnn", "shared_tower", True, "fcos"),
         ("fcos", "box_head", 64, "faster_rcnn"),
         ("fcos", "roi_batch", 64, "faster_rcnn"),
+        ("retinanet", "box_convs", 4, "faster_rcnn"),
+        ("fcos", "roi_scale", 7.0, "faster_rcnn"),
         ("fcos", "head_channels", 64, "retinanet"),
         ("faster_rcnn", "head_activation", "swish", "retinanet"),
         ("fcos", "head_separable", True, "retinanet"),

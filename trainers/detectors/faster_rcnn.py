@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
@@ -12,17 +12,21 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from trainers.data.detection_set import Target
 from trainers.detectors.detector import Detections, Detector
+from trainers.detectors.norm import BatchNorm
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.recipes import DetectorRecipe
 
 _ROI_SIDE = 7
+# torchvision counts from the level of stride 16.
+_CANONICAL_STRIDE = 16
 _ASPECTS = (0.5, 1.0, 2.0)
 
 
 class FasterRCNN(Detector):
     """Faster R-CNN over a pyramid; attribute names are torchvision's.
 
-    Regions are pooled from the levels the backbone declares; extra, coarser maps serve proposals only.
+    Regions are pooled from the levels the backbone declares; extra, coarser maps serve proposals only. The box head
+    is that of Lin et al. 2017 or, with convolutions, that of Du et al. 2020, section 4.1.
 
     Args:
         backbone: with its pyramid.
@@ -50,8 +54,8 @@ class FasterRCNN(Detector):
             nms_thresh=0.7,
         )
         self.roi_heads = RoIHeads(
-            MultiScaleRoIAlign(featmap_names=list(backbone.levels), output_size=_ROI_SIDE, sampling_ratio=2),
-            TwoMLPHead(channels * _ROI_SIDE**2, recipe.box_head),
+            roi_align(backbone, _ROI_SIDE, recipe),
+            _box_head(channels, recipe),
             FastRCNNPredictor(recipe.box_head, num_classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
@@ -89,3 +93,26 @@ class FasterRCNN(Detector):
         maps = {name: one.float() for name, one in self.backbone(normalised).items()}
         size = (int(images.shape[-2]), int(images.shape[-1]))
         return maps, ImageList(normalised, [size] * len(images))
+
+
+def roi_align(backbone: BackboneWithPyramid, side: int, recipe: DetectorRecipe) -> MultiScaleRoIAlign:
+    """Pools a region from the level of its size (Lin et al. 2017, equation 1) to ``side`` cells a side."""
+    return MultiScaleRoIAlign(
+        featmap_names=list(backbone.levels),
+        output_size=side,
+        sampling_ratio=2,
+        canonical_scale=recipe.roi_scale * _CANONICAL_STRIDE,
+        canonical_level=_CANONICAL_STRIDE.bit_length() - 1,
+    )
+
+
+def _box_head(channels: int, recipe: DetectorRecipe) -> nn.Module:
+    """Regions (R, channels, 7, 7) -> (R, box_head)."""
+    if recipe.box_convs == 0:
+        return TwoMLPHead(channels * _ROI_SIDE**2, recipe.box_head)  # type: ignore[no-any-return]
+    return FastRCNNConvFCHead(  # type: ignore[no-any-return]
+        (channels, _ROI_SIDE, _ROI_SIDE),
+        [channels] * recipe.box_convs,
+        [recipe.box_head],
+        norm_layer=BatchNorm,
+    )

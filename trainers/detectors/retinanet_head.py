@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from trainers.detectors.norm import BatchNorm
+
 # An anchor is an object once in a hundred times at the start (Lin et al. 2017, section 4.1).
 _PRIOR = 0.01
 # Of the outputs, in the authors' code; towers end in batch normalisation, so larger ones would begin with noise.
@@ -95,7 +97,7 @@ class Tower(nn.Module):
             for index in range(convs)
         )
         self.norms = nn.ModuleList(
-            nn.ModuleList(_Norm(width, eps=_EPSILON) for _ in range(levels)) for _ in range(convs)
+            nn.ModuleList(BatchNorm(width, eps=_EPSILON) for _ in range(levels)) for _ in range(convs)
         )
         self.act: nn.Module = nn.ReLU(inplace=True) if activation == "relu" else nn.SiLU()
 
@@ -105,19 +107,6 @@ class Tower(nn.Module):
             assert isinstance(norms, nn.ModuleList)
             x = self.act(norms[level](conv(x)))
         return x
-
-
-class _Norm(nn.BatchNorm2d):
-    """Batch normalisation that a batch with one value a channel passes with the running statistics."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape."""
-        alone = x.shape[0] * x.shape[2] * x.shape[3] == 1
-        if self.training and alone:
-            return nn.functional.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-            )
-        return super().forward(x)
 
 
 def _conv(inputs: int, outputs: int, *, separable: bool, std: float) -> nn.Module:
