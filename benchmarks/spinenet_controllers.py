@@ -58,6 +58,7 @@ def open_worker(recipe: SpineNetRecipe, directory: Path) -> None:
             seed=seed_for(recipe.seed, "search"),
             directory=directory / "trainings",
             device=recipe.device,
+            recalibration_batches=recipe.search.proxy.recalibration_batches,
             narrowed=lambda architecture: narrowed(architecture, recipe.search.proxy),
         )
     )

@@ -256,15 +256,20 @@ class ShortTrainingRecipe(Recipe):
         train: length, optimiser, schedule.
         width: of the network that is trained, in that of the candidate; the paper's is a quarter.
         alpha: width inside its resamplings; the candidate's when left out.
+        recalibration_batches: training batches from which the statistics of BN are computed anew for scoring. The
+            paper does not say whether it does; SpineNet's running means have decay 0.99, so after a hundred steps
+            they still remember their initial values. 0: they are taken as they are.
     """
 
     train: TrainRecipe = field(default_factory=lambda: TrainRecipe(steps=300))
     width: float = 1.0
     alpha: float | None = None
+    recalibration_batches: int = 8
 
     def __post_init__(self) -> None:
         self.require("width", self.width > 0, "above 0")
         self.require("alpha", self.alpha is None or self.alpha > 0, "above 0")
+        self.require("recalibration_batches", self.recalibration_batches >= 0, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from nas.recipe import CRNASRecipe
 from nas.trials import Stopped
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.errors import CandidateFailed, NonFiniteLoss
+from search_spaces.families import family_of
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import hold_out
 from trainers.loop import StepRecord
@@ -32,6 +33,7 @@ def make(
     on_step: Callable[[StepRecord], None] | None = None,
     narrowed: Callable[[Architecture], Architecture] | None = None,
     rungs: tuple[int, ...] = (),
+    recalibration_batches: int = 0,
 ) -> ShortTraining:
     return ShortTraining(
         train_set=TRAIN,
@@ -43,6 +45,7 @@ def make(
         device="cpu",
         narrowed=narrowed,
         rungs=rungs,
+        recalibration_batches=recalibration_batches,
         on_step=on_step,
     )
 
@@ -99,7 +102,8 @@ def test_a_diverging_candidate_fails_with_its_sentence(tmp_path: Path) -> None:
         make(tmp_path, train=wild)(SPACE.baseline)
 
 
-def test_rungs_change_nothing_about_the_score(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recalibration_batches", [0, 2])
+def test_rungs_change_nothing_about_the_score(tmp_path: Path, recalibration_batches: int) -> None:
     """Stopped between two rungs and resumed too; a rung that is known is not scored again."""
     seen: dict[int, float] = {}
     asked: list[int] = []
@@ -115,21 +119,53 @@ def test_rungs_change_nothing_about_the_score(tmp_path: Path) -> None:
 
     candidate, rungs = SPACE.baseline, (8, 13, 35)
     with pytest.raises(KeyboardInterrupt):
-        make(tmp_path / "staged", rungs=rungs, on_step=stop).in_stages(candidate, report)
+        make(
+            tmp_path / "staged", rungs=rungs, recalibration_batches=recalibration_batches, on_step=stop
+        ).in_stages(candidate, report)
     assert list(seen) == [8, 13]
     steps: list[int] = []
-    again = make(tmp_path / "staged", rungs=rungs, on_step=lambda step: steps.append(step.step))
+    again = make(
+        tmp_path / "staged",
+        rungs=rungs,
+        recalibration_batches=recalibration_batches,
+        on_step=lambda step: steps.append(step.step),
+    )
     score = again.in_stages(candidate, report)
     assert steps == list(range(25, 40)) and asked == [8, 13, 35, 8, 13, 35]
-    whole = make(tmp_path / "whole")(candidate)
+    whole = make(tmp_path / "whole", recalibration_batches=recalibration_batches)(candidate)
     assert score.value == whole.value > 0 and score.attributes["AP50"] == whole.attributes["AP50"]
     assert seen[35] != seen[8], "nothing learned, so the comparison would say nothing"
     # A rung's value is that of the whole schedule, broken off there.
     other: dict[int, float] = {}
-    make(tmp_path / "one", rungs=(35,)).in_stages(
+    make(tmp_path / "one", rungs=(35,), recalibration_batches=recalibration_batches).in_stages(
         candidate, lambda step, measure: other.update({step: measure()})
     )
     assert other[35] == seen[35]
+
+
+def test_recalibration_is_of_the_scoring_alone(tmp_path: Path) -> None:
+    """BN with a long memory, as SpineNet's: its statistics of a short training are mostly their initial values."""
+    candidate = SPACE.baseline
+
+    def slow(scored: ShortTraining) -> float:
+        built = family_of(candidate).build
+
+        def build(architecture: Architecture, *, seed: int) -> torch.nn.Module:
+            network = built(architecture, seed=seed)
+            for module in network.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.momentum = 0.001
+            return network
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                type(family_of(candidate)), "build", lambda self, *rest, **named: build(*rest, **named)
+            )
+            return scored(candidate).value
+
+    taken, anew = make(tmp_path / "a"), make(tmp_path / "b", recalibration_batches=4)
+    assert slow(anew) > slow(taken)
+    assert slow(make(tmp_path / "c", recalibration_batches=4)) == slow(anew), "the same images every time"
 
 
 def test_a_stopped_candidate_says_what_it_spent(tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ def _proxy(run: Run, phase: str, data: SearchData) -> ShortTraining:
         seed=phase_seed(run, "search"),
         directory=run.directory / phase,
         device=recipe.device,
+        recalibration_batches=recipe.search.proxy.recalibration_batches,
         narrowed=lambda architecture: narrowed(architecture, recipe.search.proxy),
         rungs=() if rungs is None else rungs_within(rungs, total_steps(train, len(data.train_set))),
     )

@@ -7,17 +7,22 @@ see the same images in the same order and begin from the same seed, so that diff
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+
+from torch import Tensor
 
 from nas.trials import Json, Report, Score, Stopped
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.errors import CandidateFailed, InvalidArchitecture
 from search_spaces.families import family_of
+from search_spaces.randomness import rng_for
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.catalog import build_detector
 from trainers.evaluate import Metrics, coco_metrics, detect
 from trainers.loop import StepRecord, Trainer, resolve_device, total_steps
+from trainers.recalibration import recalibrated
 from trainers.recipes import DetectorRecipe, TrainRecipe
 
 
@@ -32,6 +37,8 @@ class ShortTraining:
         seed: of initial weights, order of images and augmentation, the same for all candidates.
         directory: checkpoints of the trainings under way.
         device: name, as recipes have it.
+        recalibration_batches: training batches from which BN statistics are computed anew for every scoring; 0: scoring
+            takes those of the training.
         narrowed: candidate -> the network that is trained in its place; the candidate itself when left out.
         rungs: rising steps, before the last, at which :meth:`in_stages` reports. The schedule is that of the whole
             training, so a candidate that is not stopped gets the score of a call.
@@ -48,6 +55,7 @@ class ShortTraining:
         seed: int,
         directory: Path,
         device: str = "auto",
+        recalibration_batches: int = 0,
         narrowed: Callable[[Architecture], Architecture] | None = None,
         rungs: Sequence[int] = (),
         on_step: Callable[[StepRecord], None] | None = None,
@@ -59,6 +67,7 @@ class ShortTraining:
         self.seed = seed
         self.directory = directory
         self.device = resolve_device(device)
+        self.recalibration_batches = recalibration_batches
         self.rungs = tuple(rungs)
         self._narrowed = narrowed or (lambda architecture: architecture)
         self._on_step = on_step
@@ -114,15 +123,17 @@ class ShortTraining:
         )
 
         def measured(stop_at: int | None = None) -> Metrics:
-            # Scoring draws nothing and leaves BN alone, so a training that goes on is one that never paused.
+            # Scoring draws nothing and leaves BN as it was, so a training that goes on is one that never paused.
             trainer.run(stop_at)
-            results = detect(
-                detector,
-                self.held_out,
-                batch_size=self.train.batch_size,
-                device=self.device,
-                amp=self.train.amp,
-            )
+            calibration = recalibrated(detector, self._recalibration(), amp=self.train.amp)
+            with calibration if self.recalibration_batches else nullcontext():
+                results = detect(
+                    detector,
+                    self.held_out,
+                    batch_size=self.train.batch_size,
+                    device=self.device,
+                    amp=self.train.amp,
+                )
             return coco_metrics(self.held_out, results)
 
         for step in self.rungs if report is not None else ():
@@ -144,6 +155,13 @@ class ShortTraining:
                 **self._spent(self.total_steps, started),
             },
         )
+
+    def _recalibration(self) -> Iterator[Tensor]:
+        """The same training images for every candidate."""
+        rng = rng_for(self.seed, "recalibration")
+        size = min(self.train.batch_size, len(self.train_set))
+        for _ in range(self.recalibration_batches):
+            yield self.train_set.images[rng.sample(range(len(self.train_set)), size)].to(self.device)
 
     def _spent(self, steps: int, started: float) -> dict[str, Json]:
         return {

@@ -9,13 +9,12 @@ are paired: their differences carry no luck of the draw.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from nas.recipe import SupernetRecipe
 from nas.run import environment
@@ -29,8 +28,7 @@ from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
 from trainers.evaluate import coco_metrics, detect
 from trainers.loop import StepRecord, Trainer, total_steps
-
-_BatchNorm = nn.modules.batchnorm._BatchNorm
+from trainers.recalibration import recalibrated
 
 
 class SupernetProxy:
@@ -112,7 +110,8 @@ class SupernetProxy:
         started = time.perf_counter()
         level = len(candidate.genes) if isinstance(candidate, Prefix) else -1
         results: list[dict[str, Any]] = []
-        with self._recalibrated(candidate, level):
+        batches = self._recalibration(candidate, level)
+        with recalibrated(self.detector, batches, amp=self.recipe.train.amp):
             size = self.recipe.score_batch
             for index, batch in enumerate(self._batches):
                 self.supernet.set_path(self._complete(candidate, "completion", level, index))
@@ -138,48 +137,11 @@ class SupernetProxy:
             return candidate
         return self.space.complete(candidate, rng_for(self.seed, purpose, level, index))
 
-    def _recalibration_batches(self) -> Iterator[Sequence[int]]:
+    def _recalibration(self, candidate: Candidate, level: int) -> Iterator[Tensor]:
+        """Training images, before each batch of them a completion of the candidate as path."""
         rng = rng_for(self.seed, "recalibration")
         size = min(self.recipe.train.batch_size, len(self.train_set))
-        for _ in range(self.recipe.recalibration_batches):
-            yield rng.sample(range(len(self.train_set)), size)
-
-    @contextmanager
-    def _recalibrated(self, candidate: Candidate, level: int) -> Iterator[None]:
-        """BN statistics of the candidate inside, those of the supernet before and after.
-
-        The practice of DetNAS and SPOS, on which the paper builds: reset mean and variance, then forward
-        training batches in training mode without gradients. A norm that no completion visits keeps the
-        statistics of training, for they are the best known.
-        """
-        norms = [module for module in self.detector.modules() if isinstance(module, _BatchNorm)]
-        saved = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
-        momenta = [norm.momentum for norm in norms]
-        try:
-            self.detector.eval()
-            for norm in norms:
-                norm.reset_running_stats()
-                norm.momentum = None  # a cumulative average: independent of the order of the batches
-                norm.train()
-            autocast = torch.autocast(
-                self.device.type, dtype=torch.bfloat16, enabled=self.recipe.train.amp == "bf16"
-            )
-            with torch.no_grad(), autocast:
-                for index, chosen in enumerate(self._recalibration_batches()):
-                    self.supernet.set_path(self._complete(candidate, "recalibration-path", level, index))
-                    images = self.train_set.images[list(chosen)].to(self.device)
-                    self.detector.backbone(self.detector.normalise(images))
-            for norm, state in zip(norms, saved, strict=True):
-                norm.eval()
-                if norm.num_batches_tracked is not None and int(norm.num_batches_tracked) == 0:
-                    _restore(norm, state)
-            yield
-        finally:
-            for norm, state, momentum in zip(norms, saved, momenta, strict=True):
-                _restore(norm, state)
-                norm.momentum = momentum
-
-
-def _restore(norm: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    for name, buffer in norm.named_buffers():
-        buffer.copy_(state[name])
+        for index in range(self.recipe.recalibration_batches):
+            chosen = rng.sample(range(len(self.train_set)), size)
+            self.supernet.set_path(self._complete(candidate, "recalibration-path", level, index))
+            yield self.train_set.images[chosen].to(self.device)
