@@ -23,13 +23,26 @@ from search_spaces.spinenet.dead import why_dead
 from search_spaces.spinenet.family import TYPES
 from search_spaces.spinenet.graph import HIGHEST, LOWEST, OUTPUT_LEVELS
 from search_spaces.spinenet.labels import DELTAS, labelling, labellings, sequences
-from search_spaces.spinenet.moves import exchanges, put
+from search_spaces.spinenet.moves import exchanges, put, rewired
+from search_spaces.spinenet.orders import (
+    Fits,
+    Merged,
+    Orders,
+    Row,
+    Wires,
+    merged_in,
+    merged_in_any,
+    output_orders,
+)
 
 INTERMEDIATES = (2, 3, 3, 3, 4, 4, 4, 4, 4, 5)
 """Levels of the base blocks of R0-SP53, from which SpineNet-49 was searched: table 1 of the paper, less one
 output a level."""
 WINDOW = 5
 """An intermediate block reads among this many blocks before it (section 5.1)."""
+
+LISTED = 10_000
+"""Spaces of so many values at most are listed to count the different architectures."""
 
 _Blocks = dict[str, tuple[Any, ...]]
 """Levels, types and parents of the permuted blocks: the genes of an architecture."""
@@ -45,14 +58,18 @@ class SpineNetSpace(SearchSpace):
     the base block: they are decided after the permutation. A gene that is not free is absent.
 
     ``size`` counts values of the genes, as the paper counts its space, and draws are uniform over these. Many
-    describe one architecture (:mod:`search_spaces.spinenet.labels`): :attr:`distinct` counts architectures,
-    :meth:`labellings` the values that describe one, and :meth:`values` gives the canonical one. Neighbours are
-    therefore steps between architectures: two blocks change places (their adjustments go with them, their types
-    and parents stay), one parent is replaced, one level moves to any other that leaves the levels described, one
-    type flips.
+    describe one network: blocks may be labelled (:mod:`search_spaces.spinenet.labels`) and ordered
+    (:mod:`search_spaces.spinenet.orders`) in several ways. A member may be written in any order within the window, but
+    whatever this space returns, :attr:`baseline` aside, is in the canonical one, so that equal networks have equal
+    digests; :meth:`validate` brings any member there. :meth:`labellings` counts the values that describe a network,
+    and :meth:`values` gives the canonical ones. What is not free belongs to the place: where types are held, only
+    orders that have these types count.
 
-    The order of blocks is part of an architecture even where it does not matter to the map it computes: two
-    neighbouring blocks of which neither reads the other may change places, wires and all, and have another digest.
+    Neighbours are therefore steps between networks: two blocks exchange levels (their types and parents stay), one
+    parent is replaced by any block with which the network still has an order within the window, one level moves to
+    any other that leaves the levels described, one type flips.
+
+    Two orders of one network differ in training with stochastic depth alone, whose rates grow with the place.
 
     Args:
         name: of the space.
@@ -165,18 +182,24 @@ class SpineNetSpace(SearchSpace):
     @property
     def digest(self) -> str:
         """Stable key of what the space contains."""
-        return digest_of([super().digest, self.base, self.dead])
+        # Before members had a canonical order, spaces had the digest without this word.
+        return digest_of([super().digest, self.base, self.dead, "ordered"])
+
+    @cached_property
+    def distinct(self) -> int | None:
+        """Exact number of different architectures where values number :data:`LISTED` at most; else None."""
+        return sum(1 for _ in self.enumerate()) if self.size <= LISTED else None
 
     @property
-    def distinct(self) -> int:
-        """Exact number of different architectures, by digest."""
+    def lists(self) -> int:
+        """Exact number of different lists of blocks: of architectures, were each order another one."""
         others = [gene.size for name, gene in self.genes.items() if name != "order" and name[:5] != "delta"]
         return math.prod(others) * self._sequences
 
     @property
     def redundancy(self) -> float:
-        """Mean number of values of the genes that describe one architecture."""
-        return self.size / self.distinct
+        """Mean number of values of the genes that describe one list of blocks, so that differ in labels alone."""
+        return self.size / self.lists
 
     @property
     def _sequences(self) -> int:
@@ -188,9 +211,19 @@ class SpineNetSpace(SearchSpace):
         Raises:
             InvalidArchitecture: see :meth:`values`.
         """
-        self.values(architecture)
-        levels = _blocks(architecture)["levels"][: self._count]
-        return labellings(levels, self.base, self._deltas) if self.permutation else 1
+        blocks = self._checked_blocks(architecture)
+        if not self.permutation:
+            return self._orders(blocks).count()
+        levels = blocks["levels"][: self._count]
+        return labellings(levels, self.base, self._deltas) * self._orders(blocks).count()
+
+    def orders(self, architecture: Architecture) -> int:
+        """How many lists of blocks describe it: orders that keep the window and what is not free.
+
+        Raises:
+            InvalidArchitecture: see :meth:`values`.
+        """
+        return self._orders(self._checked_blocks(architecture)).count()
 
     def limit(self, architecture: Architecture) -> str | None:
         """Why a network is not to be scored where ``dead`` is ``"limit"``: the sentence, or None."""
@@ -201,6 +234,10 @@ class SpineNetSpace(SearchSpace):
         return self._described(self.check_values(values))
 
     def _described(self, values: Mapping[str, Any]) -> Architecture:
+        return self._with(self._canonical(self._listed(values)))
+
+    def _listed(self, values: Mapping[str, Any]) -> _Blocks:
+        """The blocks in the order that the values give."""
         held = _blocks(self._baseline)
         count, places = self._count, self._places
         levels = held["levels"]
@@ -217,7 +254,48 @@ class SpineNetSpace(SearchSpace):
             )
         if self.types:
             types = tuple(values[f"type{place}"] for place in places)
-        return self._with({"levels": (*intermediates, *levels[count:]), "types": types, "parents": parents})
+        return {"levels": (*intermediates, *levels[count:]), "types": types, "parents": parents}
+
+    def _orders(self, blocks: _Blocks, merged: Merged | None = None) -> Orders:
+        """The orders of these blocks, which stand in one themselves unless ``merged`` is given."""
+        wires = self._wires(blocks) if merged is None else Wires(self._stem_blocks, _rows(blocks), merged)
+        # Wires that are held say themselves what each place reads.
+        return Orders(wires, self.window if self.connections else None, self._fits)
+
+    def _canonical(self, blocks: _Blocks) -> _Blocks:
+        """The same network in its canonical order."""
+        if all(place - 1 in parents for place, parents in zip(self._places, blocks["parents"], strict=True)):
+            # Each block reads the one before it: there is no other order.
+            return blocks
+        rows = self._orders(blocks).first()
+        assert rows is not None, "blocks that stand in an order have one"
+        return _columns(rows)
+
+    @cached_property
+    def _stem_blocks(self) -> tuple[tuple[int, str], ...]:
+        return tuple(
+            (level, "bottleneck") for level in cast(tuple[int, ...], self._baseline.settings["stem"])
+        )
+
+    @cached_property
+    def _fits(self) -> Fits | None:
+        """Whether a block may stand at a place, by what is not free; None where nothing can forbid it."""
+        if self.permutation and not self._held:
+            return None
+        held = _rows(_blocks(self._baseline))
+
+        def fits(place: int, row: Row) -> bool:
+            index = place - self._stem
+            level, kind, parents = held[index]
+            if not self.permutation and index >= self._count:
+                level_fits = row[0] == level
+            elif not self.permutation:
+                level_fits = row[0] - self.base[self._held_order[index]] in self._deltas
+            else:
+                level_fits = True
+            return level_fits and (self.types or row[1] == kind) and (self.connections or row[2] == parents)
+
+        return fits
 
     def _with(self, blocks: Mapping[str, Any]) -> Architecture:
         return replace(self._baseline, genes=Genes(blocks))
@@ -225,20 +303,37 @@ class SpineNetSpace(SearchSpace):
     def values(self, architecture: Architecture) -> dict[str, Value]:
         """The canonical value of each gene.
 
-        Of all orders and adjustments that describe the levels, the one with the least total adjustment in which
-        lower levels come from lower base blocks (:func:`~search_spaces.spinenet.labels.labelling`).
+        They describe the canonical order of the blocks, and of all labels with adjustments that give its levels
+        those with the least total adjustment in which lower levels come from lower base blocks
+        (:func:`~search_spaces.spinenet.labels.labelling`).
 
         Raises:
             InvalidArchitecture: other settings than the baseline's, another number of blocks, a value that
                 differs where nothing is free, or a parent outside the window.
         """
+        return self._values(self._canonical(self._checked_blocks(architecture)))
+
+    def _checked_blocks(self, architecture: Architecture) -> _Blocks:
+        """The blocks of a member as they stand.
+
+        Raises:
+            InvalidArchitecture: see :meth:`values`.
+        """
         check_settings(self.name, architecture, self._baseline)
         family_of(architecture).validate(architecture)
         check_held(self.name, architecture, self._baseline, self._places, self._held)
         blocks = _blocks(architecture)
-        order = self._order(blocks["levels"])
-        if order is None:
+        if self._order(blocks["levels"]) is None:
             raise InvalidArchitecture(self._undescribed(blocks["levels"]))
+        if self.connections:
+            for place, parents in zip(self._places, blocks["parents"], strict=True):
+                self._offsets(place, parents)
+        return blocks
+
+    def _values(self, blocks: _Blocks) -> dict[str, Value]:
+        """The canonical values of blocks in the order in which they stand."""
+        order = self._order(blocks["levels"])
+        assert order is not None
         values: dict[str, Value] = {}
         if self.permutation:
             if self._count:
@@ -299,15 +394,26 @@ class SpineNetSpace(SearchSpace):
     def enumerate(self) -> Iterator[Architecture]:
         """Every architecture once, in lexicographic order of its canonical values."""
         for values in self._enumerated(list(self.genes)):
-            architecture = self._described(values)
-            if self.values(architecture) == values:
-                yield architecture
+            blocks = self._listed(values)
+            if self._values(blocks) == values and self._canonical(blocks) == blocks:
+                yield self._with(blocks)
 
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
-        """Every architecture one step away, each once; symmetric, and steps connect the space."""
-        self.values(architecture)
-        blocks = _blocks(architecture)
-        return (self._with(moved) for name in self.genes for moved in self._steps(blocks, name))
+        """Every architecture one step away, each once; symmetric, and steps connect the space.
+
+        In the order of outputs that a step starts from, an unread block may be taken in by another output than in
+        an order that describes the same network; a step may start from each of them.
+        """
+        start = self._canonical(self._checked_blocks(architecture))
+        ends = output_orders(self._wires(start))
+        seen = {_rows(start)}
+        for name in self.genes:
+            for moved in self._steps(start, name):
+                for merged in merged_in_any(self._stem_blocks, _rows(moved), ends):
+                    rows = self._orders(moved, merged).first()
+                    if rows is not None and rows not in seen:
+                        seen.add(rows)
+                        yield self._with(_columns(rows))
 
     def mutate(
         self, architecture: Architecture, rng: random.Random, rate: float | None = None
@@ -324,48 +430,89 @@ class SpineNetSpace(SearchSpace):
         Returns:
             Another architecture, or the same where the space has only one.
         """
-        self.values(architecture)
-        start = blocks = _blocks(architecture)
+        start = self._canonical(self._checked_blocks(architecture))
+        ends = rng.choice(output_orders(self._wires(start)))
+        blocks = start
         for name in self.genes if rate is not None else ():
-            if rng.random() < cast(float, rate) and (options := list(self._steps(blocks, name))):
-                blocks = rng.choice(options)
-        return self._with(blocks if blocks != start else self._step(blocks, rng))
+            if rng.random() < cast(float, rate):
+                blocks = self._drawn(blocks, name, ends, rng) or blocks
+        found = self._settled(blocks, ends)
+        return self._with(found if found is not None and found != start else self._step(start, ends, rng))
 
-    def _step(self, blocks: _Blocks, rng: random.Random) -> _Blocks:
+    def _step(self, start: _Blocks, ends: Sequence[int], rng: random.Random) -> _Blocks:
         decisions = list(self._decisions.values())
         for genes in rng.sample(decisions, len(decisions)):
             for name in rng.sample(list(genes), len(genes)):
-                if options := list(self._steps(blocks, name)):
-                    return rng.choice(options)
-        return blocks
+                if moved := self._drawn(start, name, ends, rng, other_than=start):
+                    return cast(_Blocks, self._settled(moved, ends))
+        return start
+
+    def _drawn(
+        self,
+        blocks: _Blocks,
+        name: str,
+        ends: Sequence[int],
+        rng: random.Random,
+        other_than: _Blocks | None = None,
+    ) -> _Blocks | None:
+        """One of the steps of a gene that lead to a member, each equally likely; None where none does."""
+        steps = list(self._steps(blocks, name))
+        for moved in rng.sample(steps, len(steps)):
+            found = self._settled(moved, ends)
+            if found is not None and found != other_than:
+                return moved
+        return None
+
+    def _settled(self, blocks: _Blocks, ends: Sequence[int]) -> _Blocks | None:
+        """The canonical order of blocks that need not stand in one, the outputs in this order; None: no member."""
+        merged = merged_in(self._stem_blocks, _rows(blocks), ends)
+        rows = None if merged is None else self._orders(blocks, merged).first()
+        return None if rows is None else _columns(rows)
 
     def _steps(self, blocks: _Blocks, name: str) -> Iterator[_Blocks]:
-        """The other networks that one step of a gene leads to."""
-        levels, gene = blocks["levels"], self.genes[name]
+        """What one step of a gene makes of the blocks, whether or not that still has an order.
+
+        Blocks keep their index, so that parents may come to stand behind what reads them.
+        """
+        levels = blocks["levels"]
         kind = name.rstrip("0123456789")
         if kind in ("order", "outputs"):
             span = range(self._count) if kind == "order" else range(self._count, len(levels))
             yield from ({**blocks, "levels": moved} for moved in exchanges(levels, span))
             return
-        place = int(name.removeprefix(kind))
-        index = place - self._stem
+        index = int(name.removeprefix(kind)) - self._stem
         if kind == "parents":
-            oldest = self._oldest(place)
-            for offsets in gene.neighbours(self._offsets(place, blocks["parents"][index])):
-                parents = tuple(oldest + offset for offset in cast(tuple[int, ...], offsets))
+            stop = self._places.stop if index >= self._count else self._stem + self._count
+            for parents in rewired(blocks["parents"], index, self._stem, stop):
                 yield {**blocks, "parents": put(blocks["parents"], index, parents)}
         elif kind == "type":
-            for other in gene.neighbours(blocks["types"][index]):
+            for other in self.genes[name].neighbours(blocks["types"][index]):
                 yield {**blocks, "types": put(blocks["types"], index, other)}
         else:
             for level in range(LOWEST, HIGHEST + 1):
                 moved = put(levels, index, level)
-                if level != levels[index] and self._order(moved) is not None:
+                # Where the permutation is held, the place that the block comes to stand at decides.
+                described = not self.permutation or self._order(moved) is not None
+                if level != levels[index] and described:
                     yield {**blocks, "levels": moved}
+
+    def _wires(self, blocks: _Blocks) -> Wires:
+        rows = _rows(blocks)
+        merged = merged_in(self._stem_blocks, rows, self._places[self._count :])
+        assert merged is not None, "outputs read earlier ones"
+        return Wires(self._stem_blocks, rows, merged)
 
 
 def _blocks(architecture: Architecture) -> _Blocks:
     return {name: cast(tuple[Any, ...], architecture.genes[name]) for name in ("levels", "types", "parents")}
+
+
+def _rows(blocks: _Blocks) -> tuple[Row, ...]:
+    return tuple(zip(*blocks.values(), strict=True))
+
+
+def _columns(rows: Sequence[Row]) -> _Blocks:
+    return dict(zip(("levels", "types", "parents"), zip(*rows, strict=True), strict=True))
 
 
 def _with_rule(baseline: Architecture, dead: Dead) -> Architecture:
