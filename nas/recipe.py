@@ -335,12 +335,30 @@ class ProxySearchRecipe(Recipe):
         controller: who proposes.
         limits: checked before anything is trained.
         rungs: where a poor candidate is stopped; every training runs to its end when left out.
+        objectives: ``[AP]``, or AP and one cost, ``macs`` or ``params`` of the backbone: the report then draws the
+            Pareto front, the controllers ``nsga2`` and ``nsga3`` search for it (all others for AP alone), and the
+            winner is the highest AP at no more than the baseline's cost, or, where there is none, of all.
     """
 
     proxy: ShortTrainingRecipe = field(default_factory=ShortTrainingRecipe)
     controller: ControllerRecipe
     limits: LimitsRecipe = field(default_factory=LimitsRecipe)
     rungs: RungsRecipe | None = None
+    objectives: tuple[Literal["AP", "macs", "params"], ...] = ("AP",)
+
+    def __post_init__(self) -> None:
+        fits = self.objectives[:1] == ("AP",) and len(set(self.objectives)) == len(self.objectives) <= 2
+        if not fits:
+            raise FieldError(
+                "objectives",
+                list(self.objectives),
+                "allowed is [AP], or AP and then one cost, for example [AP, macs]",
+            )
+
+    @property
+    def cost(self) -> str | None:
+        """The objective beside AP, if there is one."""
+        return self.objectives[1] if len(self.objectives) == 2 else None
 
 
 @dataclass(frozen=True, kw_only=True)

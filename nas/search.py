@@ -4,7 +4,7 @@ Everything else in this package is one of the three. The loop keeps no state: ki
 on the same phase, and the trials come out as if it had never stopped.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from nas.controllers.base import Controller, Done
 from nas.proxies.base import Proxy, StagedProxy
@@ -23,6 +23,7 @@ def search(
     on_trial: Callable[[Record, History], None] | None = None,
     limits: Callable[[Architecture], str | None] | None = None,
     pruning: Pruning | None = None,
+    facts: Callable[[Architecture], Mapping[str, Json]] | None = None,
 ) -> Architecture:
     """Run a phase to its end, from wherever it stands.
 
@@ -40,6 +41,7 @@ def search(
             proxy spends anything.
         pruning: decides at each step that the proxy reports whether a candidate goes on; needs a proxy that
             scores in stages.
+        facts: what is known of a whole architecture before anything is spent (its cost), kept with its trial.
 
     Returns:
         The controller's winner.
@@ -61,7 +63,8 @@ def search(
             evaluate(record)
     while not isinstance(asked := controller.ask(phase.history()), Done):
         assert asked is not None, "a controller waits only for running trials, and none is running"
-        evaluate(phase.begin(asked))
+        known = facts(asked) if facts is not None and isinstance(asked, Architecture) else None
+        evaluate(phase.begin(asked, known))
     winner = controller.winner(phase.history())
     if winner is None:
         raise RunError(f"phase {phase.name}: no candidate got a score{_last_failure(phase.history())}")

@@ -6,6 +6,8 @@ from typing import Any
 
 from nas.journal import JOURNAL
 from nas.methods.catalog import method_of
+from nas.pareto import front_of
+from nas.recipe import SpineNetRecipe
 from nas.resolve import read_architecture
 from nas.run import FINISHED, Run
 from nas.study import History, Record, Study
@@ -49,7 +51,19 @@ def summary(directory: Path) -> dict[str, Any]:
         "best": _best(trials),
         "cost": spending(run, trials),
         "trials": [_trial(record) for history in trials.values() for record in history],
+        "front": [record.number for record in pareto_front(run, trials)],
     }
+
+
+def pareto_front(run: Run, trials: dict[str, History]) -> list[Record]:
+    """The trials of the search that no other dominates, cheapest first; empty with one objective."""
+    objective = cost_objective(run)
+    return [] if objective is None else front_of(trials.get("search", ()), objective)
+
+
+def cost_objective(run: Run) -> str | None:
+    """The objective beside AP; None in a search for AP alone."""
+    return run.recipe.search.cost if isinstance(run.recipe, SpineNetRecipe) else None
 
 
 def scoring_seconds(record: Record) -> float:
@@ -171,5 +185,7 @@ def _trial(record: Record) -> dict[str, Any]:
         "state": record.state,
         "text": short_text(record.candidate),
         "reason": record.reason,
+        "params": record.attributes.get("params"),
+        "macs": record.attributes.get("macs"),
         "intermediate": {str(step): value for step, value in record.intermediate.items()},
     }

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 
@@ -254,6 +256,54 @@ def test_a_search_with_rungs_really_trains_and_resumes(
     assert reports == sum(len(one[4]) for one in kept(whole)), "no rung was measured twice"
 
 
+def test_two_objectives_from_recipe_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the score grows with the cost, so that the front is long and the best is too dear."""
+
+    def score(self: ShortTraining, candidate: Candidate) -> Score:
+        assert isinstance(candidate, Architecture)
+        noise = rng_for(0, "worth", candidate.digest).random()
+        macs = cost(candidate, (128, 128)).macs
+        return Score(value=20 * macs / base + noise, attributes={"steps": 6, "images": 24, "seconds": 0.1})
+
+    monkeypatch.setattr(ShortTraining, "__call__", score)
+    monkeypatch.setattr(nas.methods.searching, "retrain_all", lambda *rest: None)
+    free = "space.free=[permutation, connections, levels, types]"
+    recipe = tiny(
+        free,
+        "search.limits={}",
+        "search.objectives=[AP, macs]",
+        "search.controller={name: nsga2, budget: 24, options: {population_size: 6}}",
+    )
+    check_recipe(recipe, source="tiny_spinenet.yaml")
+    whole = cost(baseline_of(recipe), (128, 128))
+    base = round(0.93 * whole.macs)  # the baseline itself is dearer than nearly all of this space
+    monkeypatch.setattr(nas.methods.spinenet, "cost", lambda *rest: replace(whole, macs=base))
+    run = Run.create(tmp_path / "run", recipe)
+    winner = carry_out(run, Silent())
+    history = histories(run)["search"]
+    assert any(record.attributes["macs"] > base for record in history)  # type: ignore[operator]
+    allowed = [record for record in history if record.attributes["macs"] <= base]  # type: ignore[operator]
+    best = max(allowed, key=lambda record: record.value or 0.0)
+    assert winner == best.candidate
+    assert best.value != max(record.value for record in history if record.value is not None)
+    shown = summary(run.directory)
+    members = [history[number] for number in shown["front"]]
+    assert len(members) > 2 and best in members
+    assert shown["trials"][0]["macs"] == cost(history[0].candidate, (128, 128)).macs  # type: ignore[arg-type]
+    assert shown["trials"][0]["params"] == cost(history[0].candidate, (128, 128)).params  # type: ignore[arg-type]
+    page = (run.directory / "report.html").read_text()
+    assert "Pareto front of the search" in page and all(record.digest in page for record in members)
+    report = read_report(run.directory)
+    assert report.cost_objective == "macs" and list(report.front) == shown["front"]
+    study = optuna.load_study(
+        study_name="search",
+        storage=optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(run.directory / "study.log"))
+        ),
+    )
+    assert study.best_value == max(record.value for record in history if record.value is not None)
+
+
 def test_dead_blocks_can_be_a_limit() -> None:
     recipe = tiny("space.dead=limit", "space.free=[permutation, connections, levels, types]")
     space = spinenet_space(recipe.space)
@@ -286,6 +336,12 @@ def test_the_proxy_network_is_narrower_and_has_the_same_graph() -> None:
         ("search.rungs={first: 2, pruner: mean}", "search.rungs.pruner: found 'mean'"),
         ("search.rungs={first: 2, options: {min_resource: 1}}", "search.rungs.options.min_resource"),
         ("search.rungs={steps: [2]}", "search.rungs.steps: found [2]; successive_halving has its own row"),
+        (
+            "search.objectives=[macs, AP]",
+            "search.objectives: found ['macs', 'AP']; allowed is [AP], or AP and",
+        ),
+        ("search.objectives=[AP, macs, params]", "search.objectives: found"),
+        ("search.objectives=[AP, flops]", "search.objectives.1"),
         ("detector.levels=[p2]", "detector.levels"),
         ("detector.fpn_channels=32", "detector.fpn_channels: found 32"),
         ("retrain.rivals=[stages]", "retrain.rivals: found"),

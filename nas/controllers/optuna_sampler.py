@@ -23,6 +23,7 @@ from optuna.trial import TrialState
 from nas.controllers.base import Done, best_architecture, wait_or_done
 from nas.distributions import distributions_of
 from nas.journal import quiet_optuna
+from nas.pareto import cost_of
 from nas.trials import History, Record, State
 from search_spaces.architecture import Architecture
 from search_spaces.errors import ConfigError
@@ -39,6 +40,8 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "random": optuna.samplers.RandomSampler,
     "tpe": optuna.samplers.TPESampler,
 }
+MANY_OBJECTIVES = frozenset({"nsga2", "nsga3"})
+"""Samplers made for more than one objective; the others see the score alone."""
 _ONE_SEED_FOR_ALL_TRIALS = frozenset({"qmc"})  # its points are one sequence, scrambled once
 _STATES: dict[State, TrialState] = {
     "complete": TrialState.COMPLETE,
@@ -82,13 +85,24 @@ class OptunaSampler:
         self.sampler, self.options = sampler, dict(options or {})
         if "seed" in self.options:
             raise ConfigError("options.seed: the search's own seed is used; leave it out")
+        self.cost: str | None = None
         try:
-            self._propose(_Past(distributions_of(space.parameters)), 0)
+            self._propose(_Past(distributions_of(space.parameters), None), 0)
         except (ImportError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"sampler {sampler!r} with options {self.options} cannot search {space.name}: {error}"
             ) from error
-        self._past = _Past(distributions_of(space.parameters))
+        self._past = _Past(distributions_of(space.parameters), None)
+
+    def minimising(self, cost: str) -> "OptunaSampler":
+        """The same controller with a second objective, for a sampler of :data:`MANY_OBJECTIVES`.
+
+        Args:
+            cost: name of an attribute of every trial, the smaller the better.
+        """
+        twin = copy.copy(self)
+        twin.cost, twin._past = cost, _Past(self._past.distributions, cost)
+        return twin
 
     def ask(self, history: History) -> Architecture | Done | None:
         """What the sampler proposes for the next trial."""
@@ -96,7 +110,7 @@ class OptunaSampler:
             return wait_or_done(history)
         settled = next((i for i, record in enumerate(history) if not record.finished), len(history))
         if not self._past.precedes(history[:settled]):
-            self._past = _Past(self._past.distributions)
+            self._past = _Past(self._past.distributions, self.cost)
         for record in history[len(self._past.records) : settled]:
             self._apply(self._past, record)
         past = self._past
@@ -133,7 +147,7 @@ class OptunaSampler:
         if record.finished:
             past.report(record)
             with quiet_optuna(logging.ERROR):
-                past.study.tell(record.number, record.value, state=_STATES[record.state])
+                past.study.tell(record.number, past.values(record), state=_STATES[record.state])
 
     def _new_sampler(self, number: int) -> BaseSampler:
         path = () if self.sampler in _ONE_SEED_FOR_ALL_TRIALS else (number,)
@@ -155,22 +169,33 @@ class _ProposalStudy(optuna.Study):
 class _Past:
     """The study that proposals are computed on, and the records it was built from."""
 
-    def __init__(self, distributions: dict[str, BaseDistribution]) -> None:
-        self.distributions = distributions
+    def __init__(self, distributions: dict[str, BaseDistribution], cost: str | None) -> None:
+        self.distributions, self.cost = distributions, cost
         self.records: list[Record] = []
         self.asked = 0
         self._storage = InMemoryStorage()
         with quiet_optuna():
-            self._storage.create_new_study([StudyDirection.MAXIMIZE], "proposals")
+            beside = [] if cost is None else [StudyDirection.MINIMIZE]
+            self._storage.create_new_study([StudyDirection.MAXIMIZE, *beside], "proposals")
         self.study = _ProposalStudy("proposals", self._storage)
 
     def precedes(self, history: History) -> bool:
         """Whether ``history`` continues what is known here."""
         return len(self.records) <= len(history) and all(
-            (ours.digest, ours.state, ours.value, ours.intermediate)
-            == (theirs.digest, theirs.state, theirs.value, theirs.intermediate)
+            (ours.digest, ours.state, ours.intermediate, self.values(ours))
+            == (theirs.digest, theirs.state, theirs.intermediate, self.values(theirs))
             for ours, theirs in zip(self.records, history, strict=False)
         )
+
+    def values(self, record: Record) -> list[float] | None:
+        """What the sampler is told of a scored trial: its score, and its cost where that is an objective."""
+        if record.value is None:
+            return None
+        if self.cost is None:
+            return [record.value]
+        found = cost_of(record, self.cost)
+        assert found is not None, f"trial {record.number} was begun without its {self.cost}"
+        return [record.value, found]
 
     def report(self, record: Record) -> None:
         """Give a trial its intermediate values, for samplers that learn from those that were stopped (TPE)."""

@@ -36,7 +36,7 @@ from nas.report.measure import measure_latency, measure_memory
 from nas.report.page import write_report as write_page
 from nas.report.pictures import jpeg
 from nas.run import Run, environment
-from nas.show import histories, short_text, state_of
+from nas.show import cost_objective, histories, pareto_front, short_text, state_of
 from nas.study import History, Record, Study
 from nas.training import trained_detector
 from search_spaces.architecture import Architecture
@@ -94,6 +94,8 @@ def collect(run: Run) -> ReportData:
         random=contenders.get("random"),
         hand_made=tuple(contenders[name] for name in by_hand),
         trials=tuple(_trial(record, size) for history in trials.values() for record in history),
+        cost_objective=cost_objective(run),
+        front=tuple(record.number for record in pareto_front(run, trials)),
         erf=_erf(run, baseline, winner, val) if winner is not None and val is not None else None,
         detections=_samples(run, baseline, winner, val) if winner is not None and val is not None else (),
         ranks=read_ranking(run),

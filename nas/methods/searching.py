@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import torch
 
-from nas.controllers.base import DONE, Controller
+from nas.controllers.base import DONE, Controller, Done
 from nas.controllers.catalog import make_controller
+from nas.controllers.optuna_sampler import MANY_OBJECTIVES, OptunaSampler
 from nas.methods.catalog import baseline_of
 from nas.methods.exporting import export_winner
 from nas.methods.reporting import starved_level, write_report
 from nas.methods.retraining import retrain_all
+from nas.pareto import affordable_best
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.pruning import Pruning
@@ -18,8 +20,9 @@ from nas.recipe import ControllerRecipe
 from nas.run import FINISHED, Run
 from nas.search import search
 from nas.show import short_text
-from nas.study import History, Record, Study
-from search_spaces.architecture import Architecture
+from nas.study import History, Json, Record, Study
+from search_spaces.architecture import Architecture, Candidate
+from search_spaces.cost import cost
 from search_spaces.errors import RunError
 from search_spaces.families import family_of
 from search_spaces.randomness import seed_for
@@ -37,6 +40,41 @@ class SearchData:
 
     train_set: DetectionSet
     held_out: DetectionSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """An objective beside the score.
+
+    Args:
+        objective: name of the attribute that every trial has; smaller is better.
+        allowed: what the winner may cost, see :func:`nas.pareto.affordable_best`.
+    """
+
+    objective: str
+    allowed: float
+
+
+class TwoObjectives:
+    """A controller in a search with two objectives: NSGA-II and III see both, and the winner must be affordable.
+
+    Args:
+        controller: proposes; all but those two go by the score alone.
+        beside: the second objective.
+    """
+
+    def __init__(self, controller: Controller, beside: Beside) -> None:
+        if isinstance(controller, OptunaSampler) and controller.sampler in MANY_OBJECTIVES:
+            controller = controller.minimising(beside.objective)
+        self._controller, self._beside = controller, beside
+
+    def ask(self, history: History) -> Candidate | Done | None:
+        """What the controller proposes."""
+        return self._controller.ask(history)
+
+    def winner(self, history: History) -> Architecture | None:
+        """The best that is affordable."""
+        return affordable_best(history, self._beside.objective, self._beside.allowed)
 
 
 def open_data(run: Run, progress: RunProgress) -> SearchData:
@@ -132,6 +170,7 @@ def search_phase(
     progress: RunProgress,
     limits: Limits | None = None,
     pruning: Callable[[], Pruning] | None = None,
+    beside: Beside | None = None,
 ) -> Architecture:
     """Carry a phase out from wherever it stands, and return its winner.
 
@@ -145,10 +184,13 @@ def search_phase(
         progress: listens.
         limits: see :func:`nas.search.search`.
         pruning: makes ready what stops poor candidates on the way; see there.
+        beside: the objective beside the score, where there is one.
     """
     seed = phase_seed(run, name)
     phase = study.phase(name, space, seed=seed)
     controller = controller_for(recipe, space, seed)
+    if beside is not None:
+        controller = TwoObjectives(controller, beside)
     history = phase.history()
     total = expected_trials(recipe, space)
     if any(record.state == "running" for record in history) or controller.ask(history) is not DONE:
@@ -167,6 +209,7 @@ def search_phase(
             on_trial=report,
             limits=limits,
             pruning=None if pruning is None else pruning(),
+            facts=lambda architecture: _costs(run, architecture),
         )
     else:
         found = controller.winner(history)
@@ -174,6 +217,15 @@ def search_phase(
         winner = found
     progress.say(f"  {name}: {short_text(winner)}")
     return winner
+
+
+def _costs(run: Run, architecture: Architecture) -> dict[str, Json]:
+    """Parameters, and multiply-adds at the size of the images, for the trial."""
+    facts = run.read_json("data.json")
+    assert facts is not None, "the data is opened before anything is searched"
+    height, width = facts["image_size"]
+    found = cost(architecture, (height, width))
+    return {"params": found.params, "macs": found.macs}
 
 
 def expected_trials(recipe: ControllerRecipe, space: SearchSpace) -> int | None:

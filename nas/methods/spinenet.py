@@ -7,7 +7,15 @@ run directory, so carrying out a run and resuming it are one function.
 
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import short_training_costs
-from nas.methods.searching import SearchData, controller_for, finish, open_data, phase_seed, search_phase
+from nas.methods.searching import (
+    Beside,
+    SearchData,
+    controller_for,
+    finish,
+    open_data,
+    phase_seed,
+    search_phase,
+)
 from nas.methods.spinenet_space import Limits, narrowed, require_narrow, spinenet_recipe, spinenet_space
 from nas.progress import RunProgress
 from nas.proxies.short_training import ShortTraining
@@ -16,6 +24,7 @@ from nas.recipe import ControllerRecipe, SpineNetRecipe
 from nas.run import Run, split_seed
 from nas.study import Record, Study
 from search_spaces.architecture import Architecture
+from search_spaces.cost import cost
 from search_spaces.errors import DataError, RunError
 from search_spaces.randomness import rng_for
 from trainers.data.catalog import open_split
@@ -138,7 +147,17 @@ def _search(
         progress=progress,
         limits=limits,
         pruning=None if rungs is None else lambda: Pruning(rungs, total_steps=steps, phase=name),
+        beside=_beside(recipe, data),
     )
+
+
+def _beside(recipe: SpineNetRecipe, data: SearchData) -> Beside | None:
+    """The second objective; the winner may cost what the baseline costs."""
+    objective = recipe.search.cost
+    if objective is None:
+        return None
+    base = cost(spinenet_space(recipe.space).baseline, data.train_set.image_size)
+    return Beside(objective=objective, allowed=getattr(base, objective))
 
 
 def _proxy(run: Run, phase: str, data: SearchData) -> ShortTraining:

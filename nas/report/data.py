@@ -328,6 +328,8 @@ class ReportData(_Part):
         winner: ``None`` while the search runs.
         random: the best of a random search that spent as many evaluations.
         hand_made: further networks, with pyramids and heads of their own.
+        cost_objective: ``"macs"`` or ``"params"`` where the search had a cost beside AP; its front is drawn then.
+        front: numbers of the trials of phase ``"search"`` that no other dominates, cheapest first.
         notes: sentences to be read beside the verdict (a changed thread count, a recipe tried before).
     """
 
@@ -340,6 +342,8 @@ class ReportData(_Part):
     random: Contender | None = None
     hand_made: tuple[Contender, ...] = ()
     trials: tuple[Trial, ...] = ()
+    cost_objective: str | None = None
+    front: tuple[int, ...] = ()
     erf: ErfReport | None = None
     detections: tuple[DetectionSample, ...] = ()
     ranks: RankCheck | None = None

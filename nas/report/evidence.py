@@ -1,6 +1,6 @@
 """Sections on the search itself: all candidates, its history, what its ranking is worth, what it cost."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nas.report import drawings
 from nas.report.data import RankEntry, ReportData, Trial
@@ -10,6 +10,11 @@ from nas.report.markup import bullets, card, folded, legend, missing, note, sect
 from nas.report.ranking import RankCorrelation, tau_with_interval
 
 _SHAPES = ("circle", "diamond")
+_COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "macs": ("MACs", large),
+    "params": ("parameters", large),
+}
+"""Cost -> its name on an axis, and how a number of it is written."""
 
 
 def phases_of(report: ReportData) -> list[str]:
@@ -18,17 +23,19 @@ def phases_of(report: ReportData) -> list[str]:
 
 
 def candidates(report: ReportData) -> str:
-    """Score against MACs of every complete candidate, or against parameters where all MACs are equal."""
+    """Score against cost of every complete candidate: the search's own cost objective, drawn with its front, else
+    MACs, or parameters where all MACs are equal."""
     scored = [trial for trial in report.trials if trial.value is not None and trial.macs is not None]
     if not scored:
         html = missing("No complete candidate is scored yet:", f"nas resume {report.run}")
         return section(anchor="candidates", title="All candidates", lead="", html=html)
     macs = [trial.macs for trial in scored if trial.macs is not None]
     equal = max(macs) - min(macs) <= 0.01 * max(macs)
+    objective = report.cost_objective or ("params" if equal else "macs")
     phases = phases_of(report)
-    marks = [_candidate(trial, equal=equal, phases=phases, report=report) for trial in scored]
-    name = "parameters" if equal else "MACs"
-    x = axis_over([mark.x for mark in marks], name, tick=large)
+    marks = [_candidate(trial, objective=objective, phases=phases, report=report) for trial in scored]
+    name, tick = _COSTS[objective]
+    x = axis_over([mark.x for mark in marks], name, tick=tick)
     y = axis_over([mark.y for mark in marks], "score of the proxy, AP")
     keys = [
         ("soft", _shape(phase, phases), phase)
@@ -38,36 +45,74 @@ def candidates(report: ReportData) -> str:
     keys += [
         (role, "circle", role) for role in ("winner", "baseline") if any(mark.role == role for mark in marks)
     ]
+    members = _members(report)
+    lines = []
+    if members:
+        corners = tuple((_cost(trial, objective), 100 * (trial.value or 0.0)) for trial in members)
+        lines.append(Line(points=corners, role="soft", stepped=True, title="Pareto front of the search"))
+        keys.append(("soft", "line", "Pareto front of the search"))
     title = f"Score against {name} of {several(len(marks), 'candidate')}"
     drawn = drawings.responsive(
-        lambda width: drawings.chart(x=x, y=y, marks=marks, title=title, width=width),
+        lambda width: drawings.chart(x=x, y=y, marks=marks, lines=lines, title=title, width=width),
         desk=drawings.FULL_WIDTH,
     )
     html = card(legend(keys) + drawn)
-    if len(keys) > 1 and len(phases) > 1:
+    if len({trial.phase for trial in scored}) > 1 and "stages" in phases:
         html += note("Phases use different supernets: compare heights within a phase, not across.")
-    return section(
-        anchor="candidates", title="All candidates", lead=_candidates_lead(macs, equal=equal), html=html
-    )
+    html += _front_table(members, objective)
+    lead = _candidates_lead(macs, equal=equal, objective=report.cost_objective)
+    return section(anchor="candidates", title="All candidates", lead=lead, html=html)
 
 
-def _candidates_lead(macs: Sequence[int], *, equal: bool) -> str:
+def _candidates_lead(macs: Sequence[int], *, equal: bool, objective: str | None) -> str:
     complete = several(len(macs), "complete candidate")
+    if objective is not None:
+        return (
+            f"{complete}: score against {_COSTS[objective][0]} of the backbone, the two objectives of this search. "
+            "Nothing that the search scored lies above the line. The winner is the highest AP at no more than the "
+            "baseline's cost; where nothing is so cheap, of all."
+        )
     if not equal:
         return f"{complete}: score against multiply-adds of the backbone."
     same = "exactly" if max(macs) == min(macs) else "within 1 % of"
     return f"{complete}, all of {same} {large(macs[0])} MACs, so the score is drawn against parameters."
 
 
+def _cost(trial: Trial, objective: str) -> float:
+    return float({"macs": trial.macs, "params": trial.params}[objective] or 0)
+
+
+def _members(report: ReportData) -> list[Trial]:
+    """The trials of the front, cheapest first."""
+    searched = {trial.number: trial for trial in report.trials if trial.phase == "search"}
+    return [searched[number] for number in report.front]
+
+
+def _front_table(members: Sequence[Trial], objective: str) -> str:
+    if not members:
+        return ""
+    rows = [
+        [
+            f"{trial.number} <small>{escape(trial.digest)}</small>",
+            points(trial.value or 0.0),
+            large(trial.macs or 0),
+            large(trial.params or 0),
+        ]
+        for trial in members
+    ]
+    body = table(["trial", "AP", "MACs", "parameters"], rows)
+    return folded(f"The front in AP and {_COSTS[objective][0]}: {several(len(members), 'candidate')}", body)
+
+
 def _shape(phase: str, phases: Sequence[str]) -> str:
     return _SHAPES[phases.index(phase) % len(_SHAPES)]
 
 
-def _candidate(trial: Trial, *, equal: bool, phases: Sequence[str], report: ReportData) -> Mark:
+def _candidate(trial: Trial, *, objective: str, phases: Sequence[str], report: ReportData) -> Mark:
     role, value = _role(trial, report), trial.value or 0.0
     costs = f"{large(trial.params or 0)} parameters, {large(trial.macs or 0)} MACs"
     return Mark(
-        x=float((trial.params if equal else trial.macs) or 0),
+        x=_cost(trial, objective),
         y=100 * value,
         title=f"{trial.text}: {points(value)} AP in {trial.phase}, {costs}",
         role=role,

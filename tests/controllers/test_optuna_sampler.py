@@ -2,12 +2,15 @@
 
 import importlib.util
 import pickle
+from dataclasses import replace
 from typing import Any
 
+import optuna
 import pytest
 
-from nas.controllers.optuna_sampler import OptunaSampler
-from nas.study import History
+from nas.controllers.optuna_sampler import MANY_OBJECTIVES, OptunaSampler
+from nas.pareto import front_of
+from nas.study import History, Record
 from nas.testing import SeparableSpace, ToySpace, extend, run_in_memory, toy_score
 
 EVOLVING: dict[str, dict[str, Any]] = {
@@ -83,3 +86,59 @@ def test_brute_force_ends_when_everything_was_proposed() -> None:
 def test_the_controller_holds_nothing_that_must_be_pickled() -> None:
     history = run_in_memory(controller("tpe"), toy_score(ToySpace()), max_trials=30)
     assert pickle.loads(pickle.dumps(history)) == history  # noqa: S301 - a worker gets it this way
+
+
+def with_costs(history: History) -> History:
+    """The kernel that scores best costs most: the two objectives disagree."""
+
+    def costly(record: Record) -> Record:
+        kernel = record.candidate.genes["kernel"]
+        assert isinstance(kernel, int)
+        return replace(record, attributes={"macs": 10 * (6 - kernel)})
+
+    return tuple(costly(record) for record in history)
+
+
+def two_objectives(sampler: str, trials: int = 40) -> History:
+    searched = controller(sampler, trials).minimising("macs")
+    score, history = toy_score(ToySpace()), ()
+    while len(history) < trials:
+        history = with_costs(extend(history, searched.ask(history), score))  # type: ignore[arg-type]
+    return history
+
+
+@pytest.mark.parametrize("sampler", sorted(MANY_OBJECTIVES))
+def test_two_objectives_are_both_searched_and_resumed(sampler: str) -> None:
+    history = two_objectives(sampler)
+    for place in range(0, 40, 5):
+        asked = controller(sampler, 40).minimising("macs").ask(history[:place])
+        assert asked.digest == history[place].digest  # type: ignore[union-attr]
+    searched = controller(sampler, 40).minimising("macs")
+    searched.ask(history[:-1])
+    assert searched._past.study.directions == [
+        optuna.study.StudyDirection.MAXIMIZE,
+        optuna.study.StudyDirection.MINIMIZE,
+    ]
+    best = {trial.number for trial in searched._past.study.best_trials}
+    assert best >= {record.number for record in front_of(history[:-1], "macs")}
+    alone = run_in_memory(controller(sampler, 40), toy_score(ToySpace()), max_trials=40)
+    assert [r.digest for r in alone] != [r.digest for r in history], "the cost decides too"
+    cheap = [record.attributes["macs"] for record in history[20:]].count(10)
+    assert cheap > [record.attributes["macs"] for record in with_costs(alone)[20:]].count(10)
+
+
+def test_stopped_trials_are_told_as_optuna_tells_them() -> None:
+    """TPE learns from where they stood; they are no failures."""
+    space = ToySpace()
+    history = run_in_memory(controller("tpe"), toy_score(space), max_trials=30)
+    some = tuple(
+        replace(record, state="pruned", value=None, intermediate={3: 0.1, 9: 0.2})
+        if record.number % 2
+        else record
+        for record in history
+    )
+    asked = controller("tpe")
+    asked.ask(some[:20])
+    for trial, record in zip(asked._past.study.trials, some[:20], strict=False):
+        assert trial.intermediate_values == record.intermediate
+        assert trial.value == (0.2 if record.number % 2 else record.value)

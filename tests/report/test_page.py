@@ -179,6 +179,42 @@ def test_equal_macs_are_said_and_parameters_drawn(example: Example) -> None:
     assert "score against multiply-adds" in render(dataclasses.replace(report, trials=uneven))
 
 
+def test_the_front_is_a_line_and_a_table(example: Example) -> None:
+    report = example()
+    trials = tuple(
+        dataclasses.replace(
+            trial, phase="search", number=number, macs=1_000_000 * (number + 1), value=0.2 + 0.01 * number
+        )
+        for number, trial in enumerate(report.trials[:5])
+    )
+    searched = dataclasses.replace(report, trials=trials, cost_objective="macs", front=(0, 2, 4))
+    page = render(searched)
+    checked(page)
+    assert "<title>Pareto front of the search</title>" in page
+    assert "The front in AP and MACs: 3 candidates" in page
+    for number in (0, 2, 4):
+        assert f"{number} <small>{trials[number].digest}</small>" in page
+    assert f"1 <small>{trials[1].digest}</small>" not in page
+    assert "Pareto" not in render(dataclasses.replace(searched, cost_objective=None, front=()))
+
+
+def test_what_became_of_unscored_candidates_is_told_apart(example: Example) -> None:
+    report = example()
+    first, second, *rest = report.trials
+    stopped = dataclasses.replace(
+        first, state="pruned", value=None, stopped_at=60, reason="stopped at step 60"
+    )
+    rejected = dataclasses.replace(second, state="pruned", value=None, reason="macs: 12 are too many")
+    page = render(dataclasses.replace(report, trials=(stopped, rejected, *rest)))
+    for what, reason in (
+        ("1 candidate failed", "loss became nan"),
+        ("1 candidate stopped on the way by a rung", "stopped at step 60"),
+        ("1 candidate rejected by a limit before anything ran", "macs: 12 are too many"),
+    ):
+        assert page.index(what) < page.index(reason)
+    checked(page)
+
+
 def test_text_from_outside_is_escaped(example: Example) -> None:
     report = dataclasses.replace(example(), title="<script>alert(1)</script>", run='a"b')
     page = render(report)
