@@ -80,12 +80,11 @@ def search(
         return f"nas resume {run}" if begun else f"nas search {recipe} --run {run} {words}".rstrip()
 
     with _door(again):
-        from nas.config import apply_overrides, read_yaml
         from nas.methods.catalog import check_search, procedure
         from nas.run import Run
+        from nas.targets import read_recipe
 
-        data = apply_overrides(read_yaml(recipe), set_ or [])
-        checked = check_search(data, source=str(recipe))
+        checked = check_search(read_recipe(recipe, set_ or []), source=str(recipe))
         _limit_threads(checked.threads)
         procedure(checked).check_recipe(checked, source=str(recipe))
         _carry_out(Run.create(run, checked))
@@ -130,7 +129,7 @@ def show(run: RunDir, as_json: Json = False) -> None:
             [
                 ("state", data["state"]),
                 ("winner", data["winner"]["text"] if data["winner"] else "not found yet"),
-                ("best", "-" if data["best"] is None else f"{data['best']:.2f} AP on the held-out images"),
+                ("best", "-" if data["best"] is None else f"{data['best']:.2f} {data['scored_by']}"),
                 *((f"cost: {name}", f"{value:,}") for name, value in data["cost"].items()),
             ],
         )
@@ -250,11 +249,11 @@ def train(
     """Train a bundle's backbone in a detector to completion; continues where it was stopped."""
     words = " ".join(f"--set {text}" for text in set_ or [])
     with _door(f"nas train {bundle} {recipe} --run {run} {words}".rstrip()):
-        from nas.config import apply_overrides, check, read_yaml
+        from nas.config import check
         from nas.recipe import TrainJobRecipe
+        from nas.targets import read_recipe
 
-        data = apply_overrides(read_yaml(recipe), set_ or [])
-        checked = check(TrainJobRecipe, data, source=str(recipe))
+        checked = check(TrainJobRecipe, read_recipe(recipe, set_ or []), source=str(recipe))
         _limit_threads(checked.threads)
         from nas.progress import ConsoleProgress
         from nas.training import train_bundle

@@ -2,13 +2,26 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from search_spaces.recipe import FieldError, Recipe
 from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe
 
 NetworkName = Literal["resnet18", "resnet50", "resnet101", "resnext50", "resnext101", "mobilenetv2"]
 Option = int | float | str | bool | None
+
+
+def one_of(recipe: Recipe, *names: str) -> None:
+    """Raise unless exactly one of these fields is given.
+
+    Raises:
+        FieldError: none, or more than one.
+    """
+    found = [name for name in names if getattr(recipe, name) is not None]
+    if len(found) != 1:
+        field = (found or names)[-1]
+        remedy = f"give exactly one of {', '.join(names)}"
+        raise FieldError(field, getattr(recipe, field), f"{remedy}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +82,24 @@ class SupernetRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class ControllerRecipe(Recipe):
-    """Who proposes candidates.
+    """Who proposes candidates; exactly one of ``name`` and ``target`` is given.
 
     Args:
         name: a name of ``nas.controllers.catalog``, for example ``exhaustive``, ``greedy``, ``random``,
             ``aging_evolution``, ``detnas_evolution``, or an Optuna sampler (``tpe``, ``nsga2``, ...).
+        target: your own controller, ``my_file.py:MyController``, the file relative to the recipe.
         budget: evaluations in all; left out where the controller knows its own end.
         options: the controller's own settings, by their argument names; those of an Optuna sampler are
             a mapping under ``options`` again.
     """
 
-    name: str
+    name: str | None = None
+    target: str | None = None
     budget: int | None = None
     options: dict[str, Option | dict[str, Option]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        one_of(self, "name", "target")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,12 +394,86 @@ class SpineNetRecipe(SearchRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.retrain is not None and "stages" in self.retrain.rivals:
-            raise FieldError(
-                "retrain.rivals",
-                list(self.retrain.rivals),
-                "allowed is 'random'; 'stages' is a step of CR-NAS",
-            )
+        refuse_stages(self)
+
+
+def refuse_stages(recipe: SearchRecipe) -> None:
+    """Raise where the rival ``stages`` is asked of a method that has no such step.
+
+    Raises:
+        FieldError: it is.
+    """
+    if recipe.retrain is not None and "stages" in recipe.retrain.rivals:
+        raise FieldError(
+            "retrain.rivals",
+            list(recipe.retrain.rivals),
+            "allowed is 'random'; 'stages' is a step of CR-NAS",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnySpaceRecipe(Recipe):
+    """Any space; exactly one of ``name`` and ``target`` is given.
+
+    Args:
+        name: a name of ``search_spaces.catalog.SPACES``, as ``nas spaces`` lists them.
+        target: your own, ``my_file.py:MySpace``, the file relative to the recipe.
+        options: of your own, by the argument names of its constructor.
+    """
+
+    name: str | None = None
+    target: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        one_of(self, "name", "target")
+        self.require("options", self.target is not None or not self.options, "{} without a target")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyProxyRecipe(Recipe):
+    """What a score is; exactly one of ``train`` and ``target`` is given.
+
+    Args:
+        train: every candidate is trained alone for so long, and scored on the held-out images.
+        target: your own proxy, ``my_file.py:MyProxy``, the file relative to the recipe.
+        options: of your own, by the argument names of its constructor.
+    """
+
+    train: TrainRecipe | None = None
+    target: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        one_of(self, "train", "target")
+        self.require("options", self.target is not None or not self.options, "{} without a target")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnySearchRecipe(Recipe):
+    """One search: proxy, controller, limits."""
+
+    proxy: AnyProxyRecipe
+    controller: ControllerRecipe
+    limits: LimitsRecipe = field(default_factory=LimitsRecipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnePhaseRecipe(SearchRecipe):
+    """No paper's: one phase with any space, any controller and any proxy, each of the house or your own.
+
+    Args:
+        space: which networks.
+        search: proxy, controller, limits.
+    """
+
+    method: Literal["search"] = "search"
+    space: AnySpaceRecipe
+    search: AnySearchRecipe
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_stages(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from nas.config import read_yaml
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of, get_architecture
 from search_spaces.errors import InvalidArchitecture, RunError
+from search_spaces.targets import home_of
 
 
 def read_architecture(source: str) -> Architecture:
@@ -34,7 +35,7 @@ def read_architecture(source: str) -> Architecture:
     else:
         data = read_yaml(path)
     try:
-        architecture = Architecture.from_dict(data.get("architecture", data))
+        architecture = Architecture.from_dict(data.get("architecture", data)).at(home_of(path.parent))
         family_of(architecture).validate(architecture)
     except (AttributeError, TypeError, ValueError) as error:
         raise InvalidArchitecture(f"{path}: holds no architecture: {error}") from error

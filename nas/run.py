@@ -16,10 +16,12 @@ from typing import Any
 from nas.config import apply_overrides, dump_yaml, read_yaml, to_data
 from nas.methods.catalog import check_search
 from nas.recipe import SearchRecipe
+from nas.targets import anchor, files_of, gather, portable, require_unchanged
 from search_spaces.architecture import Architecture, digest_of
 from search_spaces.errors import RunError
 from search_spaces.files import write_atomic
 from search_spaces.randomness import seed_for
+from search_spaces.targets import FOLDER
 
 PACKAGES = ("vertebra", "torch", "torchvision", "optuna", "numpy", "pycocotools", "safetensors")
 FINISHED = "done.json"
@@ -46,18 +48,23 @@ class Run:
         """
         path = directory / "recipe.yaml"
         recipe = _anchored(recipe)
+        files = files_of(to_data(recipe))
         if path.exists():
             run = cls.open(directory)
-            if run.digest != digest_of(to_data(recipe)):
+            if run.digest != recipe_digest(recipe):
                 raise RunError(
                     f"{directory} holds a run of another recipe ({run.recipe.name}, digest {run.digest}); "
                     f"take a new --run DIR, or continue the old one with: nas resume {directory}"
                 )
+            gather(files, directory, begun=True)
             return run
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{directory}: cannot make the run directory: {error}; name another") from error
+        gather(files, directory, begun=False)
+        if files:
+            recipe = check_search(anchor(portable(to_data(recipe)), directory), source=recipe.name)
         run = cls(directory=directory, recipe=recipe)
         run._write_recipe()
         run.record_environment()
@@ -68,7 +75,7 @@ class Run:
         """Open what :meth:`create` began.
 
         Raises:
-            RunError: no such run.
+            RunError: no such run, or one of the files that it was begun with was changed in it.
             ConfigError: its recipe was edited into something invalid.
         """
         path = directory / "recipe.yaml"
@@ -76,7 +83,9 @@ class Run:
             raise RunError(
                 f"{directory} is no run: it holds no recipe.yaml. Start one with: nas search RECIPE --run {directory}"
             )
-        return cls(directory=directory, recipe=check_search(read_yaml(path), source=str(path)))
+        require_unchanged(directory)
+        data = anchor(read_yaml(path), directory)
+        return cls(directory=directory, recipe=check_search(data, source=str(path)))
 
     def extended(self, overrides: Sequence[str]) -> "Run":
         """The run with more seeds or other workers; what is done already stays as it is.
@@ -111,14 +120,24 @@ class Run:
             run._write_recipe()
         return run
 
+    @property
+    def home(self) -> Path:
+        """The copies of the own files that this run uses."""
+        return self.directory / FOLDER
+
     def _write_recipe(self) -> None:
         header = f"# Resolved by nas; digest {self.digest}. Continue with: nas resume {self.directory}\n"
-        write_atomic(self.directory / "recipe.yaml", (header + dump_yaml(to_data(self.recipe))).encode())
+        write_atomic(self.directory / "recipe.yaml", (header + dump_yaml(self.data)).encode())
+
+    @property
+    def data(self) -> Any:
+        """The resolved recipe as it is written."""
+        return portable(to_data(self.recipe))
 
     @property
     def digest(self) -> str:
         """Key of the resolved recipe."""
-        return digest_of(to_data(self.recipe))
+        return recipe_digest(self.recipe)
 
     @property
     def split_seed(self) -> int:
@@ -178,14 +197,17 @@ class Run:
     def read_winner(self) -> Architecture | None:
         """The search's result, or None while it goes on."""
         path = self.directory / "winner.yaml"
-        return Architecture.from_dict(read_yaml(path)["architecture"]) if path.exists() else None
+        return (
+            Architecture.from_dict(read_yaml(path)["architecture"]).at(self.home) if path.exists() else None
+        )
 
     def read_rivals(self) -> dict[str, Architecture]:
         """The networks beside the winner, by role; empty while the search goes on."""
         path = self.directory / "winner.yaml"
         if not path.exists():
             return {}
-        return {name: Architecture.from_dict(data) for name, data in read_yaml(path)["others"].items()}
+        others = read_yaml(path)["others"].items()
+        return {name: Architecture.from_dict(data).at(self.home) for name, data in others}
 
 
 def _anchored(recipe: SearchRecipe) -> SearchRecipe:
@@ -196,7 +218,15 @@ def _anchored(recipe: SearchRecipe) -> SearchRecipe:
     head, sign, file = (storage or "").partition("sqlite:///")
     if sign and not head and file and not file.startswith("/"):
         storage = f"sqlite:///{Path(file).resolve()}"
-    return replace(recipe, data=data, storage=storage)
+    recipe = replace(recipe, data=data, storage=storage)
+    plain = to_data(recipe)
+    absolute = anchor(plain, Path.cwd())
+    return recipe if absolute == plain else check_search(absolute, source=recipe.name)
+
+
+def recipe_digest(recipe: Any) -> str:
+    """Key of a recipe, wherever its own files lie."""
+    return digest_of(portable(to_data(recipe)))
 
 
 def split_seed(recipe: SearchRecipe) -> int:
@@ -213,7 +243,7 @@ def environment(recipe: SearchRecipe | None = None) -> dict[str, Any]:
     }
     if recipe is not None:
         record |= {
-            "recipe": digest_of(to_data(recipe)),
+            "recipe": recipe_digest(recipe),
             "seed": recipe.seed,
             "threads": recipe.threads,
             "workers": recipe.workers,

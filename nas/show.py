@@ -7,7 +7,7 @@ from typing import Any
 from nas.journal import JOURNAL
 from nas.methods.catalog import method_of
 from nas.pareto import front_of
-from nas.recipe import SpineNetRecipe
+from nas.recipe import OnePhaseRecipe, SearchRecipe, SpineNetRecipe
 from nas.resolve import read_architecture
 from nas.run import FINISHED, Run
 from nas.study import History, Record, Study
@@ -17,6 +17,7 @@ from search_spaces.cost import cost, trf
 from search_spaces.errors import ConfigError
 from search_spaces.gene import Gene
 from search_spaces.genes import Choice, Composition
+from search_spaces.targets import bare
 
 
 def histories(run: Run) -> dict[str, History]:
@@ -49,6 +50,7 @@ def summary(directory: Path) -> dict[str, Any]:
         if winner is None
         else {"digest": winner.digest, "text": str(winner), **winner.to_dict()},
         "best": _best(trials),
+        "scored_by": own_proxy(run.recipe) or "AP on the held-out images",
         "cost": spending(run, trials),
         "trials": [_trial(record) for history in trials.values() for record in history],
         "front": [record.number for record in pareto_front(run, trials)],
@@ -64,6 +66,12 @@ def pareto_front(run: Run, trials: dict[str, History]) -> list[Record]:
 def cost_objective(run: Run) -> str | None:
     """The objective beside AP; None in a search for AP alone."""
     return run.recipe.search.cost if isinstance(run.recipe, SpineNetRecipe) else None
+
+
+def own_proxy(recipe: SearchRecipe) -> str | None:
+    """What a person calls their own proxy, whose scores are no AP; None where candidates were scored by AP."""
+    target = recipe.search.proxy.target if isinstance(recipe, OnePhaseRecipe) else None
+    return None if target is None else bare(target)
 
 
 def scoring_seconds(record: Record) -> float:
@@ -162,8 +170,8 @@ def _gene(gene: Gene) -> dict[str, Any]:
 def short_text(candidate: Any) -> str:
     """What a person reads of a candidate: its family's text (:meth:`Family.text`), whole for any other."""
     # A made-up space has architectures of a family that nobody builds.
-    family = FAMILIES.get(candidate.family) if isinstance(candidate, Architecture) else None
-    return str(candidate) if family is None else family.text(candidate)
+    known = isinstance(candidate, Architecture) and (candidate.family in FAMILIES or ":" in candidate.family)
+    return family_of(candidate).text(candidate) if known else str(candidate)
 
 
 def _best(trials: dict[str, History]) -> float | None:

@@ -16,6 +16,7 @@ import math
 import platform
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +31,7 @@ from nas.trials import History, Json, Record, Score, State, check_attributes
 from search_spaces.architecture import Architecture, Candidate, Genes, Prefix, digest_of
 from search_spaces.errors import CandidateFailed, ConfigError, InvalidArchitecture, RunError
 from search_spaces.space import SearchSpace
+from search_spaces.targets import FOLDER
 
 __all__ = ["History", "Json", "Phase", "Record", "Score", "State", "Study", "record_of", "versions"]
 
@@ -56,12 +58,14 @@ class Phase:
         durable: optuna.Study,
         storage: BaseStorage,
         guard: Guard | None,
+        home: Path,
     ) -> None:
         self.name = name
         self.space = space
         self.seed = seed
         self._durable = durable
         self._storage = storage
+        self._home = home
         self._guard = guard  # kept from being collected while the phase may still write
         self._distributions = distributions_of(space.parameters)
         self._records: list[Record] = []
@@ -73,9 +77,9 @@ class Phase:
         for number in range(self._unfinished, len(trials)):
             if number < len(self._records):
                 if not self._records[number].finished:
-                    self._records[number] = record_of(trials[number], self.name)
+                    self._records[number] = _at(record_of(trials[number], self.name), self._home)
                 continue
-            record = record_of(trials[number], self.name)
+            record = _at(record_of(trials[number], self.name), self._home)
             self._check_member(record)
             self._records.append(record)
         while self._unfinished < len(self._records) and self._records[self._unfinished].finished:
@@ -232,7 +236,13 @@ class Study:
             durable = optuna.load_study(study_name=full_name, storage=self._storage, sampler=sampler)
         _describe(durable, name, space, seed)
         phase = Phase(
-            name=name, space=space, seed=seed, durable=durable, storage=self._storage, guard=self._guard
+            name=name,
+            space=space,
+            seed=seed,
+            durable=durable,
+            storage=self._storage,
+            guard=self._guard,
+            home=self.directory / FOLDER,
         )
         phase.history()
         return phase
@@ -252,7 +262,8 @@ class Study:
             raise RunError(f"{self.directory}: no phase {phase!r}; found {list(self.phase_names())}")
         study_id = self._storage.get_study_id_from_name(self._prefix + phase)
         return tuple(
-            record_of(trial, phase) for trial in self._storage.get_all_trials(study_id, deepcopy=False)
+            _at(record_of(trial, phase), self.directory / FOLDER)
+            for trial in self._storage.get_all_trials(study_id, deepcopy=False)
         )
 
     def close(self) -> None:
@@ -267,6 +278,14 @@ class Study:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _at(record: Record, home: Path) -> Record:
+    """The record with the file of a person's own family where this run keeps it."""
+    if not isinstance(record.candidate, Architecture):
+        return record
+    placed = record.candidate.at(home)
+    return record if placed is record.candidate else replace(record, candidate=placed)
 
 
 def record_of(trial: FrozenTrial, phase: str) -> Record:

@@ -1,24 +1,34 @@
-"""The contracts, as functions for your own spaces, proxies and controllers.
+"""The contracts, as functions for your own spaces, families, proxies, controllers and detectors.
 
-Call them from a test; they raise ``AssertionError`` with a sentence. What the toolkit's catalogs list passes
-the same ones::
+Call them from a test (``docs/extend.md`` has one of each); they raise ``AssertionError`` with a sentence. What the
+toolkit's catalogs list passes the same ones::
 
     def test_my_controller() -> None:
         check_controller(lambda space, seed: MyController(space, seed=seed, budget=20), max_trials=20)
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.controllers.base import DONE, Controller, Done
 from nas.trials import History, Record, Score, Stopped
 from search_spaces.architecture import Architecture, Candidate, Genes, Prefix, Value
+from search_spaces.cost import Cost, cost
 from search_spaces.errors import CandidateFailed, InvalidArchitecture
+from search_spaces.families import family_of
 from search_spaces.genes import Choice, Composition, Gene, Parents, Permutation
 from search_spaces.randomness import rng_for
 from search_spaces.space import SearchSpace
+from trainers.recipes import DetectorRecipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainers.data.detection_set import Target
+    from trainers.detectors.detector import Detector
 
 ControllerFactory = Callable[[SearchSpace, int], Controller]
 """A space and a seed give a fresh controller."""
@@ -340,3 +350,159 @@ def _check_prefix(space: SearchSpace, architecture: Architecture, seed: int) -> 
     assert space.candidate_from(space.encode_candidate(prefix)) == prefix, (
         f"{prefix} does not survive encoding"
     )
+
+
+def check_family(architectures: Sequence[Architecture], *, input_size: tuple[int, int] = (96, 64)) -> None:
+    """A family's cost, levels and weights are those of the network that it builds, and it can be exported.
+
+    Args:
+        architectures: of the family; each is built.
+        input_size: (height, width) px of the image that is sent through.
+
+    Raises:
+        AssertionError: what is wrong.
+    """
+    import torch
+
+    from nas.export.source import backbone_source
+
+    assert architectures, "give at least one architecture"
+    for architecture in architectures:
+        family = family_of(architecture)
+        family.validate(architecture)
+        arguments = family.arguments(architecture)
+        assert json.loads(json.dumps(arguments)) is not None, f"{arguments} must be plain data for JSON"
+        one, same, other = (family.build(architecture, seed=seed) for seed in (3, 3, 4))
+        pairs = list(zip(one.state_dict().values(), same.state_dict().values(), strict=True))
+        assert all(torch.equal(a, b) for a, b in pairs), f"{architecture}: one seed gave two sets of weights"
+        others = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+        assert any(not torch.equal(a, b) for a, b in others), (
+            f"{architecture}: two seeds gave the same weights"
+        )
+        counted, shapes = _counted(one, input_size)
+        said = cost(architecture, input_size)
+        assert said == counted, f"{architecture}: the family says {said}, the network has {counted}"
+        levels = family.levels(architecture)
+        declared = {name: tuple(level) for name, level in dict(one.levels).items()}  # type: ignore[arg-type]
+        assert {name: tuple(level) for name, level in levels.items()} == declared, (
+            f"{architecture}: the family says {levels}, the network declares {declared}"
+        )
+        height, width = input_size
+        wanted = {
+            name: (level.channels, -(-height // level.stride), -(-width // level.stride))
+            for name, level in levels.items()
+        }
+        assert wanted == shapes, f"{architecture}: of its levels {wanted} were promised, {shapes} came"
+        assert set(family.fields(architecture)) == set(levels), "fields() must name the levels"
+        space: dict[str, Any] = {"__name__": "backbone"}
+        exec(compile(backbone_source(architecture), "backbone.py", "exec"), space)
+        space["build"]().load_state_dict(one.state_dict())
+
+
+def _counted(network: "nn.Module", size: tuple[int, int]) -> tuple[Cost, dict[str, tuple[int, ...]]]:
+    """What convolutions and linear layers do for one image, by hooks, and (C, H, W) of every map."""
+    import torch
+    from torch import nn
+
+    found = Cost(params=sum(weight.numel() for weight in network.parameters()))
+
+    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
+        nonlocal found
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        found += Cost(macs=output.numel() * layer.weight[0].numel(), activations=output.numel())
+
+    handles = [
+        layer.register_forward_hook(count)
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    with torch.no_grad():
+        maps = network.eval()(torch.zeros(1, 3, *size))
+    for handle in handles:
+        handle.remove()
+    return found, {name: tuple(one.shape[1:]) for name, one in maps.items()}
+
+
+def check_detector(recipe: DetectorRecipe, *, side: int = 64, classes: int = 3) -> None:
+    """A detector learns from every image, also an empty one, and gives boxes as all detectors do.
+
+    It is built around a small ResNet, whose levels are c2 to c5 at strides 4 to 32.
+
+    Args:
+        recipe: of the detector, by name or target.
+        side: of the square images, px.
+        classes: number of categories.
+
+    Raises:
+        AssertionError: what is wrong.
+        ConfigError: a recipe that gives no detector.
+    """
+    import torch
+
+    from trainers.seeding import torch_seed
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, side, side), generator=generator, dtype=torch.uint8)
+    model, same = _detector(recipe, side, classes).train(), _detector(recipe, side, classes)
+    weights = list(zip(model.state_dict().items(), same.state_dict().values(), strict=True))
+    odd = [name for (name, one), other in weights if not torch.equal(one, other)]
+    assert not odd, f"one seed gave two sets of weights: {odd[:3]}; draw them from torch's global generator"
+    whole, empty = _targets(side, classes)
+    for targets in ((whole, whole), (whole, empty), (empty, empty)):
+        model.zero_grad()
+        with torch_seed(0):
+            terms = model.losses(images, targets)
+        for name, term in terms.items():
+            assert term.shape == () and bool(torch.isfinite(term)), (
+                f"loss {name} is {term}; needed is one number"
+            )
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        if targets[1] is whole:
+            missing = [name for name, one in model.named_parameters() if one.grad is None]
+            assert not missing, f"no gradient reaches {missing}"
+    model.eval()
+    with torch.no_grad():
+        found, again = model.detections(images), model.detections(images)
+        scaled = model.detections(images.float() / 255.0)
+    assert len(found) == len(images), f"{len(images)} images gave {len(found)} results"
+    for one, repeated, other in zip(found, again, scaled, strict=True):
+        count = len(one["boxes"])
+        assert one["boxes"].shape == (count, 4) and len(one["scores"]) == len(one["labels"]) == count
+        assert count <= recipe.detections, f"found {count} boxes; the recipe allows {recipe.detections}"
+        assert one["labels"].dtype == torch.int64, "labels must be int64"
+        assert all(0 <= label < classes for label in one["labels"].tolist()), "labels go from 0"
+        scores = one["scores"].tolist()
+        assert scores == sorted(scores, reverse=True), "scores must fall"
+        assert all(recipe.score_threshold <= score <= 1 for score in scores), (
+            "scores below the threshold, or above 1"
+        )
+        boxes = one["boxes"]
+        assert not count or (boxes.min() >= 0 and boxes.max() <= side), "boxes must end at the image's edge"
+        assert bool((boxes[:, 2:] >= boxes[:, :2]).all()), "boxes are x1 y1 x2 y2"
+        assert torch.equal(boxes, repeated["boxes"]), "the same images gave other boxes"
+        assert other["boxes"].shape == boxes.shape, "bytes and floats from 0 to 1 gave different detections"
+
+
+def _detector(recipe: DetectorRecipe, side: int, classes: int) -> "Detector":
+    from trainers.detectors.catalog import build_detector
+
+    settings = {"block": "basic", "widths": (8, 8, 8, 8), "stem": "small", "groups": 1, "width_per_group": 64}
+    small = Architecture(
+        family="crnas.resnet",
+        settings=Genes(settings),
+        genes=Genes({"blocks": (1, 1, 1, 1), "dilations": (1, 1, 1, 1)}),
+    )
+    return build_detector(recipe, family_of(small).build(small, seed=0), classes, (side, side), seed=0)
+
+
+def _targets(side: int, classes: int) -> "tuple[Target, Target]":
+    """One object for every level, from the smallest to nearly the whole image; and no object at all."""
+    import torch
+
+    from trainers.data.detection_set import Target
+
+    sides = (side / 8, side / 4, side / 2, side * 0.95)
+    boxes = torch.tensor([[1.0, 2.0, 1.0 + one, 2.0 + 0.95 * one] for one in sides])
+    labels = torch.arange(len(sides)) % classes
+    whole = Target(boxes=boxes, labels=labels, image_id=1)
+    return whole, Target(boxes=boxes[:0], labels=labels[:0], image_id=2)

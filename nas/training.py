@@ -20,11 +20,13 @@ from nas.export.bundle import load_bundle
 from nas.progress import RunProgress, Silent
 from nas.recipe import TrainJobRecipe
 from nas.resolve import read_architecture
-from nas.run import environment
-from search_spaces.architecture import Architecture, Genes, digest_of
+from nas.run import environment, recipe_digest
+from nas.targets import anchor, family_files, files_of, gather, portable, require_unchanged
+from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import family_of
 from search_spaces.errors import ConfigError, InvalidArchitecture, RunError
 from search_spaces.files import write_atomic
+from search_spaces.targets import FOLDER, home_of
 from trainers.curves import rise_over_last_quarter
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet, hold_out, require_same_categories
@@ -69,7 +71,7 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
     """
     progress = progress or Silent()
     recipe = job.recipe
-    record = {"architecture": job.architecture.to_dict(), "recipe": to_data(recipe)}
+    record = {"architecture": job.architecture.to_dict(), "recipe": portable(to_data(recipe))}
     if job.weights is not None:
         record["initial_weights"] = _digest(job.weights)
     path = job.directory / TRAINING
@@ -126,7 +128,7 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
         "warnings": list(trained.warnings),
         "categories": [category.name for category in val.categories],
         "data": {"train": train_set.digest, "val": val.digest},
-        "recipe": digest_of(to_data(recipe)),
+        "recipe": recipe_digest(recipe),
         "train": to_data(recipe.train),
         "environment": environment() | {"threads": recipe.threads, "seed": recipe.seed},
     }
@@ -221,7 +223,15 @@ def train_bundle(
                 f"init: bundle, but {bundle} has no weights; export a run that retrained its winner, or set "
                 "init to scratch"
             )
-    job = TrainingJob(architecture=architecture, recipe=recipe, directory=directory, weights=weights)
+    files = (*files_of(to_data(recipe)), *family_files(architecture))
+    gather(files, directory, begun=(directory / TRAINING).exists())
+    home = anchor(portable(to_data(recipe)), directory)
+    job = TrainingJob(
+        architecture=architecture.at(directory / FOLDER),
+        recipe=check(TrainJobRecipe, home, source=str(directory)),
+        directory=directory,
+        weights=weights,
+    )
     return dict(train_to_completion(job, progress)["metrics"])
 
 
@@ -249,10 +259,10 @@ def evaluate_training(directory: Path, overrides: Sequence[str] = ()) -> dict[st
         raise RunError(
             f"{directory} holds no finished training ({WEIGHTS} is missing); train it with nas train"
         )
-    record = read_yaml(directory / TRAINING)
-    recipe = check(
-        TrainJobRecipe, apply_overrides(record["recipe"], overrides), source=str(directory / TRAINING)
-    )
+    record, home = read_yaml(directory / TRAINING), home_of(directory)
+    require_unchanged(home.parent)
+    data = anchor(apply_overrides(record["recipe"], overrides), home.parent)
+    recipe = check(TrainJobRecipe, data, source=str(directory / TRAINING))
     torch.set_num_threads(recipe.threads)
     val = open_split(recipe.data, "val")
     learned = (read_result(directory) or {}).get("categories")
@@ -262,7 +272,8 @@ def evaluate_training(directory: Path, overrides: Sequence[str] = ()) -> dict[st
             f"{directory} learned the categories {', '.join(learned)}, in this order; the val split to be "
             f"evaluated has {', '.join(found)}. Evaluate on a folder with the same list"
         )
-    detector = trained_detector(Architecture.from_dict(record["architecture"]), recipe, val, directory)
+    architecture = Architecture.from_dict(record["architecture"]).at(home)
+    detector = trained_detector(architecture, recipe, val, directory)
     device = resolve_device(recipe.device)
     return evaluate_detector(detector.to(device), val, recipe, device).to_dict()
 

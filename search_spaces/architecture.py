@@ -7,10 +7,12 @@ must be equal here, because ``digest`` is the key of caches, files and trials.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import InvalidArchitecture
+from search_spaces.targets import anchored, bare
 
 Scalar = int | float | str
 Value = Scalar | tuple["Value", ...]
@@ -78,7 +80,8 @@ class Architecture:
     """One complete network of a family.
 
     Args:
-        family: who builds it, a name of ``search_spaces.catalog.FAMILIES`` (``"crnas.resnet"``).
+        family: who builds it, a name of ``search_spaces.catalog.FAMILIES`` (``"crnas.resnet"``) or the target of
+            a person's own family (:mod:`search_spaces.targets`), of whose file only the name counts for the digest.
         version: of the family's definition; a change that alters networks raises it.
         settings: what a search holds fixed (block type, widths, stem); part of the identity.
         genes: what a search decides (``blocks``, ``dilations``).
@@ -95,11 +98,11 @@ class Architecture:
         return digest_of(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON or YAML; :meth:`from_dict` is its inverse."""
+        """Plain data, ready for JSON or YAML; :meth:`from_dict` is its inverse, but for the folder of a file."""
         data: dict[str, Any] = json.loads(
             canonical_json(
                 {
-                    "family": self.family,
+                    "family": bare(self.family),
                     "version": self.version,
                     "settings": dict(self.settings),
                     "genes": dict(self.genes),
@@ -127,9 +130,14 @@ class Architecture:
             genes=Genes(data["genes"]),
         )
 
+    def at(self, home: Path) -> "Architecture":
+        """The same, read in a folder: the file of a person's own family lies in ``home``."""
+        family = anchored(bare(self.family), home)
+        return self if family == self.family else replace(self, family=family)
+
     def __str__(self) -> str:
         genes = " ".join(f"{name}={_short(value)}" for name, value in self.genes.items())
-        return f"{self.family} {genes}"
+        return f"{bare(self.family)} {genes}"
 
 
 @dataclass(frozen=True, kw_only=True)

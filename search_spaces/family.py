@@ -6,14 +6,16 @@ levels and its network. Search logic and cost models stay on the torch-free side
 
 import importlib
 import importlib.util
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from search_spaces.architecture import Architecture
-from search_spaces.errors import InvalidArchitecture
+from search_spaces.errors import ConfigError, InvalidArchitecture
 from search_spaces.layer import Cost, Layer, layer_costs, layer_fields
+from search_spaces.targets import address, beside, load
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,16 +34,20 @@ class Family(ABC):
     """Builds and describes the networks of one kind.
 
     Attributes:
-        name: what ``Architecture.family`` says.
         version: of the definition, as in ``Architecture.version``.
-        module: dotted name of the file that defines the network and imports only torch.
+        module: dotted name of the file that defines the network and imports only torch; for a family in a person's
+            own file the name of another one beside it (``"my_network.py"``).
         network: the class in that file.
     """
 
-    name: str
     version: int = 1
     module: str
     network: str
+
+    @property
+    def name(self) -> str:
+        """What ``Architecture.family`` says; the house's families have short names of their own."""
+        return address(type(self))
 
     @abstractmethod
     def validate(self, architecture: Architecture) -> None:
@@ -83,6 +89,8 @@ class Family(ABC):
     @property
     def source(self) -> Path:
         """The file that defines the network; its text is what an export carries."""
+        if self.module.endswith(".py"):
+            return beside(type(self), self.module)
         found = importlib.util.find_spec(self.module)
         assert found is not None and found.origin is not None
         return Path(found.origin)
@@ -96,12 +104,22 @@ class Family(ABC):
 
         Raises:
             InvalidArchitecture: see :meth:`validate`.
+            ConfigError: the file of a person's own network is not there or lacks the class.
         """
         import torch
 
         self.validate(architecture)
-        defined = importlib.import_module(self.module)
-        network: nn.Module = getattr(defined, self.network)(**self.arguments(architecture))
+        if self.module.endswith(".py"):
+            kind = load(f"{self.source}:{self.network}")
+            defined = sys.modules[kind.__module__]
+            if not hasattr(defined, "initialise"):
+                raise ConfigError(
+                    f"{self.source} lacks initialise(network, generator), which draws the weights from a generator"
+                )
+        else:
+            defined = importlib.import_module(self.module)
+            kind = getattr(defined, self.network)
+        network: nn.Module = kind(**self.arguments(architecture))
         if seed is not None:
             defined.initialise(network, torch.Generator().manual_seed(seed))
         return network

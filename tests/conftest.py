@@ -1,6 +1,7 @@
 """Fixtures and settings that all tests share."""
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -47,3 +48,18 @@ def shared_data() -> Path:
         )
         pytest.skip(reason)
     return folder
+
+
+@pytest.fixture(scope="session")
+def page_of_extensions() -> Callable[[Path], Path]:
+    """Writes the files of ``docs/extend.md`` into a new folder."""
+    page = (Path(__file__).parents[1] / "docs/extend.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", page, re.DOTALL)
+
+    def write(folder: Path) -> Path:
+        folder.mkdir()
+        for name, text in blocks:
+            (folder / name).write_text(text, encoding="utf-8")
+        return folder
+
+    return write

@@ -23,12 +23,14 @@ TORCH_FREE = (
     "search_spaces.genes",
     "search_spaces.space",
     "search_spaces.spinenet.space",
+    "search_spaces.targets",
     "nas.cli",
     "nas.config",
     "nas.controllers.adapter",
     "nas.controllers.catalog",
     "nas.search",
     "nas.study",
+    "nas.targets",
     "nas.testing",
 )
 OPTUNA_HOMES = ("nas.pruning", "nas.study", "nas.journal", "nas.distributions", "nas.controllers")

@@ -1,9 +1,10 @@
 """What data, detector and training recipes may say. Plain dataclasses; no torch here."""
 
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
 from search_spaces.recipe import FieldError, Recipe
+from search_spaces.targets import bare
 
 Amp = Literal["off", "bf16"]
 
@@ -101,7 +102,10 @@ class DetectorRecipe(Recipe):
     Args:
         name: ``faster_rcnn`` (Ren et al. 2015) is torchvision's; ``fcos`` (Tian et al. 2019) is built from
             torchvision's losses and operations, its assignment is that of torchvision's; ``retinanet`` (Lin et
-            al. 2017) has the head, anchors and losses with which Du et al. 2020 train SpineNet.
+            al. 2017) has the head, anchors and losses with which Du et al. 2020 train SpineNet. ``fcos`` when left
+            out and no ``target`` is given.
+        target: your own detector instead, ``my_file.py:MyDetector``, the file relative to the recipe.
+        options: of that detector, by the argument names of its constructor.
         pyramid: ``fpn`` (Lin et al. 2017) over the backbone's levels, or ``none`` for a backbone whose levels
             are a pyramid already, as SpineNet's.
         fpn_channels: width of every pyramid map and of the heads.
@@ -134,7 +138,9 @@ class DetectorRecipe(Recipe):
             unless it is lowered as ``anchor_scale`` is.
     """
 
-    name: Literal["fcos", "faster_rcnn", "retinanet"] = "fcos"
+    name: Literal["fcos", "faster_rcnn", "retinanet"] | None = None
+    target: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     pyramid: Literal["fpn", "none"] = "fpn"
     fpn_channels: int = 64
     levels: tuple[str, ...] = ("c2", "c3", "c4", "c5")
@@ -158,20 +164,36 @@ class DetectorRecipe(Recipe):
     roi_batch: int = 128
     roi_scale: float = 14.0
 
+    @property
+    def kind(self) -> str:
+        """What a person calls the detector: its name in the catalog, or the target of their own."""
+        return self.name or bare(self.target or "")
+
     def object_side(self, stride: int) -> float:
         """Side in px of what a level looks for: its anchor, the middle one of RetinaNet's three, or for FCOS the
         largest object that it answers for from the object's centre, whose sides are 8 anchors away (Tian et al.
         2019, section 3.2)."""
-        anchors = {"fcos": 16.0, "retinanet": RETINANET_OCTAVES[1]}.get(self.name, 1.0)
+        anchors = {"fcos": 16.0, "retinanet": RETINANET_OCTAVES[1]}.get(self.name or "", 1.0)
         return stride * self.anchor_scale * anchors
 
     def __post_init__(self) -> None:
+        if self.target is None and self.name is None:
+            # Written out, so that a resolved recipe says which detector it was.
+            object.__setattr__(self, "name", "fcos")
+        self.require(
+            "target", self.target is None or self.name is None, "null beside a name; give one of the two"
+        )
+        self.require("options", self.target is not None or not self.options, "{} without a target")
         for one in fields(self):
-            readers = _READ_BY.get(one.name, (self.name,))
+            readers = _READ_BY.get(one.name)
             self.require(
                 one.name,
-                self.name in readers or getattr(self, one.name) == one.default,
-                f"{one.default!r} for {self.name}, which does not read it; {' and '.join(readers)} does",
+                # Nobody knows what a detector of a person's own reads.
+                readers is None
+                or self.name is None
+                or self.name in readers
+                or getattr(self, one.name) == one.default,
+                f"{one.default!r} for {self.name}, which does not read it; {' and '.join(readers or ())} does",
             )
         distinct = len(set(self.levels)) == len(self.levels)
         self.require("levels", bool(self.levels) and distinct, "one or more distinct names")

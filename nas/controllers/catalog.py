@@ -1,11 +1,8 @@
 """One plain dict: name -> controller."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from nas.controllers.base import Controller
 from nas.controllers.evolution import AgingEvolution, GenerationalEvolution
@@ -15,6 +12,7 @@ from nas.controllers.optuna_sampler import SAMPLERS, OptunaSampler
 from nas.controllers.random import RandomSearch
 from search_spaces.errors import ConfigError
 from search_spaces.space import SearchSpace
+from search_spaces.targets import GUIDE, checked_options, load_with, nearest
 
 CONTROLLERS: dict[str, Callable[..., Controller]] = {
     "aging_evolution": AgingEvolution,
@@ -55,8 +53,33 @@ def make_controller(
         settings: dict[str, Any] = {"sampler": name} | ({"options": dict(options)} if options else {})
         return make_controller("optuna", space=space, seed=seed, budget=budget, options=settings)
     if name not in CONTROLLERS:
-        raise ConfigError(f"name: found {name!r}; {_allowed(name, {**CONTROLLERS, **SAMPLERS})}")
+        known = nearest(name, {**CONTROLLERS, **SAMPLERS}, "allowed are")
+        raise ConfigError(f"name: found {name!r}; {known}")
     return configure(CONTROLLERS[name], name=name, space=space, seed=seed, budget=budget, options=options)
+
+
+def make_own_controller(
+    target: str,
+    *,
+    space: SearchSpace,
+    seed: int,
+    budget: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Controller:
+    """Make a controller of a person's own file: :func:`make_controller` for ``my_file.py:MyController``.
+
+    Raises:
+        ConfigError: no such class, one without ``ask`` and ``winner``, or see :func:`make_controller`.
+    """
+    try:
+        kind = load_with(target, {"ask": "ask(history)", "winner": "winner(history)"}, "controller")
+    except ConfigError as error:
+        raise ConfigError(f"target: {error}") from error
+    if "space" not in inspect.signature(kind).parameters:
+        raise ConfigError(
+            f"target: {kind.__name__} has to take the space as its first argument, `space`; {GUIDE}"
+        )
+    return configure(kind, name=kind.__name__, space=space, seed=seed, budget=budget, options=options)
 
 
 def configure(
@@ -82,18 +105,8 @@ def configure(
     Raises:
         ConfigError: see there.
     """
-    accepted = inspect.signature(factory, eval_str=True).parameters
-    settings = {key: value for key, value in accepted.items() if key not in _GIVEN}
-    problems = []
-    checked: dict[str, Any] = {}
-    for key, value in (options or {}).items():
-        if key not in settings:
-            problems.append(f"options.{key}: {name} has no such option; {_allowed(key, settings)}")
-            continue
-        try:
-            checked[key] = TypeAdapter(settings[key].annotation).validate_python(value, strict=True)
-        except ValidationError as error:
-            problems.append(f"options.{key}: found {value!r}; {error.errors()[0]['msg'].lower()}")
+    accepted = inspect.signature(factory).parameters
+    checked, problems = checked_options(factory, options or {}, name=name, given=_GIVEN)
     if "budget" not in accepted and budget is not None:
         problems.append(
             f"budget: found {budget}; {name} decides itself how many trials there are, leave it out"
@@ -108,9 +121,3 @@ def configure(
     if "seed" in accepted:
         checked["seed"] = seed
     return factory(space, **checked)
-
-
-def _allowed(found: str, names: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(found, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}allowed are {sorted(names)}"

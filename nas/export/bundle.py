@@ -1,7 +1,8 @@
 """A bundle: the winner as a folder that a stranger can run.
 
 ``architecture.json``, ``weights.safetensors`` (where there are weights), ``README.md`` (the model card) and
-``backbone.py``, one source file that imports only torch.
+``backbone.py``, one source file that imports only torch. A family of a person's own comes along in ``targets/``, so
+that the toolkit can read the bundle anywhere; ``backbone.py`` does not need it.
 """
 
 import json
@@ -17,8 +18,10 @@ from safetensors.torch import save_file
 
 from nas.export.card import Card, card_text
 from nas.export.source import backbone_source
+from nas.targets import family_files, gather
 from search_spaces.architecture import Architecture
 from search_spaces.errors import RunError
+from search_spaces.targets import FOLDER
 
 ARCHITECTURE_FILE = "architecture.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -55,6 +58,7 @@ def export_bundle(
         _write(temporary / ARCHITECTURE_FILE, json.dumps(architecture.to_dict(), indent=2) + "\n")
         _write(temporary / SOURCE_FILE, source)
         _write(temporary / CARD_FILE, card_text(architecture, card, weights=state_dict is not None))
+        gather(family_files(architecture), temporary, begun=False)
         if state_dict is not None:
             save_file(
                 _contiguous(state_dict),
@@ -80,7 +84,9 @@ def load_bundle(directory: Path) -> tuple[Architecture, dict[str, torch.Tensor] 
             f"no bundle in {directory}: {ARCHITECTURE_FILE} is missing; write one with `nas export RUN`"
         )
     try:
-        architecture = Architecture.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        architecture = Architecture.from_dict(json.loads(path.read_text(encoding="utf-8"))).at(
+            directory / FOLDER
+        )
     except (ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is no architecture ({error}); export the bundle again") from error
     weights = directory / WEIGHTS_FILE

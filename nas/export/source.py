@@ -10,6 +10,7 @@ import sys
 
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
+from search_spaces.errors import ConfigError
 
 _TAIL = '''
 
@@ -82,14 +83,16 @@ def backbone_source(architecture: Architecture) -> str:
 
     Raises:
         InvalidArchitecture: an unknown family, or settings and genes that it does not allow.
+        ConfigError: a network's file that imports more than torch.
     """
     family = family_of(architecture)
     family.validate(architecture)
     text = family.source.read_text(encoding="utf-8")
-    foreign = foreign_imports(text)
-    assert not foreign, (
-        f"{family.source.name} may import only torch and the standard library; found {foreign}"
-    )
+    if foreign := sorted(foreign_imports(text)):
+        raise ConfigError(
+            f"{family.source}: imports {', '.join(foreign)}; the file of a network may import only torch and the "
+            "standard library, for its text is what an export consists of. Move what it needs into the file"
+        )
     arguments = family.arguments(architecture)
     tail = _TAIL.format(
         architecture=pprint.pformat(architecture.to_dict(), sort_dicts=False, width=100),

@@ -11,9 +11,10 @@ from types import ModuleType
 from typing import Any
 
 from nas.config import check
+from nas.methods.any_space import any_space
 from nas.methods.spaces import baseline_architecture
 from nas.methods.spinenet_space import spinenet_space
-from nas.recipe import CRNASRecipe, SearchRecipe, SpineNetRecipe
+from nas.recipe import CRNASRecipe, OnePhaseRecipe, SearchRecipe, SpineNetRecipe
 from search_spaces.architecture import Architecture
 from search_spaces.errors import ConfigError
 
@@ -22,7 +23,7 @@ DEFAULT = "crnas"
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One paper's procedure.
+    """One procedure, a paper's or the plain one that searches any space.
 
     Args:
         title: shown in reports.
@@ -54,6 +55,13 @@ METHODS: dict[str, Method] = {
         phases=("search", "random"),
         baseline=lambda recipe: spinenet_space(recipe.space).baseline,
         module="nas.methods.spinenet",
+    ),
+    "search": Method(
+        title="Search",
+        recipe=OnePhaseRecipe,
+        phases=("search", "random"),
+        baseline=lambda recipe: any_space(recipe.space).baseline,
+        module="nas.methods.one_phase",
     ),
 }
 

@@ -54,7 +54,7 @@ def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Pat
     if results:
         first = results[0]
         state = backbone_weights(load_file(training_directory(run, winner, first["seed"]) / WEIGHTS))
-        note = f"trained to completion in {run.recipe.detector.name}, seed {first['seed']}"
+        note = f"trained to completion in {run.recipe.detector.kind}, seed {first['seed']}"
     baseline = results_of(run, baseline_of(run.recipe))
     verdict = judge(
         winner=_by_seed(results),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nas.config import dump_yaml, to_data
+from nas.config import dump_yaml
 from nas.methods.catalog import baseline_of, method_of, procedure
 from nas.methods.costs import table_costs
 from nas.methods.fields import erf_levels
@@ -36,7 +36,7 @@ from nas.report.measure import measure_latency, measure_memory
 from nas.report.page import write_report as write_page
 from nas.report.pictures import jpeg
 from nas.run import Run, environment
-from nas.show import cost_objective, histories, pareto_front, short_text, state_of
+from nas.show import cost_objective, histories, own_proxy, pareto_front, short_text, state_of
 from nas.study import History, Record, Study
 from nas.training import trained_detector
 from search_spaces.architecture import Architecture
@@ -325,7 +325,7 @@ def _reproduction(run: Run) -> Reproduction:
         hardware=f"{hardware['processor']}, {hardware['cores']} cores, {hardware['machine']}",
         threads=run.recipe.threads,
         seeds=seeds,
-        recipe=dump_yaml(to_data(run.recipe)),
+        recipe=dump_yaml(run.data),
         recipe_digest=run.digest,
         recipes_tried=() if retrain is None else retrain.tried_before,
     )
@@ -342,6 +342,8 @@ def starved_level(name: str) -> str:
 def _notes(run: Run, rivals: Mapping[str, Architecture], winner: Architecture | None) -> tuple[str, ...]:
     by_level = (run.read_json("data.json") or {}).get("objects_by_level", {})
     notes = [starved_level(name) for name, count in by_level.items() if count == 0]
+    if (own := own_proxy(run.recipe)) is not None:
+        notes.append(f"Scores of the search are those of {own}, not AP; the final table is AP.")
     stages = rivals.get("stages")
     if stages is not None and winner is not None and stages.digest != winner.digest:
         values = [100 * result["metrics"]["AP"] for result in results_of(run, stages)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from nas.controllers.base import DONE, Controller, Done
-from nas.controllers.catalog import make_controller
+from nas.controllers.catalog import make_controller, make_own_controller
 from nas.controllers.optuna_sampler import MANY_OBJECTIVES, OptunaSampler
 from nas.methods.catalog import baseline_of
 from nas.methods.exporting import export_winner
@@ -19,7 +19,7 @@ from nas.pruning import Pruning
 from nas.recipe import ControllerRecipe
 from nas.run import FINISHED, Run
 from nas.search import search
-from nas.show import short_text
+from nas.show import own_proxy, short_text
 from nas.study import History, Json, Record, Study
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.cost import cost
@@ -156,6 +156,11 @@ def controller_for(recipe: ControllerRecipe, space: SearchSpace, seed: int) -> C
     Raises:
         ConfigError: see :func:`nas.controllers.catalog.make_controller`.
     """
+    if recipe.target is not None:
+        return make_own_controller(
+            recipe.target, space=space, seed=seed, budget=recipe.budget, options=recipe.options
+        )
+    assert recipe.name is not None, "a recipe has a name or a target"
     return make_controller(recipe.name, space=space, seed=seed, budget=recipe.budget, options=recipe.options)
 
 
@@ -194,13 +199,13 @@ def search_phase(
     history = phase.history()
     total = expected_trials(recipe, space)
     if any(record.state == "running" for record in history) or controller.ask(history) is not DONE:
-        scorer = proxy()
+        scorer, unit = proxy(), "" if own_proxy(run.recipe) else " AP"
         progress.phase(f"{name}: search", total, done=len(history))
 
         def report(record: Record, history: History) -> None:
             values = [seen.value for seen in history if seen.value is not None]
             best = f"best {max(values):.2f}" if values else "nothing scored yet"
-            progress.advance(len(history), f"{short_text(record.candidate)} {_outcome(record)}, {best}")
+            progress.advance(len(history), f"{short_text(record.candidate)} {_outcome(record, unit)}, {best}")
 
         winner = search(
             phase=phase,
@@ -242,5 +247,5 @@ def expected_trials(recipe: ControllerRecipe, space: SearchSpace) -> int | None:
     return recipe.budget
 
 
-def _outcome(record: Record) -> str:
-    return f"{record.value:.2f} AP" if record.value is not None else f"{record.state}: {record.reason}"
+def _outcome(record: Record, unit: str) -> str:
+    return f"{record.value:.2f}{unit}" if record.value is not None else f"{record.state}: {record.reason}"

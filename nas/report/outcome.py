@@ -11,6 +11,7 @@ from nas.report.ranking import paired_difference
 from nas.report.verdict import Verdict
 from search_spaces.errors import InvalidArchitecture
 from search_spaces.families import family_of
+from search_spaces.targets import bare
 from trainers.curves import rise_over_last_quarter
 
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -232,7 +233,7 @@ def _drawing_of(contender: Contender) -> _Drawing | None:
 def _network(title: str, role: str, contender: Contender, other: Contender | None) -> str:
     drawing = _drawing_of(contender)
     if drawing is None:
-        family = contender.architecture.family
+        family = bare(contender.architecture.family)
         text = f"No drawing of this network of the family {family}. Its cost and levels are given by"
         return card(f"<h3>{who(title, role)}</h3>{missing(text, 'nas describe ARCH')}")
     beside = other if other is not None and _drawing_of(other) is drawing else None

@@ -6,6 +6,7 @@ from typing import Literal
 from torch import nn
 
 from search_spaces.errors import ConfigError
+from search_spaces.targets import load_subclass, make
 from trainers.detectors.detector import Detector
 from trainers.detectors.faster_rcnn import FasterRCNN
 from trainers.detectors.fcos import FCOS
@@ -36,7 +37,8 @@ def build_detector(
         seed: of the initial weights of pyramid and heads.
 
     Raises:
-        ConfigError: levels that the backbone does not have, or images that its strides do not divide.
+        ConfigError: levels that the backbone does not have, images that its strides do not divide, or a target
+            that is no detector or has other options.
     """
     if num_classes < 1:
         raise ConfigError(f"a detector needs at least 1 category; found {num_classes}")
@@ -47,7 +49,7 @@ def build_detector(
             channels=recipe.fpn_channels,
             fpn=recipe.pyramid == "fpn",
             extra=recipe.extra_levels,
-            extra_by=_EXTRA[recipe.name],
+            extra_by=_EXTRA.get(recipe.name or "", "conv"),
         )
         largest = body.strides[len(recipe.levels) - 1]
         if any(side % largest for side in image_size):
@@ -55,4 +57,21 @@ def build_detector(
                 f"images of {image_size[1]}x{image_size[0]} px cannot enter this detector: "
                 f"both sides must be multiples of its largest stride, {largest}"
             )
+        if recipe.target is not None:
+            return _own_detector(recipe.target, body, num_classes, recipe)
+        assert recipe.name is not None, "a recipe has a name or a target"
         return DETECTORS[recipe.name](body, num_classes, recipe)
+
+
+def _own_detector(
+    target: str, body: BackboneWithPyramid, num_classes: int, recipe: DetectorRecipe
+) -> Detector:
+    try:
+        kind = load_subclass(target, Detector, "detector")
+    except ConfigError as error:
+        raise ConfigError(f"detector.target: {error}") from error
+    given = {"backbone": body, "num_classes": num_classes, "recipe": recipe}
+    try:
+        return make(kind, recipe.options, name=kind.__name__, given=given)
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"detector.{line}" for line in str(error).splitlines())) from error
