@@ -35,7 +35,7 @@ ControllerFactory = Callable[[SearchSpace, int], Controller]
 
 
 class ToySpace(SearchSpace):
-    """A small space with every kind of gene and no network: 3 * 10 * 6 * 3 = 540 architectures."""
+    """A small space with every kind of gene and no network: 3 * 12 * 6 * 3 = 648 architectures."""
 
     name = "toy"
 

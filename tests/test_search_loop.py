@@ -68,13 +68,25 @@ def stopping(score: Callable[[Candidate], Score], after: int) -> Callable[[Candi
 
 
 @pytest.mark.parametrize(
-    "name", ["aging_evolution", "detnas_evolution", "exhaustive", "greedy", "optuna", "random"]
+    "name",
+    [
+        "aging_evolution",
+        "detnas_evolution",
+        "exhaustive",
+        "greedy",
+        "local_search",
+        "optuna",
+        "policy_gradient",
+        "random",
+    ],
 )
 def test_a_stopped_search_continues_trial_for_trial(tmp_path: Path, name: str) -> None:
     space = SeparableSpace(3, 3)
     score = toy_score(space)
     budget = None if name in ("exhaustive", "greedy") else 21
-    options = {"aging_evolution": {"population": 5, "sample": 2}}.get(name, {})
+    options = {"aging_evolution": {"population": 5, "sample": 2}, "policy_gradient": {"batch": 4}}.get(
+        name, {}
+    )
     if name == "detnas_evolution":
         options = {"population": 7, "keep": 3, "mutants": 3, "crossovers": 3}
 

@@ -8,7 +8,9 @@ from nas.controllers.base import Controller
 from nas.controllers.evolution import AgingEvolution, GenerationalEvolution
 from nas.controllers.exhaustive import Exhaustive
 from nas.controllers.greedy import Greedy
+from nas.controllers.local_search import LocalSearch
 from nas.controllers.optuna_sampler import SAMPLERS, OptunaSampler
+from nas.controllers.policy_gradient import PolicyGradient
 from nas.controllers.random import RandomSearch
 from search_spaces.errors import ConfigError
 from search_spaces.space import SearchSpace
@@ -19,7 +21,9 @@ CONTROLLERS: dict[str, Callable[..., Controller]] = {
     "detnas_evolution": GenerationalEvolution,
     "exhaustive": Exhaustive,
     "greedy": Greedy,
+    "local_search": LocalSearch,
     "optuna": OptunaSampler,
+    "policy_gradient": PolicyGradient,
     "random": RandomSearch,
 }
 

@@ -13,7 +13,15 @@ from nas.controllers.random import RandomSearch
 from nas.distributions import distributions_of
 from nas.testing import ToySpace, run_in_memory, toy_score
 
-WHOLE = ["aging_evolution", "detnas_evolution", "exhaustive", "optuna", "random"]
+WHOLE = [
+    "aging_evolution",
+    "detnas_evolution",
+    "exhaustive",
+    "local_search",
+    "optuna",
+    "policy_gradient",
+    "random",
+]
 
 
 def sampler_of(name: str, seed: int = 0) -> BaseSampler:

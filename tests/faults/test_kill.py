@@ -58,7 +58,8 @@ def assert_nothing_done_ran_twice(directory: Path) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[History, str]]:
     """The uninterrupted search of each controller, and its winner."""
     found = {}
-    for name in ("aging_evolution", "greedy", "halving", "nsga2", "random", "tpe"):
+    names = ("aging_evolution", "greedy", "halving", "local_search", "nsga2", "policy_gradient", "random", "tpe")
+    for name in names:
         directory = tmp_path_factory.mktemp(name)
         run(directory, name)
         found[name] = (history_of(directory), calls(directory)[-1][1])
@@ -74,6 +75,8 @@ KILLS = [
         "halving",
         ["report:3", "report:1", "synced:2", "write:3", "report:5", "score:2", "synced:3", "report:4"],
     ),
+    ("local_search", ["ask:7", "score:5"]),
+    ("policy_gradient", ["score:10", "ask:4", "told:3"]),
     ("tpe", ["write:9", "write:1", "write:2", "synced:3", "score:1"]),
     ("nsga2", ["write:1", "write:2", "write:3", "write:4", "write:5", "synced:1", "ask:11"]),
 ]

@@ -33,7 +33,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "aging_evolution": {"budget": 21, "options": {"population": 5, "sample": 2}},
     "greedy": {},
     "halving": {"budget": 21, "options": {"population": 5, "sample": 2}},
+    "local_search": {"budget": 21},
     "nsga2": {"budget": 21, "options": {"sampler": "nsga2", "options": {"population_size": 5}}},
+    "policy_gradient": {"budget": 21, "options": {"batch": 4}},
     "random": {"budget": 21},
     "tpe": {"budget": 21, "options": {"sampler": "tpe", "options": {"n_startup_trials": 4}}},
 }
