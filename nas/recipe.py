@@ -298,13 +298,16 @@ class LimitsRecipe(Recipe):
     Args:
         params: times the baseline's parameters.
         macs: times the baseline's multiply-adds at the size of the images.
+        latency: times the baseline's latency on this device: medians of forward passes of one image by the run's
+            threads, both networks timed in turn. Measured last, once a network, and kept with the trial.
     """
 
     params: float | None = None
     macs: float | None = None
+    latency: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("params", "macs"):
+        for name in ("params", "macs", "latency"):
             value = getattr(self, name)
             self.require(name, value is None or value > 0, "above 0, in multiples of the baseline's")
 
@@ -354,16 +357,17 @@ class ProxySearchRecipe(Recipe):
         controller: who proposes.
         limits: checked before anything is trained.
         rungs: where a poor candidate is stopped; every training runs to its end when left out.
-        objectives: ``[AP]``, or AP and one cost, ``macs`` or ``params`` of the backbone: the report then draws the
-            Pareto front, the controllers ``nsga2`` and ``nsga3`` search for it (all others for AP alone), and the
-            winner is the highest AP at no more than the baseline's cost, or, where there is none, of all.
+        objectives: ``[AP]``, or AP and one cost of the backbone, ``macs``, ``params`` or ``latency`` (measured as
+            for its limit). The report then draws the Pareto front; the controllers ``nsga2`` and ``nsga3`` search for
+            it, all others for AP alone. The winner is the highest AP at no more than the baseline's cost, or, where
+            there is none, of all.
     """
 
     proxy: ShortTrainingRecipe = field(default_factory=ShortTrainingRecipe)
     controller: ControllerRecipe
     limits: LimitsRecipe = field(default_factory=LimitsRecipe)
     rungs: RungsRecipe | None = None
-    objectives: tuple[Literal["AP", "macs", "params"], ...] = ("AP",)
+    objectives: tuple[Literal["AP", "macs", "params", "latency"], ...] = ("AP",)
 
     def __post_init__(self) -> None:
         fits = self.objectives[:1] == ("AP",) and len(set(self.objectives)) == len(self.objectives) <= 2
@@ -378,6 +382,11 @@ class ProxySearchRecipe(Recipe):
     def cost(self) -> str | None:
         """The objective beside AP, if there is one."""
         return self.objectives[1] if len(self.objectives) == 2 else None
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether candidates are timed."""
+        return self.limits.latency is not None or self.cost == "latency"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ on the same phase, and the trials come out as if it had never stopped.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from nas.controllers.base import Controller, Done
 from nas.proxies.base import Proxy, StagedProxy
@@ -13,6 +14,18 @@ from nas.study import Phase
 from nas.trials import STOPPED_AT, History, Json, Record, Score, Stopped
 from search_spaces.architecture import Architecture
 from search_spaces.errors import CandidateFailed, RunError
+
+
+class Measurement(Protocol):
+    """What is measured of a whole architecture on this device before it is scored."""
+
+    def attributes(self, architecture: Architecture, history: History) -> Mapping[str, Json]:
+        """For the trial; the last one says that all are there. An equal network is not measured again."""
+        ...
+
+    def rejection(self, record: Record) -> str | None:
+        """The sentence that rejects a measured trial, or None."""
+        ...
 
 
 def search(
@@ -24,6 +37,7 @@ def search(
     limits: Callable[[Architecture], str | None] | None = None,
     pruning: Pruning | None = None,
     facts: Callable[[Architecture], Mapping[str, Json]] | None = None,
+    measured: Measurement | None = None,
 ) -> Architecture:
     """Run a phase to its end, from wherever it stands.
 
@@ -42,6 +56,8 @@ def search(
         pruning: decides at each step that the proxy reports whether a candidate goes on; needs a proxy that
             scores in stages.
         facts: what is known of a whole architecture before anything is spent (its cost), kept with its trial.
+        measured: what is measured after the limits and before the proxy; written to the trial before anything is
+            decided by it, and never measured again, because a clock does not repeat itself.
 
     Returns:
         The controller's winner.
@@ -54,7 +70,9 @@ def search(
         raise TypeError(f"{type(score).__name__} does not score in stages; leave pruning out")
 
     def evaluate(record: Record) -> None:
-        finished = _evaluate(record, phase=phase, score=score, limits=limits, pruning=pruning)
+        finished = _evaluate(
+            record, phase=phase, score=score, limits=limits, pruning=pruning, measured=measured
+        )
         if on_trial is not None:
             on_trial(finished, phase.history())
 
@@ -78,9 +96,17 @@ def _evaluate(
     score: Proxy,
     limits: Callable[[Architecture], str | None] | None,
     pruning: Pruning | None,
+    measured: Measurement | None,
 ) -> Record:
     if limits is not None and isinstance(record.candidate, Architecture):
         rejection = limits(record.candidate)
+        if rejection is not None:
+            return phase.prune(record.number, rejection)
+    if measured is not None and isinstance(record.candidate, Architecture):
+        found = measured.attributes(record.candidate, phase.history())
+        if list(found)[-1] not in record.attributes:
+            record = phase.note(record.number, found)
+        rejection = measured.rejection(record)
         if rejection is not None:
             return phase.prune(record.number, rejection)
     for earlier in phase.history():

@@ -195,5 +195,6 @@ def _trial(record: Record) -> dict[str, Any]:
         "reason": record.reason,
         "params": record.attributes.get("params"),
         "macs": record.attributes.get("macs"),
+        "latency": record.attributes.get("latency"),
         "intermediate": {str(step): value for step, value in record.intermediate.items()},
     }

@@ -142,6 +142,15 @@ class Phase:
         self._storage.set_trial_intermediate_value(trial._trial_id, step, value)
         return self.history()[number]
 
+    def note(self, number: int, attributes: Mapping[str, Json]) -> Record:
+        """Write what was found out about a running trial, one durable record a name, in their order."""
+        check_attributes(attributes, what="a candidate's attributes")
+        if taken := _RESERVED & set(attributes):
+            raise TypeError(f"attributes named {sorted(taken)} are written by the study; choose other names")
+        for key, value in attributes.items():
+            self._set_attribute(number, key, value)
+        return self.history()[number]
+
     def prune(self, number: int, reason: str, attributes: Mapping[str, Json] | None = None) -> Record:
         """Write that a running trial ends without a score: rejected by a cheap limit, or stopped on the way.
 

@@ -16,6 +16,7 @@ import nas.methods.searching
 import nas.methods.spinenet
 from nas.config import apply_overrides, read_yaml
 from nas.export.bundle import load_bundle
+from nas.latency import LATENCY, MEASURED, LatencyRatio
 from nas.methods.catalog import baseline_of, check_search, procedure
 from nas.methods.spinenet import carry_out, check_recipe, steps_spent
 from nas.methods.spinenet_space import Limits, narrowed, spinenet_recipe, spinenet_space
@@ -26,7 +27,7 @@ from nas.report.page import read_report
 from nas.run import Run
 from nas.show import histories, summary
 from nas.study import Phase, Record
-from nas.trials import Report, Score, Stopped
+from nas.trials import Json, Report, Score, Stopped
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.cost import cost
 from search_spaces.errors import ConfigError
@@ -304,6 +305,58 @@ def test_two_objectives_from_recipe_to_report(tmp_path: Path, monkeypatch: pytes
     assert study.best_value == max(record.value for record in history if record.value is not None)
 
 
+def test_latency_as_limit_and_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the recipe to share, trials, winner and report; the clock is made up, so that the test knows it."""
+    timed: list[str] = []
+
+    def clock(self: LatencyRatio, architecture: Architecture) -> dict[str, Json]:
+        timed.append(architecture.digest)
+        ratio = round(0.6 + 0.8 * rng_for(0, "clock", architecture.digest).random(), 4)
+        spread = [ratio, 2 * ratio, 3 * ratio]
+        return {MEASURED: {"candidate": spread, "baseline": [1.0, 2.0, 3.0]}, LATENCY: ratio}
+
+    def score(self: ShortTraining, candidate: Candidate) -> Score:
+        return Score(value=10 * rng_for(0, "worth", candidate.digest).random())
+
+    monkeypatch.setattr(ShortTraining, "__call__", score)
+    monkeypatch.setattr(LatencyRatio, "__call__", clock)
+    monkeypatch.setattr(nas.methods.searching, "retrain_all", lambda *rest: None)
+    recipe = tiny(
+        "search.limits={macs: 1.2, latency: 1.2}",
+        "search.objectives=[AP, latency]",
+        "search.controller={name: random, budget: 25}",
+    )
+    check_recipe(recipe, source="tiny_spinenet.yaml")
+    run, said = Run.create(tmp_path / "run", recipe), []
+
+    class Listener(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    winner = carry_out(run, Listener())
+    share = json.loads((run.directory / "limits.json").read_text())
+    assert len(share["measured"]) == 10
+    assert share["latency_within"] == sum(one[LATENCY] <= 1.2 for one in share["measured"].values())
+    assert any(
+        f"of 10 of these that were timed {share['latency_within']} are within" in line for line in said
+    )
+    assert len(timed) == len(set(timed)), "no network is timed twice in a run"
+    history = histories(run)["search"]
+    slow = [record for record in history if record.state == "pruned"]
+    assert slow and all(str(record.reason).startswith("latency: ") for record in slow)
+    assert {record.digest for record in slow} == {
+        record.digest
+        for record in history
+        if record.attributes[LATENCY] > 1.2  # type: ignore[operator]
+    }
+    fair = [r for r in history if r.value is not None and r.attributes[LATENCY] <= 1.0]  # type: ignore[operator]
+    assert winner == max(fair, key=lambda record: record.value or 0.0).candidate
+    shown = summary(run.directory)
+    assert shown["front"] and shown["trials"][0]["latency"] == history[0].attributes[LATENCY]
+    page = (run.directory / "report.html").read_text()
+    assert "the front in ap and latency in the baseline" in page.lower()
+
+
 def test_dead_blocks_can_be_a_limit() -> None:
     recipe = tiny("space.dead=limit", "space.free=[permutation, connections, levels, types]")
     space = spinenet_space(recipe.space)
@@ -332,6 +385,7 @@ def test_the_proxy_network_is_narrower_and_has_the_same_graph() -> None:
         ("search.controller.name=aging", "search.controller.name: found 'aging'"),
         ("search.proxy.alpha=0.01", "search.proxy: settings.alpha: found 0.01"),
         ("search.limits.macs=0", "search.limits.macs: found 0.0; allowed is above 0"),
+        ("search.limits.latency=-1", "search.limits.latency: found -1"),
         ("search.rungs.first=6", "search.rungs.first: found 6; allowed is a step before the end"),
         ("search.rungs={first: 2, pruner: mean}", "search.rungs.pruner: found 'mean'"),
         ("search.rungs={first: 2, options: {min_resource: 1}}", "search.rungs.options.min_resource"),

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from nas.config import dump_yaml
+from nas.latency import LATENCY, quartiles
 from nas.methods.catalog import baseline_of, method_of, procedure
 from nas.methods.costs import table_costs
 from nas.methods.fields import erf_levels
 from nas.methods.hand_made import Rival, detector_cost, hand_made
 from nas.methods.ranking import check_ranking, read_ranking
 from nas.methods.retraining import failures_of, job_recipe, results_of, training_directory
+from nas.pareto import cost_of
 from nas.progress import RunProgress
 from nas.proxies.erf import calibrate_bn_on_noise, measure_erf, noise
 from nas.report.data import (
@@ -186,6 +188,8 @@ def _trial(record: Record, size: tuple[int, int]) -> Trial:
         prefix=not whole,
         reason=record.reason,
         stopped_at=record.stopped_at,
+        latency=cost_of(record, LATENCY),
+        latency_ms=quartiles(record),
     )
 
 

@@ -18,7 +18,7 @@ from nas.proxies.base import Proxy
 from nas.pruning import Pruning
 from nas.recipe import ControllerRecipe
 from nas.run import FINISHED, Run
-from nas.search import search
+from nas.search import Measurement, search
 from nas.show import own_proxy, short_text
 from nas.study import History, Json, Record, Study
 from search_spaces.architecture import Architecture, Candidate
@@ -176,6 +176,7 @@ def search_phase(
     limits: Limits | None = None,
     pruning: Callable[[], Pruning] | None = None,
     beside: Beside | None = None,
+    measured: Callable[[], Measurement] | None = None,
 ) -> Architecture:
     """Carry a phase out from wherever it stands, and return its winner.
 
@@ -190,6 +191,7 @@ def search_phase(
         limits: see :func:`nas.search.search`.
         pruning: makes ready what stops poor candidates on the way; see there.
         beside: the objective beside the score, where there is one.
+        measured: makes ready what is measured before a candidate is scored; see there.
     """
     seed = phase_seed(run, name)
     phase = study.phase(name, space, seed=seed)
@@ -215,6 +217,7 @@ def search_phase(
             limits=limits,
             pruning=None if pruning is None else pruning(),
             facts=lambda architecture: _costs(run, architecture),
+            measured=None if measured is None else measured(),
         )
     else:
         found = controller.winner(history)

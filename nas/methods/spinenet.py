@@ -5,6 +5,10 @@ images; the best is trained to completion beside the baseline. Every step is ski
 run directory, so carrying out a run and resuming it are one function.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+from nas.latency import LATENCY, LatencyRatio, Measured, known_latencies
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import short_training_costs
 from nas.methods.searching import (
@@ -22,19 +26,21 @@ from nas.proxies.short_training import ShortTraining
 from nas.pruning import Pruning, rungs_within
 from nas.recipe import ControllerRecipe, SpineNetRecipe
 from nas.run import Run, split_seed
-from nas.study import Record, Study
+from nas.study import Json, Record, Study
 from search_spaces.architecture import Architecture
 from search_spaces.cost import cost
 from search_spaces.errors import DataError, RunError
 from search_spaces.randomness import rng_for
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import hold_out
-from trainers.loop import total_steps
+from trainers.loop import resolve_device, total_steps
 
 TRIES = 100
 """Draws for each candidate of the random rival, where the limits reject most of the space."""
 SHARE_DRAWS = 500
 """Uniform draws for the printed share of the space that the limits let through."""
+LATENCY_DRAWS = 10
+"""So many of them, the first within the other limits, are timed for the share of a latency limit."""
 
 
 def check_recipe(recipe: SpineNetRecipe, *, source: str) -> None:
@@ -148,6 +154,7 @@ def _search(
         limits=limits,
         pruning=None if rungs is None else lambda: Pruning(rungs, total_steps=steps, phase=name),
         beside=_beside(recipe, data),
+        measured=(lambda: _measured(run, study, data)) if recipe.search.needs_latency else None,
     )
 
 
@@ -156,6 +163,8 @@ def _beside(recipe: SpineNetRecipe, data: SearchData) -> Beside | None:
     objective = recipe.search.cost
     if objective is None:
         return None
+    if objective == LATENCY:
+        return Beside(objective=objective, allowed=1.0)
     base = cost(spinenet_space(recipe.space).baseline, data.train_set.image_size)
     return Beside(objective=objective, allowed=getattr(base, objective))
 
@@ -186,9 +195,43 @@ def tell_share(run: Run, data: SearchData, progress: RunProgress) -> None:
     if not limits.any or run.read_json("limits.json") is not None:
         return
     rng = rng_for(recipe.seed, "feasible share")
-    within = sum(limits(space.sample(rng)) is None for _ in range(SHARE_DRAWS))
-    progress.say(f"within the limits: {within / SHARE_DRAWS:.0%} of {SHARE_DRAWS} uniform draws ({limits})")
-    run.write_json("limits.json", {"draws": SHARE_DRAWS, "within": within, "limits": str(limits)})
+    counted = [drawn for drawn in (space.sample(rng) for _ in range(SHARE_DRAWS)) if limits(drawn) is None]
+    share: dict[str, Any] = {"draws": SHARE_DRAWS, "within": len(counted), "limits": str(limits)}
+    allowed = recipe.search.limits.latency
+    told = f"within the limits: {len(counted) / SHARE_DRAWS:.0%} of {SHARE_DRAWS} uniform draws ({limits})"
+    if allowed is not None:
+        measure = _latency(run, data)
+        found = {drawn.digest: measure(drawn) for drawn in counted[:LATENCY_DRAWS]}
+        ratios = [float(str(one[LATENCY])) for one in found.values()]
+        quick = sum(ratio <= allowed for ratio in ratios)
+        share |= {"measured": found, "latency_within": quick}
+        told += (
+            f"; latency is not counted there: of {len(ratios)} of these that were timed {quick} are within"
+        )
+        told += " its limit"
+        told += f" ({min(ratios):.2f} to {max(ratios):.2f} of the baseline's)" if ratios else ""
+    progress.say(told)
+    run.write_json("limits.json", share)
+
+
+def _latency(run: Run, data: SearchData) -> LatencyRatio:
+    recipe = spinenet_recipe(run.recipe)
+    return LatencyRatio(
+        spinenet_space(recipe.space).baseline,
+        image_size=data.train_set.image_size,
+        threads=recipe.threads,
+        device=resolve_device(recipe.device),
+    )
+
+
+def _measured(run: Run, study: Study, data: SearchData) -> Measured:
+    """What the share and the phases before have measured already is not measured again."""
+    known: dict[str, Mapping[str, Json]] = {}
+    for phase in study.phase_names():
+        known |= known_latencies(study.records(phase))
+    known |= (run.read_json("limits.json") or {}).get("measured", {})
+    allowed = spinenet_recipe(run.recipe).search.limits.latency
+    return Measured(_latency(run, data), allowed=allowed, known=known)
 
 
 phase_costs = short_training_costs

@@ -87,7 +87,7 @@ def require_narrow(baseline: Architecture, recipe: ShortTrainingRecipe) -> None:
 
 
 class Limits:
-    """Candidate -> the sentence that rejects it, or None.
+    """Candidate -> the sentence that rejects it, or None: the limits that need no clock.
 
     Args:
         space: gives the baseline, and what a dead block means.
@@ -102,7 +102,7 @@ class Limits:
     @property
     def any(self) -> bool:
         """Whether anything can be rejected at all."""
-        limited = self._recipe.params is not None or self._recipe.macs is not None
+        limited = (self._recipe.params, self._recipe.macs, self._recipe.latency) != (None, None, None)
         return limited or self._space.dead == "limit"
 
     def __call__(self, architecture: Architecture) -> str | None:
@@ -121,7 +121,7 @@ class Limits:
     def __str__(self) -> str:
         parts = [
             f"{name} up to {value:g} of the baseline's"
-            for name in ("params", "macs")
+            for name in ("params", "macs", "latency")
             if (value := getattr(self._recipe, name)) is not None
         ]
         return ", ".join([*parts, *(["no dead block"] if self._space.dead == "limit" else [])])

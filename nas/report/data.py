@@ -159,7 +159,8 @@ class Trial(_Part):
 
     ``params`` and ``macs`` are ``None`` for a prefix, whose network is not decided yet. ``text`` is the short
     form a person reads (``"1,1,2,4"``). ``stopped_at`` is the training step at which a rung stopped the candidate,
-    ``None`` for one that a limit rejected before anything ran.
+    ``None`` for one that a limit rejected before anything ran. ``latency`` is in the baseline's, the two timed in turn;
+    ``latency_ms`` holds low quartile, median and high quartile of the candidate.
     """
 
     number: int
@@ -173,6 +174,8 @@ class Trial(_Part):
     prefix: bool = False
     reason: str | None = None
     stopped_at: int | None = None
+    latency: float | None = None
+    latency_ms: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,7 +331,8 @@ class ReportData(_Part):
         winner: ``None`` while the search runs.
         random: the best of a random search that spent as many evaluations.
         hand_made: further networks, with pyramids and heads of their own.
-        cost_objective: ``"macs"`` or ``"params"`` where the search had a cost beside AP; its front is drawn then.
+        cost_objective: ``"macs"``, ``"params"`` or ``"latency"`` where the search had a cost beside AP; its front
+            is drawn then.
         front: numbers of the trials of phase ``"search"`` that no other dominates, cheapest first.
         notes: sentences to be read beside the verdict (a changed thread count, a recipe tried before).
     """

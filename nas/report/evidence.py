@@ -5,7 +5,17 @@ from collections.abc import Callable, Sequence
 from nas.report import drawings
 from nas.report.data import RankEntry, ReportData, Trial
 from nas.report.drawings import Axis, Estimate, Line, Mark, axis_over
-from nas.report.formatting import count, duration, escape, large, points, several, share
+from nas.report.formatting import (
+    count,
+    duration,
+    escape,
+    large,
+    milliseconds,
+    plain,
+    points,
+    several,
+    share,
+)
 from nas.report.markup import bullets, card, folded, legend, missing, note, section, table
 from nas.report.ranking import RankCorrelation, tau_with_interval
 
@@ -13,6 +23,7 @@ _SHAPES = ("circle", "diamond")
 _COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "macs": ("MACs", large),
     "params": ("parameters", large),
+    "latency": ("latency in the baseline's", plain),
 }
 """Cost -> its name on an axis, and how a number of it is written."""
 
@@ -79,7 +90,7 @@ def _candidates_lead(macs: Sequence[int], *, equal: bool, objective: str | None)
 
 
 def _cost(trial: Trial, objective: str) -> float:
-    return float({"macs": trial.macs, "params": trial.params}[objective] or 0)
+    return float({"macs": trial.macs, "params": trial.params, "latency": trial.latency}[objective] or 0)
 
 
 def _members(report: ReportData) -> list[Trial]:
@@ -97,11 +108,19 @@ def _front_table(members: Sequence[Trial], objective: str) -> str:
             points(trial.value or 0.0),
             large(trial.macs or 0),
             large(trial.params or 0),
+            "–" if trial.latency is None else f"{trial.latency:.2f} {_around(trial)}",
         ]
         for trial in members
     ]
-    body = table(["trial", "AP", "MACs", "parameters"], rows)
+    body = table(["trial", "AP", "MACs", "parameters", "latency in the baseline's"], rows)
     return folded(f"The front in AP and {_COSTS[objective][0]}: {several(len(members), 'candidate')}", body)
+
+
+def _around(trial: Trial) -> str:
+    if trial.latency_ms is None:
+        return ""
+    low, median, high = trial.latency_ms
+    return f"<small>{milliseconds(median)}, {milliseconds(low)} to {milliseconds(high)}</small>"
 
 
 def _shape(phase: str, phases: Sequence[str]) -> str:
