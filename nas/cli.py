@@ -281,11 +281,15 @@ def _print_metrics(metrics: dict[str, Any], as_json: bool) -> None:
     if as_json:
         _print_json(metrics)
         return
-    per_class = metrics.get("per_class", {})
+    per_class = [
+        (f"{prefix}AP {name}", f"{ap:.4f}")
+        for prefix in ("", "mask_")
+        for name, ap in metrics.get(f"{prefix}per_class", {}).items()
+    ]
     scalars = [(name, f"{value:.4f}") for name, value in metrics.items() if isinstance(value, float)]
     _print_table(
         "COCO metrics on val, from 0 to 1",
-        [*scalars, *((f"AP {name}", f"{ap:.4f}") for name, ap in per_class.items())],
+        [*scalars, *per_class],
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from search_spaces.recipe import FieldError, Recipe
-from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe
+from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe, require_masks
 
 NetworkName = Literal["resnet18", "resnet50", "resnet101", "resnext50", "resnext101", "mobilenetv2"]
 Option = int | float | str | bool | None
@@ -201,6 +201,7 @@ class SearchRecipe(Recipe):
     def __post_init__(self) -> None:
         self.require("workers", self.workers >= 1, "at least 1")
         self.require("threads", self.threads >= 1, "at least 1")
+        require_masks(self.data, self.detector)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -513,3 +514,6 @@ class TrainJobRecipe(Recipe):
     init: Literal["scratch", "bundle"] = "scratch"
     activation: Literal["relu", "swish", "hswish"] | None = None
     train: TrainRecipe
+
+    def __post_init__(self) -> None:
+        require_masks(self.data, self.detector)

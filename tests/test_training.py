@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 import nas.training
-from nas.config import check, dump_yaml, read_yaml, to_data
+from nas.cli import _print_metrics
+from nas.config import apply_overrides, check, dump_yaml, read_yaml, to_data
 from nas.export.bundle import export_bundle
 from nas.export.card import Card
 from nas.methods.exporting import backbone_weights
@@ -111,6 +112,23 @@ def test_evaluating_again_gives_the_same_digits(done: Path) -> None:
     assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "per_class"} <= set(found)
     other = evaluate_training(done, ["data.digits.val_images=2"])
     assert set(other) == set(found)
+
+
+def test_masks_are_trained_and_evaluated_beside_the_boxes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["train.epochs=null", "train.steps=2", "train.evaluate_every=0", "data.masks=true"]
+    overrides += [
+        f"detector.{one}" for one in ("name=mask_rcnn", "mask_convs=1", "anchor_scale=4", "box_head=16")
+    ]
+    recipe = check(TrainJobRecipe, apply_overrides(to_data(RECIPE), overrides), source="r")
+    found = train_to_completion(job(tmp_path, recipe=recipe))["metrics"]
+    assert evaluate_training(tmp_path) == found
+    assert {"AP", "per_class", "mask_AP", "mask_AP50", "mask_APs", "mask_per_class"} <= set(found)
+    _print_metrics({**found, "mask_per_class": {"1": 0.25}}, as_json=False)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["mask_AP", "1", "0.2500"] in lines
+    assert ["mask_AP", f"{found['mask_AP']:.4f}"] in lines
 
 
 def test_the_seed_decides_everything(done: Path, tmp_path: Path) -> None:

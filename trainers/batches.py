@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pad, resize
 
 from search_spaces.randomness import rng_for, seed_for
@@ -14,6 +14,8 @@ from trainers.recipes import TrainRecipe
 # After a crop: px of each side that must be left of a box. The authors of SpineNet drop boxes of no area; with less
 # than a pixel there is nothing to see either.
 _LEFT_OVER = 1.0
+# Share of a pixel that belongs to a mask from which on the pixel does.
+_COVERED = 0.5
 
 
 class Batches:
@@ -46,7 +48,7 @@ class Batches:
         chosen = self.indices(step)
         rng = rng_for(self._seed, "augment", step)
         images = self._data.images[chosen].to(device)
-        targets = [self._data.targets[index] for index in chosen]
+        targets = [self._data.target(index) for index in chosen]
         mirrored = [rng.random() < 0.5 for _ in chosen] if self._recipe.flip else None
         if self._recipe.scale_jitter is not None:
             contents = [self._data.content(index) for index in chosen]
@@ -73,7 +75,10 @@ def flip(images: Tensor, targets: list[Target], chosen: list[bool]) -> tuple[Ten
         boxes = target["boxes"]
         if mirrored:
             boxes = torch.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), dim=1)
-        flipped.append(Target(boxes=boxes, labels=target["labels"], image_id=target["image_id"]))
+        one = Target(boxes=boxes, labels=target["labels"], image_id=target["image_id"])
+        if "masks" in target:
+            one["masks"] = target["masks"].flip(-1) if mirrored else target["masks"]
+        flipped.append(one)
     return images, flipped
 
 
@@ -115,5 +120,21 @@ def jitter_scale(
         limit = torch.tensor([canvas[1], canvas[0]], dtype=torch.float32).repeat(2)
         boxes = torch.minimum((target["boxes"] * scale - shift).clamp(min=0), limit)
         kept = (boxes[:, 2:] - boxes[:, :2] >= _LEFT_OVER).all(1)
-        moved.append(Target(boxes=boxes[kept], labels=target["labels"][kept], image_id=target["image_id"]))
+        one = Target(boxes=boxes[kept], labels=target["labels"][kept], image_id=target["image_id"])
+        if "masks" in target:
+            masks = target["masks"][kept][:, : content[0], : content[1]]
+            share = _resized_masks(masks, size)[:, top : top + canvas[0], left : left + canvas[1]]
+            share = pad(share, [0, 0, canvas[1] - share.shape[-1], canvas[0] - share.shape[-2]])
+            one["masks"] = (share >= _COVERED).to(torch.uint8)
+        moved.append(one)
     return torch.stack(pictures), moved
+
+
+def _resized_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """(n, H, W) of zeros and ones -> float32 (n, *size), the share of each pixel that is covered."""
+    if not len(masks):
+        return torch.zeros((0, *size), device=masks.device)
+    found: Tensor = nn.functional.interpolate(
+        masks[:, None].float(), size=list(size), mode="bilinear", antialias=True, align_corners=False
+    )
+    return found[:, 0]

@@ -1,9 +1,9 @@
-"""COCO average precision of a detector: pycocotools is the reference, faster-coco-eval the quick twin."""
+"""COCO average precision of boxes and masks: pycocotools is the reference, faster-coco-eval the quick twin."""
 
 import contextlib
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,18 +11,27 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from search_spaces.errors import ConfigError
 from trainers.data.detection_set import DetectionSet
-from trainers.detectors.detector import Detector
+from trainers.data.masks import Rle, encode_mask, mask_area
+from trainers.detectors.detector import Detections, Detector
 from trainers.recipes import Amp
 
 Backend = Literal["pycocotools", "faster", "auto"]
 
+_HEADLINE = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_PROBABLE = 0.5
+# Pixels of pasted masks at a time.
+_PASTED = 2**24
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """COCO's box metrics as fractions; -1 where the images hold no object of that kind (COCO's convention).
+    """COCO's metrics as fractions; -1 where the images hold no object of that kind (COCO's convention).
+
+    By the overlap of boxes, and in ``masks`` the same by that of masks.
 
     Attributes:
         AP: mean over IoU 0.50:0.05:0.95 and categories.
@@ -32,6 +41,7 @@ class Metrics:
         APm: objects of 32^2 to 96^2 px.
         APl: objects above 96^2 px.
         per_class: AP of every category that has an object.
+        masks: of the masks, where set and detector have them.
     """
 
     AP: float
@@ -41,14 +51,24 @@ class Metrics:
     APm: float
     APl: float
     per_class: dict[str, float]
+    masks: "Metrics | None" = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
-        return asdict(self)
+        """Plain data, ready for JSON; what is said of masks has keys with ``mask_`` before them."""
+        found: dict[str, Any] = {**self._headline(), "per_class": dict(self.per_class)}
+        if self.masks is not None:
+            found |= {f"mask_{name}": value for name, value in self.masks.to_dict().items()}
+        return found
 
     def scalars(self) -> dict[str, float]:
-        """The six headline numbers by name."""
-        return {name: value for name, value in asdict(self).items() if name != "per_class"}
+        """The six headline numbers by name, ``mask_AP`` and so on after them where there are masks."""
+        found = self._headline()
+        if self.masks is not None:
+            found |= {f"mask_{name}": value for name, value in self.masks.scalars().items()}
+        return found
+
+    def _headline(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in _HEADLINE}
 
 
 @torch.no_grad()
@@ -78,32 +98,48 @@ def detect(
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp == "bf16"):
                 found = detector.detections(images)
             for offset, one in enumerate(found):
-                results += _results(data, start + offset, one["boxes"], one["scores"], one["labels"])
+                results += _results(data, start + offset, one)
     finally:
         detector.train(was_training)
     return results
 
 
-def _results(
-    data: DetectionSet, index: int, boxes: Tensor, scores: Tensor, labels: Tensor
-) -> list[dict[str, Any]]:
+def _results(data: DetectionSet, index: int, found: Detections) -> list[dict[str, Any]]:
     height, width = data.sizes[index]
-    corners = boxes.double().cpu() / data.scales[index].repeat(2)
+    corners = found["boxes"].double().cpu() / data.scales[index].repeat(2)
+    outlines: list[dict[str, Any]] = [{}] * len(corners)
+    if "masks" in found:
+        pasted = _pasted(found["masks"].float().cpu(), corners.float(), (height, width))
+        outlines = [{"segmentation": one} for one in pasted]
     corners[:, 0::2] = corners[:, 0::2].clamp(0, width)
     corners[:, 1::2] = corners[:, 1::2].clamp(0, height)
     corners[:, 2:] -= corners[:, :2]
     image_id = data.targets[index]["image_id"]
     ids = [category.id for category in data.categories]
+    scores, labels = found["scores"].tolist(), found["labels"].tolist()
     return [
-        {"image_id": image_id, "category_id": ids[label], "bbox": box, "score": score}
-        for box, score, label in zip(corners.tolist(), scores.tolist(), labels.tolist(), strict=True)
+        {"image_id": image_id, "category_id": ids[label], "bbox": box, "score": score, **outline}
+        for box, score, label, outline in zip(corners.tolist(), scores, labels, outlines, strict=True)
     ]
+
+
+def _pasted(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[Rle]:
+    """Masks (n, M, M) of probabilities inside boxes (n, 4) -> masks of an image of (height, width) px."""
+    found: list[Rle] = []
+    step = max(1, _PASTED // (size[0] * size[1]))
+    for start in range(0, len(masks), step):
+        part = slice(start, start + step)
+        whole = paste_masks_in_image(masks[part, None], boxes[part], size)[:, 0] > _PROBABLE
+        found += [encode_mask(one.numpy().astype(np.uint8)) for one in whole]
+    return found
 
 
 def coco_metrics(
     data: DetectionSet, results: Sequence[dict[str, Any]], *, backend: Backend = "auto"
 ) -> Metrics:
     """Score results against a set's ground truth; images outside the set do not count.
+
+    Masks are scored too where the set has them and every result has one.
 
     Args:
         data: the images and their ground truth.
@@ -115,15 +151,30 @@ def coco_metrics(
         ConfigError: ``faster`` where it is not installed.
     """
     wanted = set(data.image_ids)
+    kept = [one for one in results if one["image_id"] in wanted]
+    found = _scored(data, kept, backend, "bbox")
+    if data.masks is None or not all("segmentation" in one for one in kept):
+        return found
+    return replace(found, masks=_scored(data, kept, backend, "segm"))
+
+
+def _scored(
+    data: DetectionSet, results: Sequence[dict[str, Any]], backend: Backend, kind: Literal["bbox", "segm"]
+) -> Metrics:
     truth = _rebased(data.ground_truth)
     kept = [
-        {**one, "id": number, "area": one["bbox"][2] * one["bbox"][3], "iscrowd": 0}
-        for number, one in enumerate((one for one in results if one["image_id"] in wanted), start=1)
+        {
+            **one,
+            "id": number,
+            "area": one["bbox"][2] * one["bbox"][3] if kind == "bbox" else mask_area(one["segmentation"]),
+            "iscrowd": 0,
+        }
+        for number, one in enumerate(results, start=1)
     ]
     dataset, evaluation = _backend(backend)
     # Both libraries talk on standard output, which belongs to whoever asked for JSON.
     with contextlib.redirect_stdout(io.StringIO()):
-        found = evaluation(_coco(dataset, truth), _coco(dataset, {**truth, "annotations": kept}), "bbox")
+        found = evaluation(_coco(dataset, truth), _coco(dataset, {**truth, "annotations": kept}), kind)
         found.evaluate()
         found.accumulate()
         found.summarize()
@@ -136,15 +187,7 @@ def coco_metrics(
         values = precision[:, :, position]
         if (values > -1).any():
             per_class[names[int(number)]] = float(values[values > -1].mean())
-    return Metrics(
-        AP=stats[0],
-        AP50=stats[1],
-        AP75=stats[2],
-        APs=stats[3],
-        APm=stats[4],
-        APl=stats[5],
-        per_class=per_class,
-    )
+    return Metrics(**dict(zip(_HEADLINE, stats, strict=True)), per_class=per_class)  # type: ignore[arg-type]
 
 
 def _rebased(truth: Any) -> dict[str, Any]:

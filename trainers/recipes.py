@@ -13,10 +13,12 @@ RETINANET_OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 # Fields that only some detectors read; the others refuse them where they are set.
 _READ_BY = {
     "shared_tower": ("fcos",),
-    "box_head": ("faster_rcnn",),
-    "box_convs": ("faster_rcnn",),
-    "roi_batch": ("faster_rcnn",),
-    "roi_scale": ("faster_rcnn",),
+    "box_head": ("faster_rcnn", "mask_rcnn"),
+    "box_convs": ("faster_rcnn", "mask_rcnn"),
+    "roi_batch": ("faster_rcnn", "mask_rcnn"),
+    "roi_scale": ("faster_rcnn", "mask_rcnn"),
+    "mask_convs": ("mask_rcnn",),
+    "mask_channels": ("mask_rcnn",),
     "head_channels": ("retinanet",),
     "head_activation": ("retinanet",),
     "head_separable": ("retinanet",),
@@ -78,6 +80,8 @@ class DataRecipe(Recipe):
         image_size: longest side in px, or ``(height, width)`` to fit into; the aspect ratio is kept either
             way. Left out: the pixels as stored.
         on_bad: ``error`` stops at bad images and annotations, ``skip`` drops and lists them.
+        masks: read the objects' masks too, which ``mask_rcnn`` learns from: COCO's ``segmentation``, or the ink of the
+            digits.
         hold_out: share of the training split on which candidates are scored.
         digits: the scenes of ``digits``.
     """
@@ -86,6 +90,7 @@ class DataRecipe(Recipe):
     root: str | None = None
     image_size: int | tuple[int, int] | None = None
     on_bad: Literal["error", "skip"] = "error"
+    masks: bool = False
     hold_out: float = 0.2
     digits: DigitsRecipe = field(default_factory=DigitsRecipe)
 
@@ -102,8 +107,9 @@ class DetectorRecipe(Recipe):
     Args:
         name: ``faster_rcnn`` (Ren et al. 2015) is torchvision's; ``fcos`` (Tian et al. 2019) is built from
             torchvision's losses and operations, its assignment is that of torchvision's; ``retinanet`` (Lin et
-            al. 2017) has the head, anchors and losses with which Du et al. 2020 train SpineNet. ``fcos`` when left
-            out and no ``target`` is given.
+            al. 2017) has the head, anchors and losses with which Du et al. 2020 train SpineNet; ``mask_rcnn`` (He
+            et al. 2017) is Faster R-CNN with a mask for every box and learns from a set with ``data.masks``.
+            What is said of Faster R-CNN below holds for it too. ``fcos`` when left out and no ``target`` is given.
         target: your own detector instead, ``my_file.py:MyDetector``, the file relative to the recipe.
         options: of that detector, by the argument names of its constructor.
         pyramid: ``fpn`` (Lin et al. 2017) over the backbone's levels, or ``none`` for a backbone whose levels
@@ -136,9 +142,11 @@ class DetectorRecipe(Recipe):
         roi_scale: Faster R-CNN pools a region from the level whose stride its side is this many times to twice as
             many; Lin et al. 2017 have 224 px at stride 16. In small images all regions come from the finest level
             unless it is lowered as ``anchor_scale`` is.
+        mask_convs: 3x3 convolutions with batch normalisation in Mask R-CNN's mask head.
+        mask_channels: their width; ``null``: that of the maps.
     """
 
-    name: Literal["fcos", "faster_rcnn", "retinanet"] | None = None
+    name: Literal["fcos", "faster_rcnn", "retinanet", "mask_rcnn"] | None = None
     target: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     pyramid: Literal["fpn", "none"] = "fpn"
@@ -163,6 +171,8 @@ class DetectorRecipe(Recipe):
     box_convs: int = 0
     roi_batch: int = 128
     roi_scale: float = 14.0
+    mask_convs: int = 4
+    mask_channels: int | None = None
 
     @property
     def kind(self) -> str:
@@ -193,7 +203,7 @@ class DetectorRecipe(Recipe):
                 or self.name is None
                 or self.name in readers
                 or getattr(self, one.name) == one.default,
-                f"{one.default!r} for {self.name}, which does not read it; {' and '.join(readers or ())} does",
+                f"{one.default!r} for {self.name}, which does not read it (only {' and '.join(readers or ())})",
             )
         distinct = len(set(self.levels)) == len(self.levels)
         self.require("levels", bool(self.levels) and distinct, "one or more distinct names")
@@ -209,6 +219,10 @@ class DetectorRecipe(Recipe):
         )
         self.require("box_convs", self.box_convs >= 0, "0 or more")
         self.require("roi_scale", self.roi_scale > 0, "above 0")
+        self.require("mask_convs", self.mask_convs >= 0, "0 or more")
+        self.require(
+            "mask_channels", self.mask_channels is None or self.mask_channels >= 1, "at least 1, or null"
+        )
         self.require("focal_alpha", 0 < self.focal_alpha < 1, "between 0 and 1")
         # Below 1 the gradient of what is right already is infinite.
         self.require("focal_gamma", self.focal_gamma == 0 or self.focal_gamma >= 1, "0, or at least 1")
@@ -219,6 +233,20 @@ class DetectorRecipe(Recipe):
         self.require("nms", 0 < self.nms < 1, "between 0 and 1")
         for name in ("detections", "candidates", "box_head", "roi_batch"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
+
+
+def require_masks(data: DataRecipe, detector: DetectorRecipe) -> None:
+    """Masks are read where the detector learns from them, and nowhere else.
+
+    Raises:
+        FieldError: naming ``data.masks``.
+    """
+    wanted = detector.name == "mask_rcnn"
+    if data.masks != wanted:
+        allowed = (
+            "true, for it learns from masks" if wanted else "false, for it reads no masks; mask_rcnn does"
+        )
+        raise FieldError("data.masks", data.masks, f"allowed for detector {detector.name} is {allowed}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,16 @@ def assert_nothing_done_ran_twice(directory: Path) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[History, str]]:
     """The uninterrupted search of each controller, and its winner."""
     found = {}
-    names = ("aging_evolution", "greedy", "halving", "local_search", "nsga2", "policy_gradient", "random", "tpe")
+    names = (
+        "aging_evolution",
+        "greedy",
+        "halving",
+        "local_search",
+        "nsga2",
+        "policy_gradient",
+        "random",
+        "tpe",
+    )
     for name in names:
         directory = tmp_path_factory.mktemp(name)
         run(directory, name)

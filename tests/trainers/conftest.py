@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trainers.data.annotations import BoxEntry, ImageEntry
 from trainers.data.coco import assemble
 from trainers.data.detection_set import Category, DetectionSet
+from trainers.data.masks import encode_mask
 
 
 class TinyBackbone(nn.Module):
@@ -56,7 +57,7 @@ def tiny_backbone() -> Callable[..., nn.Module]:
 
 
 def filled_rectangles(count: int = 4, side: int = 64, seed: int = 0) -> DetectionSet:
-    """Images with one to three filled rectangles; the colour is the class."""
+    """Images with one to three filled rectangles; the colour is the class, the rectangle is the mask."""
     rng = np.random.default_rng(seed)
     colours = ((230, 60, 60), (60, 60, 230))
     pictures, boxes = [], []
@@ -67,6 +68,8 @@ def filled_rectangles(count: int = 4, side: int = 64, seed: int = 0) -> Detectio
             x, y = int(rng.integers(0, side - width)), int(rng.integers(0, side - height))
             label = int(rng.integers(2))
             pixels[y : y + height, x : x + width] = colours[label]
+            mask = np.zeros((side, side), dtype=np.uint8)
+            mask[y : y + height, x : x + width] = 1
             boxes.append(
                 BoxEntry(
                     id=len(boxes) + 1,
@@ -75,6 +78,7 @@ def filled_rectangles(count: int = 4, side: int = 64, seed: int = 0) -> Detectio
                     box=(float(x), float(y), float(width), float(height)),
                     area=float(width * height),
                     crowd=False,
+                    mask=encode_mask(mask),
                 )
             )
         pictures.append((ImageEntry(id=index + 1, file_name=f"{index}.png", size=None), pixels, (side, side)))
@@ -84,6 +88,7 @@ def filled_rectangles(count: int = 4, side: int = 64, seed: int = 0) -> Detectio
         categories=(Category(1, "red"), Category(2, "blue")),
         canvas=None,
         digest=f"squares {count} {side} {seed}",
+        masks=True,
     )
 
 

@@ -1,5 +1,6 @@
 """Every detector of the catalog keeps one contract; FCOS computes what torchvision's computes."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,11 +33,25 @@ RECIPES = {
         name="faster_rcnn", fpn_channels=16, box_head=32, candidates=60, roi_batch=32, score_threshold=0.0
     ),
     "retinanet": DetectorRecipe(name="retinanet", fpn_channels=16, anchor_scale=3.0, score_threshold=0.0),
+    "mask_rcnn": DetectorRecipe(
+        name="mask_rcnn",
+        fpn_channels=16,
+        box_head=32,
+        candidates=60,
+        roi_batch=32,
+        mask_convs=1,
+        score_threshold=0.0,
+    ),
 }
 # What else a detector can be told to be made of.
 CHANGES: dict[str, tuple[dict[str, Any], ...]] = {
     "fcos": ({}, {"extra_levels": 1, "head_convs": 2}, {"shared_tower": True}, {"head_convs": 0}),
     "faster_rcnn": ({}, {"extra_levels": 1, "head_convs": 2}, {"box_convs": 2, "roi_scale": 1.0}),
+    "mask_rcnn": (
+        {"mask_convs": 4, "mask_channels": 8},
+        {"mask_convs": 0, "extra_levels": 1},
+        {"box_convs": 1},
+    ),
     "retinanet": (
         {},
         {"extra_levels": 1, "head_convs": 2, "head_activation": "swish"},
@@ -56,10 +71,15 @@ def built(recipe: DetectorRecipe, backbone: nn.Module, classes: int = 2, side: i
 
 
 def target(*boxes: tuple[float, float, float, float], labels: tuple[int, ...] = ()) -> Target:
+    """Boxes in an image of 64 px, and masks that fill them."""
+    masks = torch.zeros((len(boxes), 64, 64), dtype=torch.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+        mask[int(top) : math.ceil(bottom), int(left) : math.ceil(right)] = 1
     return Target(
         boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         labels=torch.tensor(labels or [0] * len(boxes), dtype=torch.int64),
         image_id=1,
+        masks=masks,
     )
 
 
@@ -126,6 +146,10 @@ def test_detections_keep_the_contract(recipe: DetectorRecipe, tiny_backbone: Bac
         assert (one["scores"].diff() <= 0).all()
         assert one["labels"].min() >= 0 and one["labels"].max() < 3
         torch.testing.assert_close(one["scores"], same["scores"], atol=1e-4, rtol=1e-3)
+        assert ("masks" in one) == (recipe.name == "mask_rcnn")
+        if "masks" in one:
+            assert one["masks"].shape == (len(one["scores"]), 28, 28)
+            assert one["masks"].min() >= 0 and one["masks"].max() <= 1
     strict = built(replace(recipe, score_threshold=0.999), tiny_backbone()).eval()
     with torch.no_grad():
         assert all(len(one["scores"]) == 0 for one in strict.detections(images(2)))
@@ -137,7 +161,8 @@ def test_weights_come_back_from_a_state_dict(recipe: DetectorRecipe, tiny_backbo
     first.eval(), second.eval()
     with torch.no_grad():
         for one, same in zip(first.detections(images()), second.detections(images()), strict=True):
-            assert all(torch.equal(one[key], same[key]) for key in ("boxes", "scores", "labels"))
+            assert one.keys() == same.keys()
+            assert all(torch.equal(one[key], same[key]) for key in one)  # type: ignore[literal-required]
     assert not [name for name in first.state_dict() if name in ("mean", "std")]
 
 
@@ -211,6 +236,8 @@ def test_a_backbone_that_breaks_its_word_is_named(
         {"score_threshold": 1.0},
         {"detections": 0},
         {"name": "faster_rcnn", "box_convs": -1},
+        {"name": "mask_rcnn", "mask_convs": -1},
+        {"name": "mask_rcnn", "mask_channels": 0},
         {"name": "faster_rcnn", "roi_scale": 0.0},
         {"name": "retinanet", "head_channels": 0},
         {"name": "retinanet", "focal_alpha": 1.0},
@@ -228,7 +255,10 @@ def test_recipes_that_make_no_sense(settings: dict[str, Any]) -> None:
     ("name", "field", "value", "reader"),
     [
         ("faster_rcnn", "shared_tower", True, "fcos"),
-        ("fcos", "box_head", 64, "faster_rcnn"),
+        ("fcos", "box_head", 64, "faster_rcnn and mask_rcnn"),
+        ("faster_rcnn", "mask_convs", 2, "mask_rcnn"),
+        ("retinanet", "mask_channels", 2, "mask_rcnn"),
+        ("mask_rcnn", "shared_tower", True, "fcos"),
         ("fcos", "roi_batch", 64, "faster_rcnn"),
         ("retinanet", "box_convs", 4, "faster_rcnn"),
         ("fcos", "roi_scale", 7.0, "faster_rcnn"),
@@ -243,7 +273,7 @@ def test_recipes_that_make_no_sense(settings: dict[str, Any]) -> None:
 )
 def test_a_field_of_another_detector_is_refused(name: Any, field: str, value: object, reader: str) -> None:
     settings: dict[str, Any] = {field: value}
-    message = f"{field}: found {value!r}; allowed is .* for {name}, which does not read it; .*{reader}.* does"
+    message = rf"{field}: found {value!r}; allowed is .* for {name}, which does not read it \(only .*{reader}"
     with pytest.raises(FieldError, match=message):
         DetectorRecipe(name=name, **settings)
 
@@ -348,6 +378,8 @@ def test_one_small_batch_can_be_learned_by_heart(
     assert result.losses[-1] < 0.5 * result.losses[0]
     metrics = coco_metrics(data, detect(detector, data, device=CPU))
     assert metrics.AP50 > 0.95, metrics
+    assert (metrics.masks is not None) == (name == "mask_rcnn")
+    assert metrics.masks is None or metrics.masks.AP50 > 0.95, metrics
 
 
 def test_the_pyramid_keeps_names_and_strides(tiny_backbone: Backbones) -> None:

@@ -1,1 +1,1 @@
-"""Images with boxes, in memory: COCO folders and scenes of handwritten digits."""
+"""Images with boxes and masks, in memory: COCO folders and scenes of handwritten digits."""

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 from search_spaces.errors import DataError
 from trainers.data.detection_set import Category
+from trainers.data.masks import Rle
 
 _SHOWN = 10
 
@@ -57,7 +58,10 @@ class ImageEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxEntry:
-    """One annotation; ``box`` is x, y, width, height in original px, with positive sides."""
+    """One annotation; ``box`` is x, y, width, height in original px, with positive sides.
+
+    ``segmentation`` is what the file says, not yet checked; ``mask``, where masks are wanted, of the original image.
+    """
 
     id: int
     image_id: int
@@ -65,6 +69,8 @@ class BoxEntry:
     box: tuple[float, float, float, float]
     area: float
     crowd: bool
+    segmentation: object = None
+    mask: Rle | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +207,7 @@ def _boxes(
                     box=box,
                     area=float(area) if _is_number(area) else box[2] * box[3],
                     crowd=bool(entry.get("iscrowd", 0)),
+                    segmentation=entry.get("segmentation"),
                 )
             )
         if _is_id(number):

@@ -4,6 +4,7 @@ import hashlib
 import os
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from search_spaces.errors import DataError
 from trainers.data.annotations import Annotations, BoxEntry, ImageEntry, Problems, read_annotations
 from trainers.data.detection_set import Category, DetectionSet, Target
+from trainers.data.masks import Rle, read_mask, resized_mask
 from trainers.recipes import DataRecipe
 
 _FOLDER = """a data folder looks like this:
@@ -57,6 +59,8 @@ def open_coco(recipe: DataRecipe, split: str) -> DetectionSet:
     annotations = read_annotations(content, problems)
     pictures = _decode_all(root / "images", annotations, recipe.image_size, problems)
     boxes = _inside(annotations, pictures, problems)
+    if recipe.masks:
+        boxes = _with_masks(boxes, pictures, problems)
     skipped = problems.settle()
     if not pictures:
         raise DataError(f"{source}: no usable image; {_FOLDER}")
@@ -71,6 +75,7 @@ def open_coco(recipe: DataRecipe, split: str) -> DetectionSet:
         canvas=recipe.image_size if isinstance(recipe.image_size, tuple) else None,
         digest=digest.hexdigest(),
         skipped=skipped,
+        masks=recipe.masks,
     )
 
 
@@ -82,8 +87,9 @@ def assemble(
     canvas: tuple[int, int] | None,
     digest: str,
     skipped: tuple[str, ...] = (),
+    masks: bool = False,
 ) -> DetectionSet:
-    """Pad resized pictures to one size and scale their boxes.
+    """Pad resized pictures to one size and scale their boxes and masks.
 
     Args:
         pictures: entry, resized pixels (h, w, 3), original (height, width); at least one.
@@ -92,6 +98,7 @@ def assemble(
         canvas: (height, width) to pad to; the largest picture when None. Rounded up to multiples of 32.
         digest: of the source; the pixel size is added.
         skipped: what was dropped.
+        masks: every box has a mask, and the set shall have them.
     """
     tallest = max(pixels.shape[0] for _, pixels, _ in pictures)
     widest = max(pixels.shape[1] for _, pixels, _ in pictures)
@@ -104,11 +111,20 @@ def assemble(
             of_image[box.image_id].append(box)
     targets: list[Target] = []
     scales: list[tuple[float, float]] = []
+    outlines: list[tuple[Rle, ...]] = []
     for index, (entry, pixels, size) in enumerate(pictures):
         images[index, :, : pixels.shape[0], : pixels.shape[1]] = torch.from_numpy(pixels).permute(2, 0, 1)
         scale = (pixels.shape[1] / size[1], pixels.shape[0] / size[0])
         scales.append(scale)
         targets.append(_target(entry.id, of_image[entry.id], labels, size, scale))
+        if masks:
+            outlines.append(
+                tuple(
+                    resized_mask(box.mask, pixels.shape[:2], (height, width))
+                    for box in of_image[entry.id]
+                    if box.mask is not None
+                )
+            )
     return DetectionSet(
         images=images,
         targets=tuple(targets),
@@ -119,6 +135,7 @@ def assemble(
         file_names=tuple(entry.file_name for entry, _, _ in pictures),
         digest=hashlib.sha256(f"{digest} {tuple(images.shape)}".encode()).hexdigest(),
         skipped=skipped,
+        masks=tuple(outlines) if masks else None,
     )
 
 
@@ -229,6 +246,23 @@ def _inside(
     return tuple(kept)
 
 
+def _with_masks(
+    boxes: tuple[BoxEntry, ...], pictures: dict[int, _Picture], problems: Problems
+) -> tuple[BoxEntry, ...]:
+    """Boxes with their masks; one whose segmentation cannot be used is a problem."""
+    kept: list[BoxEntry] = []
+    for box in boxes:
+        picture = pictures[box.image_id]
+        try:
+            mask = read_mask(box.segmentation, picture.size)
+        except ValueError as error:
+            where = f"annotation id {box.id} (image id {box.image_id}, {picture.entry.file_name})"
+            problems.droppable.append(f"{where}: its segmentation {error}")
+        else:
+            kept.append(replace(box, segmentation=None, mask=mask))
+    return tuple(kept)
+
+
 def _target(
     image_id: int,
     boxes: list[BoxEntry],
@@ -262,6 +296,7 @@ def _ground_truth(
                 "bbox": list(box.box),
                 "area": box.area,
                 "iscrowd": int(box.crowd),
+                **({} if box.mask is None else {"segmentation": box.mask}),
             }
             for box in boxes
         ],

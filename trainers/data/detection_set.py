@@ -1,23 +1,28 @@
-"""Images with boxes, decoded, resized and kept in memory as bytes."""
+"""Images with boxes and perhaps masks, decoded, resized and kept in memory as bytes."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
 from search_spaces.errors import DataError
+from trainers.data.masks import Rle, decode_masks
 
 
 class Target(TypedDict):
-    """What an image holds: ``boxes`` float32 (n, 4) as x1 y1 x2 y2 in resized px, ``labels`` int64 (n,)."""
+    """What an image holds: ``boxes`` float32 (n, 4) as x1 y1 x2 y2 in resized px, ``labels`` int64 (n,).
+
+    In the batches of a set with masks also ``masks``, uint8 (n, H, W) of zeros and ones, padded as the image is.
+    """
 
     boxes: Tensor
     labels: Tensor
     image_id: int
+    masks: NotRequired[Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class DetectionSet:
         file_names: one an image.
         digest: of annotations, file names, pixels and, after :meth:`subset`, the choice.
         skipped: what ``on_bad=skip`` dropped, one sentence each.
+        masks: of every image's objects, as run lengths in padded pixels; None where masks were not asked for.
     """
 
     images: Tensor
@@ -53,6 +59,7 @@ class DetectionSet:
     file_names: tuple[str, ...]
     digest: str
     skipped: tuple[str, ...] = ()
+    masks: tuple[tuple[Rle, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -83,6 +90,13 @@ class DetectionSet:
         """Boxes to learn from, crowds not counted."""
         return sum(len(target["labels"]) for target in self.targets)
 
+    def target(self, index: int) -> Target:
+        """What an image holds, its masks decoded where the set has them."""
+        target = self.targets[index]
+        if self.masks is None:
+            return target
+        return Target(**target, masks=decode_masks(self.masks[index], self.image_size))
+
     def subset(self, indices: Iterable[int]) -> "DetectionSet":
         """The chosen images with their targets and ground truth, in the order given."""
         chosen = list(indices)
@@ -107,6 +121,7 @@ class DetectionSet:
             sizes=tuple(self.sizes[index] for index in chosen),
             file_names=tuple(self.file_names[index] for index in chosen),
             digest=hashlib.sha256(f"{self.digest} {chosen}".encode()).hexdigest(),
+            masks=None if self.masks is None else tuple(self.masks[index] for index in chosen),
         )
 
 

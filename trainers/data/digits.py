@@ -7,6 +7,7 @@ every level of a pyramid has work to do.
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from search_spaces.randomness import rng_for, seed_for
 from trainers.data.annotations import BoxEntry, ImageEntry
 from trainers.data.coco import assemble, resized
 from trainers.data.detection_set import Category, DetectionSet
+from trainers.data.masks import encode_mask
 from trainers.recipes import DataRecipe, DigitsRecipe
 
 # Part of a val scene's ids, so that ids are unique over both splits as in a COCO folder.
@@ -25,6 +27,7 @@ _VAL_OFFSET = 1_000_000
 _VAL_SHARE = 0.2
 _TRIES = 30
 _OVERLAP = 0.15
+_INK = 0.5
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -54,14 +57,20 @@ def compose_digits(recipe: DataRecipe, split: str) -> DetectionSet:
         pixels, found = _scene(rng, drawings, settings)
         number = offset + index + 1
         entry = ImageEntry(id=number, file_name=f"{split}_{index:05d}.png", size=pixels.shape[:2])
-        for box, drawing in found:
-            boxes.append(_entry(offset + len(boxes) + 1, number, int(labels[drawing]) + 1, box))
+        for box, drawing, mask in found:
+            one = _entry(offset + len(boxes) + 1, number, int(labels[drawing]) + 1, box)
+            boxes.append(replace(one, mask=encode_mask(mask)) if recipe.masks else one)
         digest.update(pixels.tobytes())
         pictures.append((entry, resized(Image.fromarray(pixels), recipe.image_size), pixels.shape[:2]))
     categories = tuple(Category(id=digit + 1, name=str(digit)) for digit in sorted(settings.classes))
     canvas = recipe.image_size if isinstance(recipe.image_size, tuple) else None
     return assemble(
-        pictures=pictures, boxes=tuple(boxes), categories=categories, canvas=canvas, digest=digest.hexdigest()
+        pictures=pictures,
+        boxes=tuple(boxes),
+        categories=categories,
+        canvas=canvas,
+        digest=digest.hexdigest(),
+        masks=recipe.masks,
     )
 
 
@@ -104,23 +113,30 @@ def _drawings(split: str, recipe: DigitsRecipe) -> tuple[list[Pixels], npt.NDArr
 
 def _scene(
     rng: np.random.Generator, drawings: list[Pixels], recipe: DigitsRecipe
-) -> tuple[Pixels, list[tuple[tuple[int, int, int, int], int]]]:
-    """One picture (h, w, 3) and its (x, y, width, height) boxes with the drawing's number."""
+) -> tuple[Pixels, list[tuple[tuple[int, int, int, int], int, Pixels]]]:
+    """One picture (h, w, 3), and of each digit (x, y, width, height), the drawing's number and its mask (h, w).
+
+    A mask is where ink prevails and no later digit covers it.
+    """
     size = recipe.image_size
     canvas = _background(rng, size)
     count = int(rng.integers(1, recipe.max_objects + 1))
     low, high = np.log(recipe.min_side), np.log(recipe.max_side)
     sides = np.sort(np.exp(rng.uniform(low, high, count)))[::-1]
-    found: list[tuple[tuple[int, int, int, int], int]] = []
+    found: list[tuple[tuple[int, int, int, int], int, Pixels]] = []
     for side in sides:
         drawing = int(rng.integers(len(drawings)))
         ink = _enlarged(drawings[drawing], float(side))
         height, width = ink.shape
         for _ in range(_TRIES):
             x, y = int(rng.integers(0, size - width + 1)), int(rng.integers(0, size - height + 1))
-            if all(_overlap((x, y, width, height), box) <= _OVERLAP for box, _ in found):
+            if all(_overlap((x, y, width, height), box) <= _OVERLAP for box, _, _ in found):
                 _paint(canvas[y : y + height, x : x + width], ink, rng)
-                found.append(((x, y, width, height), drawing))
+                mask = np.zeros((size, size), dtype=np.uint8)
+                mask[y : y + height, x : x + width] = ink >= _INK
+                for _, _, below in found:
+                    below[mask == 1] = 0
+                found.append(((x, y, width, height), drawing, mask))
                 break
     return np.clip(np.round(canvas), 0, 255).astype(np.uint8), found
 

@@ -10,6 +10,7 @@ from search_spaces.targets import load_subclass, make
 from trainers.detectors.detector import Detector
 from trainers.detectors.faster_rcnn import FasterRCNN
 from trainers.detectors.fcos import FCOS
+from trainers.detectors.mask_rcnn import MaskRCNN
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.detectors.retinanet import RetinaNet
 from trainers.recipes import DetectorRecipe
@@ -19,9 +20,15 @@ DETECTORS: dict[str, Callable[[BackboneWithPyramid, int, DetectorRecipe], Detect
     "fcos": FCOS,
     "faster_rcnn": FasterRCNN,
     "retinanet": RetinaNet,
+    "mask_rcnn": MaskRCNN,
 }
 # How maps coarser than the backbone's are made; proposals need no weights of their own there.
-_EXTRA: dict[str, Literal["conv", "pool"]] = {"fcos": "conv", "faster_rcnn": "pool", "retinanet": "conv"}
+_EXTRA: dict[str, Literal["conv", "pool"]] = {
+    "fcos": "conv",
+    "faster_rcnn": "pool",
+    "retinanet": "conv",
+    "mask_rcnn": "pool",
+}
 
 
 def build_detector(

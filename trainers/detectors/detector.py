@@ -1,9 +1,9 @@
-"""What every detector is: images to losses when it learns, images to boxes when it is asked."""
+"""What every detector is: images to losses when it learns, images to boxes, and perhaps masks, when it is asked."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,15 @@ _NARROW = 8
 
 class Detections(TypedDict):
     """Of one image: ``boxes`` float32 (n, 4) as x1 y1 x2 y2 in px of the input, ``scores`` (n,) falling,
-    ``labels`` int64 (n,) from 0."""
+    ``labels`` int64 (n,) from 0.
+
+    A detector of masks adds ``masks``, float32 (n, M, M): the probability in each cell of a box cut into M x M.
+    """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    masks: NotRequired[Tensor]
 
 
 class Detector(nn.Module, ABC):

@@ -1,7 +1,9 @@
 """Faster R-CNN, two-stage (Ren et al. 2015) over a pyramid (Lin et al. 2017), from torchvision's parts."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
@@ -70,10 +72,7 @@ class FasterRCNN(Detector):
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Two terms of the proposals, two of the boxes; proposals are sampled with torch's generator."""
         maps, batch = self._maps(images)
-        inside = [
-            {"boxes": target["boxes"].to(images.device), "labels": target["labels"].to(images.device) + 1}
-            for target in targets
-        ]
+        inside = [self._inside(target, images.device) for target in targets]
         proposals, first = self.rpn(batch, maps, inside)
         _, second = self.roi_heads(maps, proposals, batch.image_sizes, inside)
         return {**first, **second}
@@ -83,9 +82,15 @@ class FasterRCNN(Detector):
         maps, batch = self._maps(images)
         proposals, _ = self.rpn(batch, maps)
         found, _ = self.roi_heads(maps, proposals, batch.image_sizes)
-        return [
-            Detections(boxes=one["boxes"], scores=one["scores"], labels=one["labels"] - 1) for one in found
-        ]
+        return [self._found(one) for one in found]
+
+    def _inside(self, target: Target, device: torch.device) -> dict[str, Tensor]:
+        """A target as torchvision's heads take it: label 0 is the background."""
+        return {"boxes": target["boxes"].to(device), "labels": target["labels"].to(device) + 1}
+
+    def _found(self, one: dict[str, Any]) -> Detections:
+        """What torchvision's heads return for an image, with our labels."""
+        return Detections(boxes=one["boxes"], scores=one["scores"], labels=one["labels"] - 1)
 
     def _maps(self, images: Tensor) -> tuple[dict[str, Tensor], ImageList]:
         normalised = self.normalise(images)
