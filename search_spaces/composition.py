@@ -170,6 +170,20 @@ class Composition(Gene):
 
         return self._at(_walk(self._costs, self._completions, pick))
 
+    @property
+    def picks(self) -> tuple[int, ...]:
+        """The place of each part's value among those the part allows."""
+        return tuple(len(part) for part in self.parts)
+
+    def ways(self, picked: Sequence[int]) -> tuple[int, ...]:
+        """Completions within the bounds."""
+        row, after = self._costs[len(picked)], self._completions[len(picked) + 1]
+        spent = self._spent(picked)
+        return tuple(after.get(spent + cost, 0) for cost in row)
+
+    def from_picks(self, picked: Sequence[int]) -> Value:
+        return self._at(picked)
+
     def crossover(self, a: Value, b: Value, rng: random.Random) -> Value:
         """Every part from one parent where such a mix exists; else every part between the parents'."""
         first, second = self._positions(self.validate(a)), self._positions(self.validate(b))
@@ -227,7 +241,8 @@ class Composition(Gene):
         return tuple(part[position] for part, position in zip(self.parts, positions, strict=True))
 
     def _spent(self, positions: Sequence[int]) -> int:
-        return sum(row[position] for row, position in zip(self._costs, positions, strict=True))
+        """Costs of the first parts, or of all."""
+        return sum(row[position] for row, position in zip(self._costs, positions, strict=False))
 
 
 _Completions = tuple[dict[int, int], ...]

@@ -3,6 +3,9 @@
 A gene knows its exact size, draws uniformly, and translates a value to and from a handful of plain
 parameters. Every value of these parameters decodes to a valid gene value, and parameters drawn uniformly
 decode to values drawn uniformly, so any optimiser can drive any gene without a rejected or starved draw.
+
+A policy that decides step by step sees a gene as picks instead: each picks one of a fixed number of options, some
+of which earlier picks may rule out.
 """
 
 import random
@@ -87,6 +90,28 @@ class Gene(ABC):
 
         The relation is symmetric and connects all values.
         """
+
+    @property
+    def picks(self) -> tuple[int, ...]:
+        """Number of options of each pick, in the order of picking; one pick of a whole value by default."""
+        return (self.size,)
+
+    def ways(self, picked: Sequence[int]) -> tuple[int, ...]:
+        """In how many ways picking can go on after each option of the next pick; 0: it is not allowed.
+
+        An option means the same thing whatever was picked before it. Options drawn in proportion to their ways
+        give values drawn uniformly.
+
+        Args:
+            picked: the options picked so far, fewer than :attr:`picks`, each of them allowed.
+        """
+        assert not picked, "there is only one pick"
+        return (1,) * self.size
+
+    def from_picks(self, picked: Sequence[int]) -> Value:
+        """The value that a whole sequence of allowed picks stands for."""
+        (index,) = picked
+        return self.unrank(index)
 
     def sample(self, rng: random.Random) -> Value:
         """Draw a value uniformly."""

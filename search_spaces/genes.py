@@ -137,6 +137,18 @@ class Permutation(Gene):
         digits = [digit_of(params, suffix, bounds) for suffix, bounds in self.parameters.items()]
         return _draw_without_return(range(self.n), [*digits, 0][: self.n])
 
+    @property
+    def picks(self) -> tuple[int, ...]:
+        """The thing at each place."""
+        return (self.n,) * self.n
+
+    def ways(self, picked: Sequence[int]) -> tuple[int, ...]:
+        """Things are picked without return."""
+        return _ways_without_return(self.n, self.n, picked)
+
+    def from_picks(self, picked: Sequence[int]) -> Value:
+        return self.validate(picked)
+
     def crossover(self, a: Value, b: Value, rng: random.Random) -> Value:
         """Order crossover: a slice keeps its places from ``a``, the rest follows the order of ``b``."""
         first, second = self.validate(a), self.validate(b)
@@ -204,6 +216,18 @@ class Parents(Gene):
         digits = [digit_of(params, suffix, bounds) for suffix, bounds in self.parameters.items()]
         return tuple(sorted(_draw_without_return(range(self.available), digits)))
 
+    @property
+    def picks(self) -> tuple[int, ...]:
+        """One block after another, in any order, so that ``count!`` sequences of picks give one value."""
+        return (self.available,) * self.count
+
+    def ways(self, picked: Sequence[int]) -> tuple[int, ...]:
+        """Blocks are picked without return."""
+        return _ways_without_return(self.available, self.count, picked)
+
+    def from_picks(self, picked: Sequence[int]) -> Value:
+        return self.validate(picked)
+
     def crossover(self, a: Value, b: Value, rng: random.Random) -> Value:
         """What both have stays; the rest is drawn from what one of them has."""
         first, second = set(self.validate(a)), set(self.validate(b))
@@ -222,6 +246,11 @@ class Parents(Gene):
 def _draw_without_return(things: Sequence[int], digits: Sequence[int]) -> tuple[int, ...]:
     left = list(things)
     return tuple(left.pop(digit) for digit in digits)
+
+
+def _ways_without_return(things: int, draws: int, drawn: Sequence[int]) -> tuple[int, ...]:
+    each = math.perm(things - len(drawn) - 1, draws - len(drawn) - 1)
+    return tuple(0 if thing in drawn else each for thing in range(things))
 
 
 def _places_without_return(things: Sequence[int], drawn: Sequence[int]) -> list[int]:

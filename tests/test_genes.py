@@ -4,7 +4,7 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -352,6 +352,45 @@ def test_parameters_out_of_range_say_what_is_allowed(
 ) -> None:
     with pytest.raises(InvalidArchitecture, match=message):
         gene.decode(params)
+
+
+def paths(gene: Gene, picked: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
+    """All whole sequences of allowed picks."""
+    if len(picked) == len(gene.picks):
+        yield picked
+        return
+    ways = gene.ways(picked)
+    assert len(ways) == gene.picks[len(picked)]
+    for option, count in enumerate(ways):
+        if count:
+            yield from paths(gene, (*picked, option))
+
+
+@given(genes)
+def test_picks_reach_every_value_equally_often_and_nothing_else(gene: Gene) -> None:
+    orders = math.factorial(gene.count) if isinstance(gene, Parents) else 1
+    counts = Counter(gene.from_picks(picked) for picked in paths(gene))
+    assert counts == Counter(dict.fromkeys(gene.enumerate(), orders))
+
+
+@given(genes)
+def test_ways_count_the_picks_that_follow(gene: Gene) -> None:
+    """So that drawing in proportion to them draws whole sequences, and with them values, uniformly."""
+    below = Counter(picked[:length] for picked in paths(gene) for length in range(1, len(picked) + 1))
+    starts = {picked[:length] for picked in paths(gene) for length in range(len(picked))}
+    for start in starts:
+        assert gene.ways(start) == tuple(below[(*start, option)] for option in range(gene.picks[len(start)]))
+
+
+def test_picks_in_figures() -> None:
+    assert Permutation(4).ways((2, 0)) == (0, 1, 0, 1)
+    assert Permutation(4).ways(()) == (6, 6, 6, 6)
+    assert Parents(5, 2).ways((3,)) == (1, 1, 1, 0, 1)
+    assert Parents(5, 2).from_picks((3, 1)) == (1, 3)
+    split = Composition(((1, 2, 3, 4),) * 3, total=7)
+    assert split.ways(()) == (3, 4, 3, 2) and split.ways((0,)) == (0, 1, 1, 1)
+    assert split.from_picks((0, 2, 2)) == (1, 3, 3)
+    assert Choice(("a", "b")).ways(()) == (1, 1)
 
 
 def test_options_that_are_lists_are_recorded_as_text() -> None:
