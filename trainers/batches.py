@@ -103,7 +103,8 @@ def jitter_scale(
         rng: of factors and places.
 
     Returns:
-        Images of the same shape, and their targets: boxes clipped to the image, those of less than a pixel left out.
+        Images of the same shape, and their targets: boxes clipped to the image, those of less than a pixel or with an
+        empty mask left out.
     """
     canvas = (images.shape[-2], images.shape[-1])
     pictures, moved = [], []
@@ -125,7 +126,15 @@ def jitter_scale(
             masks = target["masks"][kept][:, : content[0], : content[1]]
             share = _resized_masks(masks, size)[:, top : top + canvas[0], left : left + canvas[1]]
             share = pad(share, [0, 0, canvas[1] - share.shape[-1], canvas[0] - share.shape[-2]])
-            one["masks"] = (share >= _COVERED).to(torch.uint8)
+            masks = (share >= _COVERED).to(torch.uint8)
+            # Of an object cut at a corner a box may be left, and nothing in it.
+            left_over = masks.flatten(1).bool().any(1)
+            one = Target(
+                boxes=one["boxes"][left_over],
+                labels=one["labels"][left_over],
+                image_id=one["image_id"],
+                masks=masks[left_over],
+            )
         moved.append(one)
     return torch.stack(pictures), moved
 
