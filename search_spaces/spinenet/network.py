@@ -3,9 +3,13 @@
 Imports only torch: an exported network carries this file's text. Du et al. 2020 (arXiv 1912.05027), sections 3.2
 to 3.4, in the details as the authors' released code; batch normalisation with their epsilon of Mask R-CNN.
 Which block reads which, the rule for blocks that nothing reads included, arrives as plain data.
+
+Every edge has its own weights, but not its own computation: edges that leave one block are reduced by one
+convolution, and up-sampled maps are added without being copied to the larger size first.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +47,9 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, 4 * width, H / stride, W / stride)."""
         identity = x if self.downsample is None else self.downsample(x)
-        out = self.act(self.bn1(self.conv1(x)))
-        out = self.act(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
+        out = self.act(conv_norm(x, [(self.conv1, self.bn1)]))
+        out = self.act(conv_norm(out, [(self.conv2, self.bn2)]))
+        out = conv_norm(out, [(self.conv3, self.bn3)])
         out = identity + drop_branch(out, self.drop_path if self.training else 0.0)
         return self.act(out)  # type: ignore[no-any-return]
 
@@ -68,8 +72,8 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, width, H / stride, W / stride)."""
         identity = x if self.downsample is None else self.downsample(x)
-        out = self.act(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
+        out = self.act(conv_norm(x, [(self.conv1, self.bn1)]))
+        out = conv_norm(out, [(self.conv2, self.bn2)])
         out = identity + drop_branch(out, self.drop_path if self.training else 0.0)
         return self.act(out)  # type: ignore[no-any-return]
 
@@ -106,11 +110,15 @@ class Resample(nn.Module):
         self.bn3 = norm(outputs)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, *size)."""
-        x = self.act(self.bn1(self.conv1(x)))
+        """What :func:`reduce_together` made, (N, reduced, H, W) -> (N, outputs, *size), or smaller by whole factors."""
         if self.conv2 is not None and self.bn2 is not None:
-            x = self.maxpool(self.act(self.bn2(self.conv2(x))))
-        return self.bn3(self.conv3(resized(x, size)))  # type: ignore[no-any-return]
+            x = self.maxpool(self.act(conv_norm(x, [(self.conv2, self.bn2)])))
+        pair, cells = (self.conv3, self.bn3), x.shape[2] * x.shape[3]
+        whole = size[0] % x.shape[2] == 0 and size[1] % x.shape[3] == 0
+        # One value has no variance, but its copies may be normalised.
+        if whole and replaceable([pair]) and not (self.bn3.training and x.shape[0] * cells == 1):
+            return conv_norm(x, [pair], copies=size[0] * size[1] // cells)
+        return conv_norm(resized(x, size), [pair])
 
 
 class Inputs(nn.ModuleList):
@@ -134,16 +142,18 @@ class Inputs(nn.ModuleList):
         super().__init__(resamples)
         self.level, self.parents, self.merged = level, tuple(parents), tuple(merged)
 
-    def forward(self, maps: Sequence[Tensor], image: tuple[int, int]) -> Tensor:
-        """Maps of all earlier places and the image's (height, width) -> the block's input, not yet activated."""
+    def forward(self, narrow: Sequence[Tensor], maps: Sequence[Tensor], image: tuple[int, int]) -> Tensor:
+        """The parents' maps as reduced for this block, maps of all earlier places and the image's (height, width).
+
+        Returns:
+            The block's input, not yet activated.
+        """
         size = (-(-image[0] // 2**self.level), -(-image[1] // 2**self.level))
-        found: list[Tensor] = [
-            resample(maps[place], size) for place, resample in zip(self.parents, self, strict=True)
-        ]
-        found += [maps[place] for place in self.merged]
-        out = found[0]
-        for other in found[1:]:
-            out = out + other
+        found = [resample(x, size) for resample, x in zip(self, narrow, strict=True)]
+        found.sort(key=lambda x: x.shape[2] * x.shape[3], reverse=True)
+        out = resized(found[0], size)
+        for other in (*found[1:], *(maps[place] for place in self.merged)):
+            add_spread(out, other)
         return out
 
 
@@ -220,6 +230,7 @@ class SpineNet(nn.Module):
             }
         )
         self.levels = {name: (endpoint, 2 ** places[place][0]) for name, place in self.ends.items()}
+        self.readers = readers(len(stem), blocks)
         self.set_drop_path(drop_path)
         initialise(self)
 
@@ -239,14 +250,142 @@ class SpineNet(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) -> ``{"p3": (N, C, H/8, W/8), ..., "p7": (N, C, H/128, W/128)}``, rounded up."""
         image = (x.shape[-2], x.shape[-1])
-        x = self.maxpool(self.act(self.bn1(self.conv1(x))))
-        maps = []
+        x = self.maxpool(self.act(conv_norm(x, [(self.conv1, self.bn1)])))
+        maps: list[Tensor] = []
+        narrow: dict[tuple[int, int], Tensor] = {}
         for block in self.stem:
             x = block(x)
-            maps.append(x)
-        for inputs, block in zip(self.resamples, self.blocks, strict=True):
-            maps.append(block(self.act(inputs(maps, image))))
+            self._keep(x, maps, narrow)
+        for index, (inputs, block) in enumerate(zip(self.resamples, self.blocks, strict=True)):
+            own = [narrow.pop((index, position)) for position, _ in enumerate(inputs.children())]
+            self._keep(block(self.act(inputs(own, maps, image))), maps, narrow)
         return {name: layers(maps[self.ends[name]]) for name, layers in self.endpoints.items()}
+
+    def _keep(self, x: Tensor, maps: list[Tensor], narrow: dict[tuple[int, int], Tensor]) -> None:
+        """Append the next place's map, and what its readers make of it first."""
+        for edges in self.readers[len(maps)]:
+            resamples = [cast(Inputs, self.resamples[index])[position] for index, position in edges]
+            together = reduce_together(x, cast(list[Resample], resamples))
+            narrow.update(zip(edges, together, strict=True))
+        maps.append(x)
+
+
+Pair = tuple[nn.Conv2d, nn.BatchNorm2d]
+"""A convolution without bias and the normalisation of what it writes."""
+
+
+def readers(stem: int, blocks: Sequence[Block]) -> list[list[list[tuple[int, int]]]]:
+    """For each place the edges that leave it, as (block, position among its parents), in groups to compute at once.
+
+    Edges to dead blocks, which lead to no output, stand alone: in one convolution with others their weights would
+    get a gradient of zeros, and optimisers tell that from none.
+    """
+    alive = set(range(stem + len(blocks) - OUTPUTS, stem + len(blocks)))
+    for index in reversed(range(len(blocks))):
+        if stem + index in alive:
+            alive.update(blocks[index][2], blocks[index][3])
+    found: list[list[list[tuple[int, int]]]] = []
+    for place in range(stem + len(blocks)):
+        edges = [
+            (index, position)
+            for index, (_, _, parents, _) in enumerate(blocks)
+            for position, parent in enumerate(parents)
+            if parent == place
+        ]
+        together = [edge for edge in edges if stem + edge[0] in alive]
+        alone = [[edge] for edge in edges if edge not in together]
+        found.append([together, *alone] if together else alone)
+    return found
+
+
+def reduce_together(x: Tensor, layers: Sequence[Resample]) -> Sequence[Tensor]:
+    """The first 1x1 convolution, normalised and activated, of resamplings that read the same map.
+
+    (N, inputs, H, W) -> (N, reduced, H, W) for each.
+    """
+    pairs = [(one.conv1, one.bn1) for one in layers]
+    if len(layers) == 1 or not replaceable(pairs):
+        return [one.act(conv_norm(x, [pair])) for one, pair in zip(layers, pairs, strict=True)]
+    out = layers[0].act(conv_norm(x, pairs))
+    return torch.split(out, [conv.out_channels for conv, _ in pairs], dim=1)
+
+
+def add_spread(out: Tensor, x: Tensor) -> None:
+    """Add in place a map as large as ``out``, or one smaller by whole factors that nearest neighbour would spread."""
+    height, width = x.shape[-2:]
+    if out.shape == x.shape:
+        out += x
+    else:
+        cells = out.view(*out.shape[:2], height, out.shape[2] // height, width, out.shape[3] // width)
+        cells += x[:, :, :, None, :, None]
+
+
+def conv_norm(x: Tensor, pairs: Sequence[Pair], copies: int = 1) -> Tensor:
+    """Normalised convolutions of one map and of one kind, as one; their channels follow each other.
+
+    In evaluation the normalisations are folded into the weights; layers that are not :func:`replaceable` are called.
+
+    Args:
+        x: (N, C, H, W).
+        pairs: more than one only where they are :func:`replaceable`.
+        copies: of every value written, which the caller makes; they count in the running variance.
+    """
+    (conv, norm), training = pairs[0], pairs[0][1].training
+    if len(pairs) == copies == 1 and (training or not replaceable(pairs)):
+        return norm(conv(x))  # type: ignore[no-any-return]
+    convs, norms = zip(*pairs, strict=True)
+    weight = joined([one.weight for one in convs])
+    scale, shift = joined([one.weight for one in norms]), joined([one.bias for one in norms])
+    if not training:
+        scale = scale * torch.rsqrt(joined([one.running_var for one in norms]) + norm.eps)
+        shift = shift - scale * joined([one.running_mean for one in norms])
+        weight = weight * scale[:, None, None, None]
+        return functional.conv2d(x, weight, shift, conv.stride, conv.padding)
+    x = functional.conv2d(x, weight, None, conv.stride, conv.padding)
+    # With momentum 1 the buffers receive this batch's own statistics.
+    mean, var = torch.zeros_like(scale), torch.zeros_like(scale)
+    out = functional.batch_norm(x, mean, var, scale, shift, training=True, momentum=1.0, eps=norm.eps)
+    count = x.numel() // x.shape[1]
+    # Copies leave the biased variance as it is; the unbiased one divides by their number less one.
+    var = var * (copies * (count - 1) / (copies * count - 1))
+    widths = [one.out_channels for one in convs]
+    with torch.no_grad():
+        means, variances = torch.split(mean, widths), torch.split(var, widths)
+        for one, its_mean, its_var in zip(norms, means, variances, strict=True):
+            one.running_mean.lerp_(its_mean, one.momentum)
+            one.running_var.lerp_(its_var, one.momentum)
+            one.num_batches_tracked.add_(1)
+    return out
+
+
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    """One after the other along the first dimension; a single one is not copied."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def replaceable(pairs: Sequence[Pair]) -> bool:
+    """Whether convolutions and normalisations may be computed without being called.
+
+    They are as built here, in one mode, and no hook waits for a call (to count, to prune, to calibrate).
+    """
+    for conv, norm in pairs:
+        for layer in (conv, norm):
+            hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
+            if any(hooks) or layer._backward_pre_hooks or type(layer) not in (nn.Conv2d, nn.BatchNorm2d):
+                return False
+        if norm.training != pairs[0][1].training or norm.momentum is None or norm.running_mean is None:
+            return False
+    return True
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution, normalisation and, where given, an activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, outputs, H / stride, W / stride)."""
+        conv, norm, *rest = self
+        x = conv_norm(x, [cast(Pair, (conv, norm))])
+        return rest[0](x) if rest else x
 
 
 def group(kind: str, inputs: int, width: int, repeats: int, stride: int, activation: str) -> nn.Sequential:
@@ -267,18 +406,16 @@ def group(kind: str, inputs: int, width: int, repeats: int, stride: int, activat
     )
 
 
-def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+def projection(inputs: int, outputs: int, stride: int) -> ConvNorm | None:
     """The shortcut's 1x1 convolution, where the block changes size or channels; else ``None``."""
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
+    return ConvNorm(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
 
 
-def endpoint_layers(inputs: int, outputs: int, activation: str) -> nn.Sequential:
+def endpoint_layers(inputs: int, outputs: int, activation: str) -> ConvNorm:
     """1x1 convolution, normalisation and activation, which give all levels one width."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 1, bias=False), norm(outputs), activation_layer(activation)
-    )
+    return ConvNorm(nn.Conv2d(inputs, outputs, 1, bias=False), norm(outputs), activation_layer(activation))
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
