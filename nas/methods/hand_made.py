@@ -18,7 +18,7 @@ from nas.recipe import HandMadeRecipe, SearchRecipe
 from nas.run import Run
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import family_of
-from search_spaces.cost import Cost
+from search_spaces.cost import Cost, cost
 from search_spaces.errors import ConfigError, InvalidArchitecture
 from trainers.detectors.catalog import build_detector
 from trainers.recipes import DetectorRecipe
@@ -100,39 +100,45 @@ def rival(
         ConfigError: settings that give no network, a detector that does not fit it, or no widths of equal cost.
     """
 
-    def cost_of(architecture: Architecture, detector: DetectorRecipe) -> Cost:
-        backbone = family_of(architecture).build(architecture, seed=0)
-        return detector_cost(backbone, detector, num_classes, image_size)
+    def macs(architecture: Architecture, detector: DetectorRecipe) -> int:
+        return detector_cost(architecture, detector, num_classes, image_size).macs
 
     try:
         architecture = baseline_architecture(recipe.space)
     except InvalidArchitecture as error:
         raise ConfigError(f"space: {error}") from error
     if recipe.equal_macs:
-        wanted = cost_of(baseline_of(search), search.detector).macs
-        architecture = _of_cost(architecture, wanted, lambda one: cost_of(one, recipe.detector).macs)
+        wanted = macs(baseline_of(search), search.detector)
+        architecture = _of_cost(architecture, wanted, lambda one: macs(one, recipe.detector))
     return Rival(name=recipe.name, architecture=architecture, detector=recipe.detector)
 
 
 def detector_cost(
-    backbone: nn.Module, recipe: DetectorRecipe, num_classes: int, image_size: tuple[int, int]
+    architecture: Architecture, recipe: DetectorRecipe, num_classes: int, image_size: tuple[int, int]
 ) -> Cost:
     """Parameters and multiply-adds of a whole detector for one image.
 
     Convolutions and linear layers count, of a two-stage detector for the regions that it proposes in an image of
-    zeros.
+    zeros. The backbone counts as it is published, layer by layer, whatever shortcuts its forward pass takes.
 
     Args:
-        backbone: declares its levels; its weights are left as they are.
+        architecture: the backbone.
         recipe: of the detector around it.
         num_classes: categories.
         image_size: (height, width) px.
     """
+    backbone = family_of(architecture).build(architecture, seed=0)
     detector = build_detector(recipe, backbone, num_classes, image_size, seed=0).eval()
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        detector(torch.zeros(1, 3, *image_size))
+    images = torch.zeros(1, 3, *image_size)
+    around = _flops(detector, images) - _flops(backbone, images)
     params = sum(one.numel() for one in detector.parameters())
-    return Cost(params=params, macs=int(counter.get_total_flops()) // 2)
+    return Cost(params=params, macs=cost(architecture, image_size).macs + around // 2)
+
+
+def _flops(module: nn.Module, images: torch.Tensor) -> int:
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        module(images)
+    return int(counter.get_total_flops())
 
 
 def _of_cost(named: Architecture, wanted: int, macs: Callable[[Architecture], int]) -> Architecture:

@@ -138,7 +138,7 @@ def _contenders(
     for name, architecture in every.items():
         found = cost(architecture, size)
         detector = by_hand[name].detector if name in by_hand else run.recipe.detector
-        whole = detector_cost(built[name], detector, _num_classes(run), size)
+        whole = detector_cost(architecture, detector, _num_classes(run), size)
         contenders[name] = Contender(
             name=name if name in by_hand else short_text(architecture),
             architecture=architecture,
