@@ -24,7 +24,8 @@ from nas.config import apply_overrides, read_yaml, to_data
 from nas.controllers.base import Controller, Done
 from nas.controllers.catalog import make_controller
 from nas.methods.catalog import check_search
-from nas.methods.spinenet_space import Limits, narrowed, spinenet_recipe, spinenet_space
+from nas.methods.limits import Limits
+from nas.methods.spinenet_space import narrowed, spinenet_recipe, spinenet_space
 from nas.proxies.short_training import ShortTraining
 from nas.recipe import ControllerRecipe, SpineNetRecipe
 from nas.report.ranking import paired_difference

@@ -350,11 +350,10 @@ class RungsRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProxySearchRecipe(Recipe):
-    """One search: a short training as proxy, a controller, limits.
+class OneSearchRecipe(Recipe):
+    """One search over whole candidates: a controller, limits, rungs.
 
     Args:
-        proxy: how a candidate is scored.
         controller: who proposes.
         limits: checked before anything is trained.
         rungs: where a poor candidate is stopped; every training runs to its end when left out.
@@ -364,7 +363,6 @@ class ProxySearchRecipe(Recipe):
             there is none, of all.
     """
 
-    proxy: ShortTrainingRecipe = field(default_factory=ShortTrainingRecipe)
     controller: ControllerRecipe
     limits: LimitsRecipe = field(default_factory=LimitsRecipe)
     rungs: RungsRecipe | None = None
@@ -388,6 +386,17 @@ class ProxySearchRecipe(Recipe):
     def needs_latency(self) -> bool:
         """Whether candidates are timed."""
         return self.limits.latency is not None or self.cost == "latency"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxySearchRecipe(OneSearchRecipe):
+    """One search with short trainings.
+
+    Args:
+        proxy: how a candidate is scored.
+    """
+
+    proxy: ShortTrainingRecipe = field(default_factory=ShortTrainingRecipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -447,26 +456,38 @@ class AnyProxyRecipe(Recipe):
 
     Args:
         train: every candidate is trained alone for so long, and scored on the held-out images.
+        recalibration_batches: with ``train``: see :class:`ShortTrainingRecipe`.
         target: your own proxy, ``my_file.py:MyProxy``, the file relative to the recipe.
         options: of your own, by the argument names of its constructor.
     """
 
     train: TrainRecipe | None = None
+    recalibration_batches: int = 8
     target: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         one_of(self, "train", "target")
         self.require("options", self.target is not None or not self.options, "{} without a target")
+        self.require("recalibration_batches", self.recalibration_batches >= 0, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnySearchRecipe(Recipe):
-    """One search: proxy, controller, limits."""
+class AnySearchRecipe(OneSearchRecipe):
+    """One search with short trainings or a proxy of your own.
+
+    Args:
+        proxy: how a candidate is scored.
+    """
 
     proxy: AnyProxyRecipe
-    controller: ControllerRecipe
-    limits: LimitsRecipe = field(default_factory=LimitsRecipe)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        trained = self.proxy.train is not None
+        self.require(
+            "rungs", trained or self.rungs is None, "null with a proxy of your own, which has no steps"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

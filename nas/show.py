@@ -7,7 +7,7 @@ from typing import Any
 from nas.journal import JOURNAL
 from nas.methods.catalog import method_of
 from nas.pareto import front_of
-from nas.recipe import OnePhaseRecipe, SearchRecipe, SpineNetRecipe
+from nas.recipe import OnePhaseRecipe, OneSearchRecipe, SearchRecipe
 from nas.resolve import read_architecture
 from nas.run import FINISHED, Run
 from nas.study import History, Record, Study
@@ -65,7 +65,8 @@ def pareto_front(run: Run, trials: dict[str, History]) -> list[Record]:
 
 def cost_objective(run: Run) -> str | None:
     """The objective beside AP; None in a search for AP alone."""
-    return run.recipe.search.cost if isinstance(run.recipe, SpineNetRecipe) else None
+    search = getattr(run.recipe, "search", None)
+    return search.cost if isinstance(search, OneSearchRecipe) else None
 
 
 def own_proxy(recipe: SearchRecipe) -> str | None:

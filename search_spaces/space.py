@@ -94,6 +94,16 @@ class SearchSpace(ABC):
         return self.size
 
     @property
+    def limits(self) -> str | None:
+        """What :meth:`limit` rejects, in two or three words; None for a space that rejects nothing."""
+        return None
+
+    def limit(self, architecture: Architecture) -> str | None:
+        """Why a member is not to be scored, as a sentence; None where nothing speaks against it."""
+        del architecture
+        return None
+
+    @property
     def parameters(self) -> dict[str, Parameter]:
         """Every parameter of the encoding, in the order of the genes."""
         return {

@@ -12,14 +12,16 @@ import optuna
 import pytest
 import torch
 
+import nas.methods.one_search
 import nas.methods.searching
-import nas.methods.spinenet
 from nas.config import apply_overrides, read_yaml
 from nas.export.bundle import load_bundle
 from nas.latency import LATENCY, MEASURED, LatencyRatio
 from nas.methods.catalog import baseline_of, check_search, procedure
-from nas.methods.spinenet import carry_out, check_recipe, steps_spent
-from nas.methods.spinenet_space import Limits, narrowed, spinenet_recipe, spinenet_space
+from nas.methods.limits import Limits
+from nas.methods.one_search import expense
+from nas.methods.spinenet import carry_out, check_recipe
+from nas.methods.spinenet_space import narrowed, spinenet_recipe, spinenet_space
 from nas.progress import Silent
 from nas.proxies.short_training import ShortTraining
 from nas.recipe import LimitsRecipe, SpineNetRecipe
@@ -156,7 +158,7 @@ def test_limits_reject_before_anything_is_trained(tmp_path: Path, monkeypatch: p
         def say(self, text: str) -> None:
             said.append(text)
 
-    monkeypatch.setattr(nas.methods.spinenet, "finish", lambda *rest: None)
+    monkeypatch.setattr(nas.methods.one_search, "finish", lambda *rest: None)
     carry_out(run, Listener())
     states = [record.state for record in histories(run)["random"]]
     assert states.count("complete") == [r.state for r in histories(run)["search"]].count("complete")
@@ -201,7 +203,7 @@ def test_rungs_from_recipe_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert stopped and rejected
     assert all(set(record.intermediate) <= {2, 4, 8} for record in history)
     assert all("the limit is" in str(record.reason) and not record.intermediate for record in rejected)
-    spent = {name: sum(steps_spent(record, 9) for record in one) for name, one in found.items()}
+    spent = {name: sum(expense(record, 9) for record in one) for name, one in found.items()}
     assert spent["search"] == sum(
         record.stopped_at or (9 if record.state == "complete" else 0) for record in history
     )
@@ -228,7 +230,7 @@ def test_a_search_with_rungs_really_trains_and_resumes(
     """Stopped between the value of a rung and its decision."""
     settings = (*RUNGS, "retrain=null", "search.controller.budget=3", "search.proxy.train.lr=0.02")
     whole = Run.create(tmp_path / "whole", tiny(*settings))
-    monkeypatch.setattr(nas.methods.spinenet, "finish", lambda *rest: None)
+    monkeypatch.setattr(nas.methods.one_search, "finish", lambda *rest: None)
     carry_out(whole, Silent())
     original, reports = Phase.report, 0
 
@@ -278,7 +280,7 @@ def test_two_objectives_from_recipe_to_report(tmp_path: Path, monkeypatch: pytes
     check_recipe(recipe, source="tiny_spinenet.yaml")
     whole = cost(baseline_of(recipe), (128, 128))
     base = round(0.93 * whole.macs)  # the baseline itself is dearer than nearly all of this space
-    monkeypatch.setattr(nas.methods.spinenet, "cost", lambda *rest: replace(whole, macs=base))
+    monkeypatch.setattr(nas.methods.one_search, "cost", lambda *rest: replace(whole, macs=base))
     run = Run.create(tmp_path / "run", recipe)
     winner = carry_out(run, Silent())
     history = histories(run)["search"]

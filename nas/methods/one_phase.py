@@ -1,39 +1,36 @@
-"""One phase, no paper's: any space, any controller, any proxy, each the house's or a person's own.
+"""One search, no paper's: any space, any controller, any proxy, each the house's or a person's own.
 
 Candidates within the limits are scored, trained for a short time where no other proxy is named; the best is trained
-to completion beside the space's baseline. Every step is skipped when its result is in the run directory, so carrying
-out a run and resuming it are one function.
+to completion beside the space's baseline.
 """
 
 from collections.abc import Mapping
 
 from nas.export.source import backbone_source
-from nas.methods.any_space import CostLimits, any_space, one_phase_recipe
+from nas.methods.any_space import any_space, one_phase_recipe
 from nas.methods.checking import refused, require_all
-from nas.methods.searching import SearchData, controller_for, finish, open_data, phase_seed, search_phase
+from nas.methods.one_search import OneSearch, carry_out_search, planned_steps
+from nas.methods.searching import SearchData, controller_for, phase_seed
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.proxies.own import make_own_proxy, require_own_proxy
-from nas.proxies.short_training import ShortTraining
-from nas.recipe import ControllerRecipe, OnePhaseRecipe
+from nas.pruning import Pruning
+from nas.recipe import OnePhaseRecipe
 from nas.report.data import PhaseCost
 from nas.run import Run
 from nas.show import scoring_seconds
 from nas.study import History, Study
 from search_spaces.architecture import Architecture
 from search_spaces.cost import cost
-from search_spaces.errors import ConfigError, InvalidArchitecture, RunError
+from search_spaces.errors import ConfigError, InvalidArchitecture
 from search_spaces.families import family_of
 from search_spaces.randomness import rng_for
 from search_spaces.space import SearchSpace
 from trainers.detectors.pyramid import declared_levels
+from trainers.loop import total_steps
 
-TRIES = 100
-"""Draws for each candidate of the random rival, where the limits reject most of the space."""
 DRAWS = 20
 """Uniform draws that the family is shown before anything is spent."""
-SHARE_DRAWS = 500
-"""Uniform draws for the printed share of the space that the limits let through."""
 
 
 def check_recipe(recipe: OnePhaseRecipe, *, source: str) -> None:
@@ -49,6 +46,12 @@ def check_recipe(recipe: OnePhaseRecipe, *, source: str) -> None:
             f"{place}search.controller.", lambda: controller_for(recipe.search.controller, space, 0)
         )
     problems += refused(f"{place}search.proxy.", lambda: require_own_proxy(recipe.search.proxy))
+    if (rungs := recipe.search.rungs) is not None and (train := recipe.search.proxy.train) is not None:
+        steps = planned_steps(recipe, train)
+        if steps is not None:
+            problems += refused(
+                f"{place}search.rungs.", lambda: Pruning(rungs, total_steps=steps, phase="search")
+            )
     require_all(recipe, source=source, problems=problems, baseline=baseline)
 
 
@@ -78,54 +81,40 @@ def require_network(space: SearchSpace) -> None:
 
 def carry_out(run: Run, progress: RunProgress) -> Architecture:
     """Do whatever of the run is not done yet and return the winner."""
+    return carry_out_search(run, progress, begin)
+
+
+def begin(run: Run, data: SearchData, study: Study, progress: RunProgress) -> OneSearch:
+    """The search with short trainings, or with a person's own proxy."""
     recipe = one_phase_recipe(run.recipe)
-    data = open_data(run, progress)
-    with Study.open(run.directory, recipe.storage) as study:
-        tell_share(run, data, progress)
-        winner = _search(run, study, data, "search", recipe.search.controller, progress)
-        rivals = {}
-        if recipe.retrain is not None and "random" in recipe.retrain.rivals:
-            rivals["random"] = search_at_random(run, study, data, progress)
-        finish(run, winner, rivals, progress)
-    return winner
+    space, scored = any_space(recipe.space), recipe.search.proxy
 
+    def proxy(phase: str) -> Proxy:
+        if scored.train is not None:
+            return one.short_training(phase, scored.train, recalibration_batches=scored.recalibration_batches)
+        # Not the seed of the phase: random search and the controller are compared under one and the same proxy.
+        return make_own_proxy(
+            scored,
+            space=space,
+            train_set=data.train_set,
+            held_out=data.held_out,
+            detector=recipe.detector,
+            seed=phase_seed(run, "search"),
+            directory=run.directory / phase,
+            device=recipe.device,
+        )
 
-def search_at_random(run: Run, study: Study, data: SearchData, progress: RunProgress) -> Architecture:
-    """The rival: as many uniform draws within the limits, scored by the same proxy."""
-    space = any_space(one_phase_recipe(run.recipe).space)
-
-    def scored(phase: str) -> int:
-        history = study.phase(phase, space, seed=phase_seed(run, phase)).history()
-        return sum(record.state != "pruned" for record in history)
-
-    wanted = budget = min(scored("search"), space.size)
-    while True:
-        controller = ControllerRecipe(name="random", budget=budget)
-        try:
-            winner = _search(run, study, data, "random", controller, progress)
-        except RunError:
-            # All of the first draws may be outside of the limits.
-            if scored("random") or budget > TRIES * wanted:
-                raise
-            budget += wanted
-            continue
-        missing = wanted - scored("random")
-        if missing <= 0 or budget > TRIES * wanted:
-            return winner
-        budget += missing
-
-
-def tell_share(run: Run, data: SearchData, progress: RunProgress) -> None:
-    """Print and keep the share of the space that the limits let through, from uniform draws."""
-    recipe = one_phase_recipe(run.recipe)
-    space = any_space(recipe.space)
-    limits = CostLimits(space, recipe.search.limits, data.train_set.image_size)
-    if not limits.any or run.read_json("limits.json") is not None:
-        return
-    rng = rng_for(recipe.seed, "feasible share")
-    within = sum(limits(space.sample(rng)) is None for _ in range(SHARE_DRAWS))
-    progress.say(f"within the limits: {within / SHARE_DRAWS:.0%} of {SHARE_DRAWS} uniform draws ({limits})")
-    run.write_json("limits.json", {"draws": SHARE_DRAWS, "within": within, "limits": str(limits)})
+    one = OneSearch(
+        run=run,
+        data=data,
+        study=study,
+        space=space,
+        recipe=recipe.search,
+        proxy=proxy,
+        steps=None if scored.train is None else total_steps(scored.train, len(data.train_set)),
+        progress=progress,
+    )
+    return one
 
 
 def phase_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:
@@ -152,46 +141,3 @@ def phase_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) 
             PhaseCost(name=f"{name}: scoring", seconds=seconds, images=images, macs=macs, trials=len(history))
         )
     return tuple(costs)
-
-
-def _search(
-    run: Run, study: Study, data: SearchData, name: str, controller: ControllerRecipe, progress: RunProgress
-) -> Architecture:
-    recipe = one_phase_recipe(run.recipe)
-    space = any_space(recipe.space)
-    return search_phase(
-        run,
-        study,
-        name,
-        space=space,
-        recipe=controller,
-        proxy=lambda: _proxy(run, name, space, data),
-        progress=progress,
-        limits=CostLimits(space, recipe.search.limits, data.train_set.image_size),
-    )
-
-
-def _proxy(run: Run, phase: str, space: SearchSpace, data: SearchData) -> Proxy:
-    recipe = one_phase_recipe(run.recipe)
-    # Not the seed of the phase: random search and the controller are compared under one and the same proxy.
-    seed, directory = phase_seed(run, "search"), run.directory / phase
-    if recipe.search.proxy.train is None:
-        return make_own_proxy(
-            recipe.search.proxy,
-            space=space,
-            train_set=data.train_set,
-            held_out=data.held_out,
-            detector=recipe.detector,
-            seed=seed,
-            directory=directory,
-            device=recipe.device,
-        )
-    return ShortTraining(
-        train_set=data.train_set,
-        held_out=data.held_out,
-        detector=recipe.detector,
-        train=recipe.search.proxy.train,
-        seed=seed,
-        directory=directory,
-        device=recipe.device,
-    )

@@ -1,11 +1,10 @@
-"""From the ``space`` section of a SpineNet recipe to the space, its limits and the narrow networks. Torch-free."""
+"""From the ``space`` section of a SpineNet recipe to the space and the narrow networks. Torch-free."""
 
 from dataclasses import replace
 
-from nas.recipe import LimitsRecipe, SearchRecipe, ShortTrainingRecipe, SpineNetRecipe, SpineNetSpaceRecipe
+from nas.recipe import SearchRecipe, ShortTrainingRecipe, SpineNetRecipe, SpineNetSpaceRecipe
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import get_architecture
-from search_spaces.cost import Cost, cost
 from search_spaces.errors import ConfigError, InvalidArchitecture
 from search_spaces.families import family_of
 from search_spaces.spinenet.space import SpineNetSpace
@@ -84,44 +83,3 @@ def require_narrow(baseline: Architecture, recipe: ShortTrainingRecipe) -> None:
         family_of(network).validate(network)
     except InvalidArchitecture as error:
         raise ConfigError(str(error)) from error
-
-
-class Limits:
-    """Candidate -> the sentence that rejects it, or None: the limits that need no clock.
-
-    Args:
-        space: gives the baseline, and what a dead block means.
-        recipe: limits in the baseline's cost.
-        image_size: (height, width) px at which multiply-adds are counted.
-    """
-
-    def __init__(self, space: SpineNetSpace, recipe: LimitsRecipe, image_size: tuple[int, int]) -> None:
-        self._space, self._recipe, self._size = space, recipe, image_size
-        self._base: Cost = cost(space.baseline, image_size)
-
-    @property
-    def any(self) -> bool:
-        """Whether anything can be rejected at all."""
-        limited = (self._recipe.params, self._recipe.macs, self._recipe.latency) != (None, None, None)
-        return limited or self._space.dead == "limit"
-
-    def __call__(self, architecture: Architecture) -> str | None:
-        if (dead := self._space.limit(architecture)) is not None:
-            return dead
-        if self._recipe.params is None and self._recipe.macs is None:
-            return None
-        found = cost(architecture, self._size)
-        for name in ("params", "macs"):
-            allowed = getattr(self._recipe, name)
-            spent, base = getattr(found, name), getattr(self._base, name)
-            if allowed is not None and spent > allowed * base:
-                return f"{name}: {spent:,} are {spent / base:.2f} of the baseline's, the limit is {allowed:g}"
-        return None
-
-    def __str__(self) -> str:
-        parts = [
-            f"{name} up to {value:g} of the baseline's"
-            for name in ("params", "macs", "latency")
-            if (value := getattr(self._recipe, name)) is not None
-        ]
-        return ", ".join([*parts, *(["no dead block"] if self._space.dead == "limit" else [])])

@@ -225,6 +225,11 @@ class SpineNetSpace(SearchSpace):
         """
         return self._orders(self._checked_blocks(architecture)).count()
 
+    @property
+    def limits(self) -> str | None:
+        """What :meth:`limit` rejects."""
+        return "no dead block" if self.dead == "limit" else None
+
     def limit(self, architecture: Architecture) -> str | None:
         """Why a network is not to be scored where ``dead`` is ``"limit"``: the sentence, or None."""
         return why_dead(architecture) if self.dead == "limit" else None

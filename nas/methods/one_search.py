@@ -1,0 +1,253 @@
+"""What methods with one search over whole candidates share, from images to the end of a run.
+
+A controller proposes; what is within the limits is scored; the best is trained to completion beside the baseline, and
+beside the best of random search at the same expense. Every step is skipped when its result is in the run directory,
+so carrying out a run and resuming it are one function.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nas.latency import LATENCY, LatencyRatio, Measured, known_latencies
+from nas.methods.limits import Limits
+from nas.methods.searching import Beside, SearchData, finish, open_data, phase_seed, search_phase
+from nas.progress import RunProgress
+from nas.proxies.base import Proxy
+from nas.proxies.short_training import ShortTraining
+from nas.pruning import Pruning, rungs_within
+from nas.recipe import ControllerRecipe, OneSearchRecipe, SearchRecipe
+from nas.run import Run, split_seed
+from nas.study import Json, Record, Study
+from search_spaces.architecture import Architecture
+from search_spaces.cost import cost
+from search_spaces.errors import DataError, RunError
+from search_spaces.randomness import rng_for
+from search_spaces.space import SearchSpace
+from trainers.data.catalog import open_split
+from trainers.data.detection_set import hold_out
+from trainers.loop import resolve_device, total_steps
+from trainers.recipes import TrainRecipe
+
+TRIES = 100
+"""Draws for each candidate of the random rival, where the limits reject most of the space."""
+SHARE_DRAWS = 500
+"""Uniform draws for the printed share of the space that the limits let through."""
+LATENCY_DRAWS = 10
+"""So many of them, the first within the other limits, are timed for the share of a latency limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneSearch:
+    """A search under way.
+
+    Args:
+        run: where everything is kept.
+        data: the images.
+        study: the open ledger.
+        space: where it searches.
+        recipe: controller, limits, rungs, objectives.
+        proxy: makes the scorer of a phase ready.
+        steps: of one candidate's whole training; None where the proxy does not train.
+        progress: listens.
+    """
+
+    run: Run
+    data: SearchData
+    study: Study
+    space: SearchSpace
+    recipe: OneSearchRecipe
+    proxy: Callable[[str], Proxy]
+    steps: int | None
+    progress: RunProgress
+
+    def phase(
+        self, name: str, controller: ControllerRecipe, space: SearchSpace | None = None
+    ) -> Architecture:
+        """Carry a phase out under the search's proxy, limits and rungs, and return its winner.
+
+        Args:
+            name: of the phase.
+            controller: proposes.
+            space: another one than the search's, for a comparison.
+        """
+        rungs, steps = self.recipe.rungs, self.steps
+        return search_phase(
+            self.run,
+            self.study,
+            name,
+            space=self.space if space is None else space,
+            recipe=controller,
+            proxy=lambda: self.proxy(name),
+            progress=self.progress,
+            limits=self.limits,
+            pruning=None
+            if rungs is None or steps is None
+            else lambda: Pruning(rungs, total_steps=steps, phase=name),
+            beside=self._beside(),
+            measured=self._measured if self.recipe.needs_latency else None,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """What candidates may cost."""
+        return Limits(self.space, self.recipe.limits, self.data.train_set.image_size)
+
+    def at_random(self) -> Architecture:
+        """The rival: uniform draws within the limits, scored as the search's candidates were, at the same expense.
+
+        Without rungs these are as many draws as the search scored. With rungs the draws pass the same ones, and go on
+        until they have had at least the search's training steps; the last of them may run over by less than one
+        whole training, to the rival's advantage.
+        """
+        whole = 1 if self.steps is None else self.steps
+
+        def spent(phase: str) -> int:
+            history = self.study.phase(phase, self.space, seed=phase_seed(self.run, phase)).history()
+            return sum(expense(record, self.steps) for record in history)
+
+        steps = spent("search")
+        wanted = budget = min(max(steps // whole, 1), self.space.size)
+        while True:
+            try:
+                winner = self.phase("random", ControllerRecipe(name="random", budget=budget))
+            except RunError:
+                # All of the first draws may be outside of the limits.
+                if spent("random") or budget > TRIES * wanted:
+                    raise
+                budget += wanted
+                continue
+            missing = steps - spent("random")
+            if missing <= 0 or budget > TRIES * wanted or budget >= self.space.size:
+                return winner
+            budget += max(missing // whole, 1)
+
+    def tell_share(self) -> None:
+        """Print and keep the share of the space that the limits let through, from uniform draws."""
+        limits, run = self.limits, self.run
+        if not limits.any or run.read_json("limits.json") is not None:
+            return
+        rng = rng_for(run.recipe.seed, "feasible share")
+        drawn = [self.space.sample(rng) for _ in range(SHARE_DRAWS)]
+        counted = [one for one in drawn if limits(one) is None]
+        share: dict[str, Any] = {"draws": SHARE_DRAWS, "within": len(counted), "limits": str(limits)}
+        told = (
+            f"within the limits: {len(counted) / SHARE_DRAWS:.0%} of {SHARE_DRAWS} uniform draws ({limits})"
+        )
+        if (allowed := self.recipe.limits.latency) is not None:
+            measure = self._latency()
+            found = {one.digest: measure(one) for one in counted[:LATENCY_DRAWS]}
+            ratios = [float(str(one[LATENCY])) for one in found.values()]
+            quick = sum(ratio <= allowed for ratio in ratios)
+            share |= {"measured": found, "latency_within": quick}
+            told += f"; latency is not counted there: of {len(ratios)} of these that were timed {quick} are within"
+            told += " its limit"
+            told += f" ({min(ratios):.2f} to {max(ratios):.2f} of the baseline's)" if ratios else ""
+        self.progress.say(told)
+        run.write_json("limits.json", share)
+
+    def short_training(
+        self,
+        phase: str,
+        train: TrainRecipe,
+        *,
+        recalibration_batches: int,
+        narrowed: Callable[[Architecture], Architecture] | None = None,
+    ) -> ShortTraining:
+        """The proxy that trains candidates; its seed is the search's in every phase, so that phases can be compared."""
+        rungs, recipe = self.recipe.rungs, self.run.recipe
+        steps = total_steps(train, len(self.data.train_set))
+        return ShortTraining(
+            train_set=self.data.train_set,
+            held_out=self.data.held_out,
+            detector=recipe.detector,
+            train=train,
+            seed=phase_seed(self.run, "search"),
+            directory=self.run.directory / phase,
+            device=recipe.device,
+            recalibration_batches=recalibration_batches,
+            narrowed=narrowed,
+            rungs=() if rungs is None else rungs_within(rungs, steps),
+        )
+
+    def _beside(self) -> Beside | None:
+        """The second objective; the winner may cost what the baseline costs."""
+        objective = self.recipe.cost
+        if objective is None:
+            return None
+        if objective == LATENCY:
+            return Beside(objective=objective, allowed=1.0)
+        base = cost(self.space.baseline, self.data.train_set.image_size)
+        return Beside(objective=objective, allowed=getattr(base, objective))
+
+    def _latency(self) -> LatencyRatio:
+        return LatencyRatio(
+            self.space.baseline,
+            image_size=self.data.train_set.image_size,
+            threads=self.run.recipe.threads,
+            device=resolve_device(self.run.recipe.device),
+        )
+
+    def _measured(self) -> Measured:
+        """What the share and the phases before have measured already is not measured again."""
+        known: dict[str, Mapping[str, Json]] = {}
+        for phase in self.study.phase_names():
+            known |= known_latencies(self.study.records(phase))
+        known |= (self.run.read_json("limits.json") or {}).get("measured", {})
+        return Measured(self._latency(), allowed=self.recipe.limits.latency, known=known)
+
+
+def carry_out_search(
+    run: Run,
+    progress: RunProgress,
+    begin: Callable[[Run, SearchData, Study, RunProgress], OneSearch],
+    further: Callable[[OneSearch, Architecture], Mapping[str, Architecture]] | None = None,
+) -> Architecture:
+    """Do whatever of the run is not done yet and return the winner.
+
+    Args:
+        run: to be carried out.
+        progress: listens.
+        begin: makes the method's search.
+        further: search and winner -> more networks of the final table by name.
+    """
+    data = open_data(run, progress)
+    with Study.open(run.directory, run.recipe.storage) as study:
+        one = begin(run, data, study, progress)
+        one.tell_share()
+        winner = one.phase("search", one.recipe.controller)
+        rivals: dict[str, Architecture] = {}
+        if run.recipe.retrain is not None and "random" in run.recipe.retrain.rivals:
+            rivals["random"] = one.at_random()
+        if further is not None:
+            rivals |= further(one, winner)
+        finish(run, winner, rivals, progress)
+    return winner
+
+
+def expense(record: Record, whole: int | None) -> int:
+    """Training steps of one trial: none where a limit rejected it or an earlier score was repeated.
+
+    Args:
+        record: finished.
+        whole: steps of a training to the end; counted for one that diverged, however early. Where the proxy does
+            not train (None), a scored trial counts 1.
+    """
+    if "same_as_trial" in record.attributes or (record.state == "pruned" and record.stopped_at is None):
+        return 0
+    if whole is None:
+        return 1
+    steps = record.attributes.get("steps", whole)
+    assert isinstance(steps, int)
+    return steps
+
+
+def planned_steps(recipe: SearchRecipe, train: TrainRecipe) -> int | None:
+    """Steps of one short training before the data is opened; None where they count images that cannot be read."""
+    if train.steps is not None:
+        return train.steps
+    try:
+        rest, _ = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, split_seed(recipe))
+    except DataError:
+        return None
+    return total_steps(train, len(rest))
