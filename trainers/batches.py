@@ -14,8 +14,6 @@ from trainers.recipes import TrainRecipe
 # After a crop: px of each side that must be left of a box. The authors of SpineNet drop boxes of no area; with less
 # than a pixel there is nothing to see either.
 _LEFT_OVER = 1.0
-# Share of a pixel that belongs to a mask from which on the pixel does.
-_COVERED = 0.5
 
 
 class Batches:
@@ -124,9 +122,10 @@ def jitter_scale(
         one = Target(boxes=boxes[kept], labels=target["labels"][kept], image_id=target["image_id"])
         if "masks" in target:
             masks = target["masks"][kept][:, : content[0], : content[1]]
-            share = _resized_masks(masks, size)[:, top : top + canvas[0], left : left + canvas[1]]
-            share = pad(share, [0, 0, canvas[1] - share.shape[-1], canvas[0] - share.shape[-2]])
-            masks = (share >= _COVERED).to(torch.uint8)
+            masks = _resized_masks(masks, (size[0], size[1]))[
+                :, top : top + canvas[0], left : left + canvas[1]
+            ]
+            masks = pad(masks, [0, 0, canvas[1] - masks.shape[-1], canvas[0] - masks.shape[-2]])
             # Of an object cut at a corner a box may be left, and nothing in it.
             left_over = masks.flatten(1).bool().any(1)
             one = Target(
@@ -139,11 +138,8 @@ def jitter_scale(
     return torch.stack(pictures), moved
 
 
-def _resized_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """(n, H, W) of zeros and ones -> float32 (n, *size), the share of each pixel that is covered."""
+def _resized_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """(n, H, W) of zeros and ones -> (n, *size), by nearest neighbour: a scene of cells has hundreds of masks."""
     if not len(masks):
-        return torch.zeros((0, *size), device=masks.device)
-    found: Tensor = nn.functional.interpolate(
-        masks[:, None].float(), size=list(size), mode="bilinear", antialias=True, align_corners=False
-    )
-    return found[:, 0]
+        return masks.new_zeros((0, *size))
+    return nn.functional.interpolate(masks[:, None], size=size, mode="nearest-exact")[:, 0]
