@@ -36,7 +36,8 @@ def _dilations(network: str) -> DilationSpace:
 
 def _spinenet(network: str, *, adjustments: bool) -> SpineNetSpace:
     name = f"spinenet.{network}"
-    return SpineNetSpace(name, ZOO[network], levels=adjustments, types=adjustments)
+    types = adjustments and "types" in ZOO[network].genes
+    return SpineNetSpace(name, ZOO[network], levels=adjustments, types=types)
 
 
 SPACES: dict[str, Callable[[], SearchSpace]] = {
@@ -55,6 +56,7 @@ SPACES: dict[str, Callable[[], SearchSpace]] = {
     "spinenet.r23_sp30": partial(_spinenet, "r23_sp30", adjustments=False),
     "spinenet.r0_sp53": partial(_spinenet, "r0_sp53", adjustments=False),
     "spinenet.spinenet49": partial(_spinenet, "spinenet49", adjustments=True),
+    "spinenet.spinenet49_mobile": partial(_spinenet, "spinenet49_mobile", adjustments=True),
 }
 """Name -> what makes the space; a dilation space is that of the hand-made network's allocation, a SpineNet space
 that of the published network's stem, blocks and decisions."""

@@ -22,7 +22,7 @@ SPACES = [
     f"crnas.{network}.{kind}"
     for kind in ("stages", "dilations")
     for network in ("resnet18", "resnet50", "resnet101", "resnext50", "resnext101", "mobilenetv2")
-] + ["spinenet.r23_sp30", "spinenet.r0_sp53", "spinenet.spinenet49"]
+] + [f"spinenet.{network}" for network in ("r23_sp30", "r0_sp53", "spinenet49", "spinenet49_mobile")]
 # The shortest whole run: one phase, one step of everything.
 SHORT = (
     "dilations=null",

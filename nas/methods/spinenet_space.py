@@ -23,16 +23,21 @@ def baseline_network(recipe: SpineNetSpaceRecipe) -> Architecture:
     """The published network with the recipe's widths.
 
     Raises:
-        ConfigError: not a network of the family ``spinenet``, or settings that it refuses.
+        ConfigError: not a scale-permuted network, or settings that it refuses.
     """
     try:
         named = get_architecture(recipe.baseline)
-        if named.family != "spinenet":
+        if named.family not in ("spinenet", "spinenet.mobile"):
             raise ConfigError(
                 f"space.baseline: found {recipe.baseline!r} of the family {named.family}; allowed are the networks "
-                "of the family spinenet, for example r0_sp53 or spinenet49"
+                "of the families spinenet and spinenet.mobile, for example r0_sp53 or spinenet49_mobile"
             )
         changes = {name: value for name in _SETTINGS if (value := getattr(recipe, name)) is not None}
+        for name, value in changes.items():
+            if name not in named.settings:
+                raise ConfigError(
+                    f"space.{name}: found {value!r}, but {recipe.baseline} has no such setting; leave it out"
+                )
         architecture = with_settings(named, changes)
         family_of(architecture).validate(architecture)
     except InvalidArchitecture as error:
@@ -62,12 +67,21 @@ def spinenet_space(recipe: SpineNetSpaceRecipe) -> SpineNetSpace:
 
 
 def narrowed(architecture: Architecture, recipe: ShortTrainingRecipe) -> Architecture:
-    """The network that is trained in a candidate's place: fewer channels, the same graph."""
+    """The network that is trained in a candidate's place: fewer channels, the same graph.
+
+    Raises:
+        ConfigError: an ``alpha`` for a network without that setting.
+    """
     settings = dict(architecture.settings)
     scale = settings["filter_size_scale"]
     assert isinstance(scale, float)
     settings["filter_size_scale"] = scale * recipe.width
     if recipe.alpha is not None:
+        if "alpha" not in settings:
+            raise ConfigError(
+                f"alpha: found {recipe.alpha!r}, but networks of the family {architecture.family} have no such "
+                "setting; leave it out"
+            )
         settings["alpha"] = recipe.alpha
     return replace(architecture, settings=Genes(settings))
 

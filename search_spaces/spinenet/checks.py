@@ -13,15 +13,20 @@ DEAD: tuple[Dead, ...] = ("connect", "allow", "limit")
 """What becomes of blocks that lead nowhere; see :class:`~search_spaces.spinenet.space.SpineNetSpace`."""
 
 
-def check_options(space: str, baseline: Architecture, window: int | None, dead: Dead) -> None:
+def check_options(space: str, baseline: Architecture, window: int | None, dead: Dead, *, types: bool) -> None:
     """Check the options that stand alone.
 
     Raises:
         InvalidArchitecture: names the option, what was found and what is allowed.
     """
-    if baseline.family != "spinenet":
+    if baseline.family not in ("spinenet", "spinenet.mobile"):
         raise InvalidArchitecture(
-            f"{space}: baseline: found family {baseline.family!r}; allowed is 'spinenet'"
+            f"{space}: baseline: found family {baseline.family!r}; allowed are 'spinenet' and 'spinenet.mobile'"
+        )
+    if types and "types" not in baseline.genes:
+        raise InvalidArchitecture(
+            f"{space}: types: found them free, but all blocks of the family {baseline.family} are of one type; "
+            "leave them out"
         )
     if window is not None and (not is_integer(window) or window < 2):
         raise InvalidArchitecture(

@@ -9,8 +9,10 @@ import random
 from dataclasses import replace
 
 from search_spaces.architecture import Architecture, Genes
+from search_spaces.errors import InvalidArchitecture
+from search_spaces.families import family_of
 from search_spaces.space import SearchSpace
-from search_spaces.spinenet.family import SPINENET
+from search_spaces.spinenet.family import GraphFamily
 
 
 def dead_blocks(architecture: Architecture) -> tuple[int, ...]:
@@ -21,10 +23,10 @@ def dead_blocks(architecture: Architecture) -> tuple[int, ...]:
     there is one that nothing reads.
 
     Raises:
-        InvalidArchitecture: not a network of the family ``spinenet``.
+        InvalidArchitecture: not a scale-permuted network, or an invalid one.
     """
     settings = Genes({**architecture.settings, "unconnected": "published"})
-    shape = SPINENET.shape(replace(architecture, settings=settings))
+    shape = _family(architecture).shape(replace(architecture, settings=settings))
     read = {place for block in shape.blocks for place in (*block.parents, *block.merged)}
     places = range(len(shape.stem), len(shape.stem) + len(shape.blocks))
     return tuple(
@@ -39,7 +41,7 @@ def why_dead(architecture: Architecture) -> str | None:
     dead = dead_blocks(architecture)
     if not dead:
         return None
-    nodes = SPINENET.graph(architecture).nodes
+    nodes = _family(architecture).graph(architecture).nodes
     found = ", ".join(f"block {place} (level {nodes[place].level}, {nodes[place].kind})" for place in dead)
     return (
         f"dead: nothing reads {found}, and no output block of that level and type takes "
@@ -48,5 +50,14 @@ def why_dead(architecture: Architecture) -> str | None:
 
 
 def dead_share(space: SearchSpace, draws: int, rng: random.Random) -> float:
-    """Share of uniform draws from a space of the family ``spinenet`` that have a dead block."""
+    """Share of uniform draws from a space of scale-permuted networks that have a dead block."""
     return sum(bool(dead_blocks(space.sample(rng))) for _ in range(draws)) / draws
+
+
+def _family(architecture: Architecture) -> GraphFamily:
+    family = family_of(architecture)
+    if not isinstance(family, GraphFamily):
+        raise InvalidArchitecture(
+            f"found a network of the family {family.name}; allowed are scale-permuted ones"
+        )
+    return family

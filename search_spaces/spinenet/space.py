@@ -19,6 +19,7 @@ from search_spaces.gene import Gene
 from search_spaces.genes import Choice, Parents, Permutation
 from search_spaces.space import SearchSpace
 from search_spaces.spinenet.checks import Dead, check_held, check_options, check_settings, checked_base
+from search_spaces.spinenet.costs import MOBILE_STEM
 from search_spaces.spinenet.dead import why_dead
 from search_spaces.spinenet.family import TYPES
 from search_spaces.spinenet.graph import HIGHEST, LOWEST, OUTPUT_LEVELS
@@ -76,13 +77,14 @@ class SpineNetSpace(SearchSpace):
         baseline: gives the stem, the settings, and the value of what is not free. Its
             ``settings.unconnected`` is set as ``dead`` says.
         intermediates: levels of the base blocks, in any order. By default those of :data:`INTERMEDIATES`
-            where levels are free, and the baseline's own where they are not.
+            where levels are free, and the baseline's own where they are not. The paper gives no base blocks
+            of Mobile SpineNet: where levels are free, they are the baseline's own, 6 and 7 lowered to 5.
         window: an intermediate block reads among so many places before it; None: all of them.
         permutation: whether the order of intermediate and of output blocks is free.
         connections: whether the parents are free.
         levels: whether intermediate blocks' levels may be adjusted by one of :data:`DELTAS`; otherwise they
             are those of the base.
-        types: whether each block's type is free.
+        types: whether each block's type is free; not for Mobile SpineNet, whose blocks are of one type.
         dead: what becomes of an intermediate block that nothing reads and that, at its level, is as wide as no
             output block: ``"connect"`` resamples it into the output nearest in level; ``"allow"`` leaves it
             dead, as the authors' code does; ``"limit"`` leaves it too, and :meth:`limit` says why such a
@@ -107,14 +109,16 @@ class SpineNetSpace(SearchSpace):
     ) -> None:
         self.name, self.window, self.dead = name, window, dead
         self.permutation, self.connections, self.levels, self.types = permutation, connections, levels, types
-        check_options(name, baseline, window, dead)
+        check_options(name, baseline, window, dead, types=types)
         self._baseline = _with_rule(baseline, dead)
         family_of(baseline).validate(self._baseline)
-        self._stem = len(cast(tuple[int, ...], baseline.settings["stem"]))
+        self._typed = "types" in baseline.genes
+        self._stem = len(self._stem_blocks)
         self._own_levels = cast(tuple[int, ...], baseline.genes["levels"])
         self._count = len(self._own_levels) - len(OUTPUT_LEVELS)
         if intermediates is None:
-            intermediates = INTERMEDIATES if levels else self._own_levels[: self._count]
+            own = self._own_levels[: self._count]
+            intermediates = own if not levels else INTERMEDIATES if self._typed else _within_reach(own)
         self.base = checked_base(name, intermediates, self._count, self._deltas)
         # The baseline's canonical order: what holds where the permutation is not free.
         self._held_order = labelling(self._own_levels[: self._count], self.base, self._deltas) or ()
@@ -135,7 +139,8 @@ class SpineNetSpace(SearchSpace):
 
     @property
     def _held(self) -> list[str]:
-        return ["parents"] * (not self.connections) + ["types"] * (not self.types)
+        # Blocks without a gene for their type are of one type.
+        return ["parents"] * (not self.connections) + ["types"] * (self._typed and not self.types)
 
     @property
     def _deltas(self) -> tuple[int, ...]:
@@ -278,9 +283,10 @@ class SpineNetSpace(SearchSpace):
 
     @cached_property
     def _stem_blocks(self) -> tuple[tuple[int, str], ...]:
-        return tuple(
-            (level, "bottleneck") for level in cast(tuple[int, ...], self._baseline.settings["stem"])
-        )
+        if not self._typed:
+            return tuple((level, "mbconv") for level in MOBILE_STEM)
+        levels = cast(tuple[int, ...], self._baseline.settings["stem"])
+        return tuple((level, "bottleneck") for level in levels)
 
     @cached_property
     def _fits(self) -> Fits | None:
@@ -303,7 +309,7 @@ class SpineNetSpace(SearchSpace):
         return fits
 
     def _with(self, blocks: Mapping[str, Any]) -> Architecture:
-        return replace(self._baseline, genes=Genes(blocks))
+        return replace(self._baseline, genes=Genes({name: blocks[name] for name in self._baseline.genes}))
 
     def values(self, architecture: Architecture) -> dict[str, Value]:
         """The canonical value of each gene.
@@ -509,7 +515,15 @@ class SpineNetSpace(SearchSpace):
 
 
 def _blocks(architecture: Architecture) -> _Blocks:
-    return {name: cast(tuple[Any, ...], architecture.genes[name]) for name in ("levels", "types", "parents")}
+    levels = cast(tuple[Any, ...], architecture.genes["levels"])
+    types = cast(tuple[Any, ...], architecture.genes.get("types", ("mbconv",) * len(levels)))
+    return {"levels": levels, "types": types, "parents": cast(tuple[Any, ...], architecture.genes["parents"])}
+
+
+def _within_reach(levels: Sequence[int]) -> tuple[int, ...]:
+    """The levels of base blocks that every adjustment leaves in the table of widths, and these within reach."""
+    lowest, highest = LOWEST - DELTAS[0], HIGHEST - DELTAS[-1]
+    return tuple(min(max(level, lowest), highest) for level in levels)
 
 
 def _rows(blocks: _Blocks) -> tuple[Row, ...]:
