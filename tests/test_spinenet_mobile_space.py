@@ -10,8 +10,9 @@ from torch import nn
 
 from nas.config import apply_overrides, read_yaml
 from nas.methods.catalog import baseline_of, check_search
+from nas.methods.limits import Limits
 from nas.methods.spinenet import check_recipe
-from nas.methods.spinenet_space import Limits, narrowed, spinenet_recipe, spinenet_space
+from nas.methods.spinenet_space import narrowed, spinenet_recipe, spinenet_space
 from nas.recipe import LimitsRecipe, SpineNetRecipe
 from search_spaces.catalog import ZOO, get_space
 from search_spaces.cost import cost
