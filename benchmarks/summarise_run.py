@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.config import to_data
+from nas.methods.hand_made import Rival, detector_cost, hand_made
 from nas.methods.ranking import read_ranking
 from nas.methods.retraining import failures_of, results_of
 from nas.report.ranking import paired_difference, tau_with_interval
@@ -18,15 +19,23 @@ from search_spaces.architecture import Architecture
 from search_spaces.cost import cost
 
 
-def table_row(run: Run, architecture: Architecture, size: tuple[int, int]) -> dict[str, Any]:
-    """One network of the final table: cost, metrics of every seed, curve of the first."""
-    results = results_of(run, architecture)
+def table_row(
+    run: Run, architecture: Architecture, size: tuple[int, int], hand_made: Rival | None = None
+) -> dict[str, Any]:
+    """One network of the final table: cost, metrics of every seed, curves; a hand-made one lies under its name."""
+    folder = architecture if hand_made is None else hand_made.name
+    results = results_of(run, folder)
+    detector = run.recipe.detector if hand_made is None else hand_made.detector
+    classes = len((run.read_json("data.json") or {"categories": ["unknown"]})["categories"])
+    whole = detector_cost(architecture, detector, classes, size)
     found = cost(architecture, size)
     return {
         "architecture": short_text(architecture),
         "digest": architecture.digest,
         "params": found.params,
         "macs": found.macs,
+        "detector_params": whole.params,
+        "detector_macs": whole.macs,
         "metrics_by_seed": {
             str(result["seed"]): {
                 name: round(100 * value, 2)
@@ -41,16 +50,18 @@ def table_row(run: Run, architecture: Architecture, size: tuple[int, int]) -> di
         },
         "rise_over_last_quarter": [result["rise_over_last_quarter"] for result in results],
         "seconds": [result["seconds"] for result in results],
-        "diverged": failures_of(run, architecture),
+        "diverged": failures_of(run, folder),
     }
 
 
-def difference(run: Run, first: Architecture, second: Architecture) -> dict[str, Any]:
-    """First minus second in AP points, paired by seed, with a 95 % interval (Student's t)."""
+def difference(run: Run, first: Architecture | str, second: Architecture | str) -> dict[str, Any] | None:
+    """First minus second in AP points, paired by seed, with a 95 % interval (Student's t); None without a seed."""
     values = [
         {result["seed"]: 100 * result["metrics"]["AP"] for result in results_of(run, one)}
         for one in (first, second)
     ]
+    if not set(values[0]) & set(values[1]):
+        return None
     found = paired_difference(*values)
     return {
         "mean": found.mean,
@@ -97,7 +108,7 @@ def main() -> None:
     assert winner is not None, "the run has no winner yet"
     facts = run.read_json("data.json") or {}
     size = (facts["image_size"][0], facts["image_size"][1])
-    networks = {"winner": winner, **rivals}
+    networks, by_hand = {"winner": winner, **rivals}, hand_made(run)
     recipe = to_data(run.recipe)
     recipe["data"]["root"] = Path(recipe["data"]["root"]).name if recipe["data"]["root"] else None
     result = {
@@ -111,8 +122,13 @@ def main() -> None:
             "held_out": len(facts["held_out"]),
             "size": facts["image_size"],
         },
-        "table": {name: table_row(run, one, size) for name, one in networks.items()},
+        "table": {name: table_row(run, one, size) for name, one in networks.items()}
+        | {name: table_row(run, one.architecture, size, one) for name, one in by_hand.items()},
         "winner_minus_baseline": difference(run, winner, rivals["baseline"]),
+        "winner_minus_hand_made": {name: difference(run, winner, name) for name in by_hand},
+        "ablation_minus_baseline": {
+            name: difference(run, rivals[name], rivals["baseline"]) for name in run.recipe.ablated
+        },
         "ranking": ranking(run),
         "cost": shown["cost"],
         "state": shown["state"],

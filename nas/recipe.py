@@ -198,6 +198,11 @@ class SearchRecipe(Recipe):
     detector: DetectorRecipe = field(default_factory=DetectorRecipe)
     retrain: RetrainRecipe | None = None
 
+    @property
+    def ablated(self) -> tuple[str, ...]:
+        """Names of networks that the method puts into the final table beside the rivals."""
+        return ()
+
     def __post_init__(self) -> None:
         self.require("workers", self.workers >= 1, "at least 1")
         self.require("threads", self.threads >= 1, "at least 1")
@@ -400,17 +405,47 @@ class ProxySearchRecipe(OneSearchRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AblationsRecipe(Recipe):
+    """Which ablations of the paper (Du et al. 2020, section 5.5) stand beside the winner in the final table.
+
+    Args:
+        damages: the baseline with wires taken away: every block keeps only its farther parent, only its nearer one,
+            or only the block before it.
+        orders: fixed orders of scales whose connections are searched, under the proxy and the limits of the search.
+        controller: of these searches.
+    """
+
+    damages: tuple[Literal["drop_short_range", "drop_long_range", "chain"], ...] = ()
+    orders: tuple[Literal["hourglass", "fish"], ...] = ()
+    controller: ControllerRecipe | None = None
+
+    def __post_init__(self) -> None:
+        self.require(
+            "controller",
+            (self.controller is None) == (not self.orders),
+            "a controller where there are orders, whose connections it searches, and null where there are none",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpineNetRecipe(SearchRecipe):
     """Du et al. 2020: scales are permuted and wired across, every candidate is trained for a short time.
 
     Args:
         space: which networks.
         search: proxy, controller, limits.
+        ablations: further networks of the final table, trained ``retrain.rival_seeds`` times.
     """
 
     method: Literal["spinenet"] = "spinenet"
     space: SpineNetSpaceRecipe = field(default_factory=SpineNetSpaceRecipe)
     search: ProxySearchRecipe
+    ablations: AblationsRecipe | None = None
+
+    @property
+    def ablated(self) -> tuple[str, ...]:
+        """Names of the ablations' networks."""
+        return () if self.ablations is None else (*self.ablations.damages, *self.ablations.orders)
 
     def __post_init__(self) -> None:
         super().__post_init__()

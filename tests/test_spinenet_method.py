@@ -35,6 +35,7 @@ from search_spaces.cost import cost
 from search_spaces.errors import ConfigError
 from search_spaces.families import family_of
 from search_spaces.randomness import rng_for
+from search_spaces.spinenet.ablations import FISH
 
 TINY = Path(__file__).parent / "recipes/tiny_spinenet.yaml"
 
@@ -413,3 +414,54 @@ def test_mistakes_are_found_at_the_door(override: str, words: str) -> None:
 def test_the_catalog_finds_the_procedure() -> None:
     assert procedure(tiny()) is nas.methods.spinenet
     check_recipe(tiny(), source="tiny_spinenet.yaml")
+
+
+def test_ablations_stand_beside_the_winner(tmp_path: Path) -> None:
+    recipe = tiny(
+        "retrain.rivals=[]",
+        "retrain.rival_seeds=1",
+        "retrain.hand_made=[]",
+        "search.controller={name: random, budget: 2}",
+        "ablations={damages: [drop_long_range, chain], orders: [fish], controller: {name: random, budget: 2}}",
+    )
+    run = Run.create(tmp_path / "run", recipe)
+    carry_out(run, Silent())
+    report = read_report(run.directory)
+    assert list(report.ablations) == ["drop_long_range", "chain", "fish"]
+    assert all([result.seed for result in one.results] == [1000] for one in report.ablations.values())
+    base = baseline_of(recipe)
+    parents = report.ablations["chain"].architecture.genes["parents"]
+    assert isinstance(parents, tuple) and all(isinstance(one, tuple) and len(one) == 1 for one in parents)
+    assert report.ablations["drop_long_range"].macs < cost(base, (128, 128)).macs
+    history = histories(run)["fish"]
+    assert len(history) == 2
+    for record in history:
+        assert isinstance(record.candidate, Architecture)
+        levels = record.candidate.genes["levels"]
+        assert isinstance(levels, tuple) and sorted(levels) == sorted(FISH), "the blocks stay what they are"
+    best = max(history, key=lambda record: record.value or 0.0)
+    assert report.ablations["fish"].architecture == best.candidate
+    page = (run.directory / "report.html").read_text()
+    assert "drop long range" in page and 'id="ablations"' in page
+    trained = {path.parent.parent.name for path in run.directory.glob("retrain/*/*/result.json")}
+    assert len(trained) == 5, "winner, baseline, two damages, one order"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("ablations={orders: [fish]}", "ablations.controller: found None; allowed is a controller where"),
+        (
+            "ablations={damages: [chain], controller: {name: random, budget: 1}}",
+            "and null where there are none",
+        ),
+        ("ablations={damages: [fork]}", "ablations.damages"),
+        (
+            "ablations={orders: [fish], controller: {name: random}}",
+            "ablations.controller.budget: random needs the number of trials",
+        ),
+    ],
+)
+def test_mistakes_in_ablations_are_found_at_the_door(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_recipe(tiny(override), source="tiny")

@@ -52,7 +52,7 @@ METHODS: dict[str, Method] = {
     "spinenet": Method(
         title="SpineNet",
         recipe=SpineNetRecipe,
-        phases=("search", "random"),
+        phases=("search", "random", "hourglass", "fish"),
         baseline=lambda recipe: spinenet_space(recipe.space).baseline,
         module="nas.methods.spinenet",
     ),

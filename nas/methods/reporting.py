@@ -82,7 +82,7 @@ def collect(run: Run) -> ReportData:
     networks = {"baseline": baseline}
     if winner is not None:
         networks = {"winner": winner, **networks}
-        networks |= {name: one for name, one in rivals.items() if name == "random"}
+        networks |= {name: one for name, one in rivals.items() if name in ("random", *run.recipe.ablated)}
     by_hand = hand_made(run) if winner is not None else {}
     contenders = _contenders(run, networks, by_hand, size, _scores(trials))
     val = open_split(run.recipe.data, "val") if winner is not None else None
@@ -95,6 +95,7 @@ def collect(run: Run) -> ReportData:
         winner=contenders.get("winner"),
         random=contenders.get("random"),
         hand_made=tuple(contenders[name] for name in by_hand),
+        ablations={name: contenders[name] for name in run.recipe.ablated if name in contenders},
         trials=tuple(_trial(record, size) for history in trials.values() for record in history),
         cost_objective=cost_objective(run),
         front=tuple(record.number for record in pareto_front(run, trials)),

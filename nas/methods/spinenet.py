@@ -4,10 +4,13 @@ A controller proposes whole networks; those within the limits are trained for a 
 held-out images; the best is trained to completion beside the baseline.
 """
 
+from functools import partial
+
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import short_training_costs
 from nas.methods.one_search import OneSearch, carry_out_search, planned_steps
 from nas.methods.searching import SearchData, controller_for
+from nas.methods.spinenet_ablations import ablations, order_space
 from nas.methods.spinenet_space import narrowed, require_narrow, spinenet_recipe, spinenet_space
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
@@ -33,6 +36,10 @@ def check_recipe(recipe: SpineNetRecipe, *, source: str) -> None:
         problems += refused(
             f"{place}search.proxy: ", lambda: require_narrow(space.baseline, recipe.search.proxy)
         )
+        for name in recipe.ablations.orders if recipe.ablations is not None else ():
+            problems += refused(f"{place}ablations.", partial(order_space, recipe, name))
+        if recipe.ablations is not None and (controller := recipe.ablations.controller) is not None:
+            problems += refused(f"{place}ablations.controller.", lambda: controller_for(controller, space, 0))
     steps = planned_steps(recipe, recipe.search.proxy.train)
     if (rungs := recipe.search.rungs) is not None and steps is not None:
         problems += refused(
@@ -43,7 +50,7 @@ def check_recipe(recipe: SpineNetRecipe, *, source: str) -> None:
 
 def carry_out(run: Run, progress: RunProgress) -> Architecture:
     """Do whatever of the run is not done yet and return the winner."""
-    return carry_out_search(run, progress, begin)
+    return carry_out_search(run, progress, begin, ablations)
 
 
 def begin(run: Run, data: SearchData, study: Study, progress: RunProgress) -> OneSearch:

@@ -331,6 +331,7 @@ class ReportData(_Part):
         winner: ``None`` while the search runs.
         random: the best of a random search that spent as many evaluations.
         hand_made: further networks, with pyramids and heads of their own.
+        ablations: networks that differ from the baseline in one respect, by what was done to them.
         cost_objective: ``"macs"``, ``"params"`` or ``"latency"`` where the search had a cost beside AP; its front
             is drawn then.
         front: numbers of the trials of phase ``"search"`` that no other dominates, cheapest first.
@@ -345,6 +346,7 @@ class ReportData(_Part):
     winner: Contender | None = None
     random: Contender | None = None
     hand_made: tuple[Contender, ...] = ()
+    ablations: Mapping[str, Contender] = field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
     cost_objective: str | None = None
     front: tuple[int, ...] = ()

@@ -207,6 +207,41 @@ def _measured(present: list[tuple[str, Contender]], report: ReportData) -> str:
     return text
 
 
+def ablations(report: ReportData) -> str:
+    """Networks that differ from the baseline in one respect, and what that costs; empty without any."""
+    if not report.ablations:
+        return ""
+    rows = []
+    for name, one in {"baseline": report.baseline, **report.ablations}.items():
+        change = "" if one is report.baseline else _change(one, report.baseline)
+        cells = [_metric(one, "AP"), change, large(one.macs), large(one.params), str(len(one.results))]
+        rows.append(_row(escape(name.replace("_", " ")), cells))
+    heads = "".join(
+        f'<th scope="col">{head}</th>' for head in ("AP", "Difference", "MACs", "Parameters", "Seeds")
+    )
+    table = f'<table class="contenders"><thead><tr><td></td>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return section(
+        anchor="ablations",
+        title="Ablations",
+        lead=(
+            "The baseline with wires taken away, and fixed orders of its blocks with searched connections, trained as "
+            "the networks above. Differences to the baseline are paired by seed, with their 95 % intervals."
+        ),
+        html=card(table),
+    )
+
+
+def _change(one: Contender, baseline: Contender) -> str:
+    if not set(one.ap_by_seed) & set(baseline.ap_by_seed):
+        return "–"
+    found = paired_difference(one.ap_by_seed, baseline.ap_by_seed)
+    mean = signed(round(100 * found.mean, 1))
+    if found.low is None or found.high is None:
+        return mean
+    low, high = (signed(round(100 * edge, 1)) for edge in (found.low, found.high))
+    return f"{mean} <small>{low} to {high}</small>"
+
+
 def networks(report: ReportData) -> str:
     """Winner beside baseline, block by block."""
     drawn = _network("Baseline", "baseline", report.baseline, report.winner)

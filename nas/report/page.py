@@ -33,6 +33,7 @@ def render(report: ReportData) -> str:
     """The whole page as text; the same data gives the same text."""
     sections = (
         outcome.comparison(report),
+        outcome.ablations(report),
         outcome.networks(report),
         evidence.candidates(report),
         evidence.history(report),
