@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from search_spaces.catalog import get_space
 from search_spaces.randomness import rng_for
+from search_spaces.spinenet.labels import DELTAS, labellings
 from search_spaces.spinenet.space import SpineNetSpace
 
 SPACES = ("spinenet.r23_sp30", "spinenet.r0_sp53", "spinenet.spinenet49")
@@ -40,12 +41,15 @@ def decades(values: list[int]) -> dict[str, float]:
 def measured(name: str, draws: int) -> dict[str, Any]:
     """One space: labels, orders and both of every draw."""
     space, rng = cast(SpineNetSpace, get_space(name)), rng_for(SEED, "redundancy", name)
-    begin, orders, encodings = time.process_time(), [], []
+    deltas = DELTAS if space.levels else (0,)
+    begin, orders, labels = time.process_time(), [], []
     for _ in range(draws):
         network = space.sample(rng)
+        levels = cast(tuple[int, ...], network.genes["levels"])
         orders.append(space.orders(network))
-        encodings.append(space.labellings(network))
-    labels = [both // order for both, order in zip(encodings, orders, strict=True)]
+        labels.append(labellings(levels[: len(space.base)], space.base, deltas))
+    # As SpineNetSpace.labellings() has it, which would count the orders once more.
+    encodings = [order * label for order, label in zip(orders, labels, strict=True)]
     inverse = [1 / both for both in encodings]
     share, error = statistics.mean(inverse), statistics.stdev(inverse) / math.sqrt(draws)
     return {
