@@ -504,5 +504,9 @@ def _targets(side: int, classes: int) -> "tuple[Target, Target]":
     sides = (side / 8, side / 4, side / 2, side * 0.95)
     boxes = torch.tensor([[1.0, 2.0, 1.0 + one, 2.0 + 0.95 * one] for one in sides])
     labels = torch.arange(len(sides)) % classes
-    whole = Target(boxes=boxes, labels=labels, image_id=1)
-    return whole, Target(boxes=boxes[:0], labels=labels[:0], image_id=2)
+    # Read by detectors that learn masks; for all others they are one more key.
+    masks = torch.zeros(len(sides), side, side, dtype=torch.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes.long().tolist(), strict=True):
+        mask[top:bottom, left:right] = 1
+    whole = Target(boxes=boxes, labels=labels, image_id=1, masks=masks)
+    return whole, Target(boxes=boxes[:0], labels=labels[:0], image_id=2, masks=masks[:0])
