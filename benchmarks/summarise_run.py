@@ -127,7 +127,9 @@ def main() -> None:
         "winner_minus_baseline": difference(run, winner, rivals["baseline"]),
         "winner_minus_hand_made": {name: difference(run, winner, name) for name in by_hand},
         "ablation_minus_baseline": {
-            name: difference(run, rivals[name], rivals["baseline"]) for name in run.recipe.ablated
+            name: difference(run, rivals[name], rivals["baseline"])
+            for name in run.recipe.ablated
+            if name in rivals
         },
         "ranking": ranking(run),
         "cost": shown["cost"],

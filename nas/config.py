@@ -11,7 +11,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from search_spaces.errors import ConfigError
 from search_spaces.recipe import FieldError
 
 T = TypeVar("T")
+_NOTHING = object()
 
 
 class _Loader(yaml.SafeLoader):
@@ -101,21 +102,31 @@ class Layered(dict[str, Any]):
         self.origins = dict(origins)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(
+    path: Path, each: Callable[[dict[str, Any], Path], dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """Read a recipe file into plain data; ``extends`` is gone from it.
 
     A file may say ``extends: other.yaml``, or name a list of files of which later ones win; paths are relative to
     the file that says it. What the file itself says is laid over what it extends: mappings are merged key by key,
     anything else, lists and null included, takes the place of what was there.
 
+    Args:
+        path: of the file.
+        each: what one file says, and its folder -> what is taken of it, before files are laid over each other.
+
     Raises:
         ConfigError: missing, unreadable, not YAML, not a mapping, or extended by itself; of an extended file the
             message has the chain of files that led there.
     """
-    return _resolved(path, ())
+    return _resolved(path, (), each)
 
 
-def _resolved(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _resolved(
+    path: Path,
+    above: tuple[Path, ...],
+    each: Callable[[dict[str, Any], Path], dict[str, Any]] | None,
+) -> dict[str, Any]:
     chain = (*above, path)
     by = f" (extended by {' <- '.join(map(str, reversed(above)))})" if above else ""
     if path.resolve() in [one.resolve() for one in above]:
@@ -123,15 +134,16 @@ def _resolved(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
             f"{above[-1]}: extends: leads back to {path}: {' -> '.join(map(str, chain))}; a recipe cannot extend itself"
         )
     own = _read_mapping(path, by)
-    if "extends" not in own:
+    named = own.pop("extends", _NOTHING)
+    own = own if each is None else each(own, path.parent)
+    if named is _NOTHING:
         return own
-    named = own.pop("extends")
     bases = [named] if isinstance(named, str) else named
     if not isinstance(bases, list) or not bases or not all(isinstance(one, str) and one for one in bases):
         raise ConfigError(
             f"{path}: extends: found {named!r}; allowed is the path of a recipe file, or a list of such paths{by}"
         )
-    layers = [(_resolved(path.parent / base, chain), path.parent / base) for base in bases]
+    layers = [(_resolved(path.parent / base, chain, each), path.parent / base) for base in bases]
     data: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for layer, file in [*layers, (own, path)]:

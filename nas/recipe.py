@@ -141,8 +141,8 @@ class RetrainRecipe(Recipe):
         train: the training, the same for every network.
         seeds: trainings of the winner and of the baseline.
         first_seed: the seeds of this table are ``first_seed`` and those after it; used for nothing else.
-        rivals: ``random``: the best of as many random candidates under the same proxy (in CR-NAS dilation
-            lists of the winner's allocation); ``stages``, of CR-NAS: the stage winner without dilations.
+        rivals: ``random``: the best of random search at the search's expense, under the same proxy (in CR-NAS
+            dilation lists of the winner's allocation); ``stages``, of CR-NAS: the stage winner without dilations.
         rival_seeds: trainings of each rival.
         hand_made: further detectors to compare with, under the same seeds as winner and baseline.
         tried_before: every recipe tried on these images before, a line each; the report and the results show
@@ -207,6 +207,10 @@ class SearchRecipe(Recipe):
         self.require("workers", self.workers >= 1, "at least 1")
         self.require("threads", self.threads >= 1, "at least 1")
         require_masks(self.data, self.detector)
+        for one in self.retrain.hand_made if self.retrain is not None else ():
+            require_masks(self.data, one.detector)
+            if one.name in self.ablated:
+                raise FieldError("retrain.hand_made", one.name, "allowed is a name that no ablation has")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,14 +446,18 @@ class SpineNetRecipe(SearchRecipe):
     search: ProxySearchRecipe
     ablations: AblationsRecipe | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_stages(self)
+        if self.ablations is not None and self.retrain is None:
+            raise FieldError(
+                "ablations", self.ablated, "they belong to the final table; add a retrain section"
+            )
+
     @property
     def ablated(self) -> tuple[str, ...]:
         """Names of the ablations' networks."""
         return () if self.ablations is None else (*self.ablations.damages, *self.ablations.orders)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        refuse_stages(self)
 
 
 def refuse_stages(recipe: SearchRecipe) -> None:

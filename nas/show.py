@@ -1,6 +1,7 @@
 """What the read-only commands say: plain data for tables and ``--json``. Torch-free."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def summary(directory: Path) -> dict[str, Any]:
         "winner": None
         if winner is None
         else {"digest": winner.digest, "text": str(winner), **winner.to_dict()},
-        "best": _best(trials),
+        "best": _best(trials, ("random", *run.recipe.ablated)),
         "scored_by": own_proxy(run.recipe) or "AP on the held-out images",
         "cost": spending(run, trials),
         "trials": [_trial(record) for history in trials.values() for record in history],
@@ -175,9 +176,14 @@ def short_text(candidate: Any) -> str:
     return family_of(candidate).text(candidate) if known else str(candidate)
 
 
-def _best(trials: dict[str, History]) -> float | None:
-    """Best score of a whole network in the last phase that has one; no two supernets' scores compare."""
-    for name in reversed([name for name in trials if name != "random"]):
+def _best(trials: dict[str, History], apart: Collection[str]) -> float | None:
+    """Best score of a whole network in the last phase that has one; no two supernets' scores compare.
+
+    Args:
+        trials: of every phase.
+        apart: phases whose networks the winner is compared with.
+    """
+    for name in reversed([name for name in trials if name not in apart]):
         whole = (record for record in trials.get(name, ()) if isinstance(record.candidate, Architecture))
         values = [record.value for record in whole if record.value is not None]
         if values:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.config import apply_overrides, read_yaml
+from nas.config import Layered, apply_overrides, read_yaml
 from search_spaces.architecture import Architecture
 from search_spaces.errors import ConfigError, RunError
 from search_spaces.family import Family
@@ -23,13 +23,14 @@ RECORD = "targets.json"
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A recipe file as plain data: targets in it are relative to it, those of ``--set`` to the working folder.
+    """A recipe file as plain data: targets are relative to the file that says them, of ``--set`` to the working folder.
 
     Raises:
         ConfigError: see :func:`nas.config.read_yaml` and :func:`nas.config.apply_overrides`.
     """
-    data = anchor(read_yaml(path), path.parent)
-    return dict(anchor(apply_overrides(data, overrides), Path.cwd()))
+    data = apply_overrides(read_yaml(path, anchor), overrides)
+    whole = dict(anchor(data, Path.cwd()))
+    return Layered(whole, data.origins) if isinstance(data, Layered) else whole
 
 
 def anchor(data: Any, folder: Path) -> Any:

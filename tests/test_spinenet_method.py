@@ -20,6 +20,7 @@ from nas.latency import LATENCY, MEASURED, LatencyRatio
 from nas.methods.catalog import baseline_of, check_search, procedure
 from nas.methods.limits import Limits
 from nas.methods.one_search import expense
+from nas.methods.reporting import collect
 from nas.methods.spinenet import carry_out, check_recipe
 from nas.methods.spinenet_space import narrowed, spinenet_recipe, spinenet_space
 from nas.progress import Silent
@@ -441,6 +442,7 @@ def test_ablations_stand_beside_the_winner(tmp_path: Path) -> None:
         assert isinstance(levels, tuple) and sorted(levels) == sorted(FISH), "the blocks stay what they are"
     best = max(history, key=lambda record: record.value or 0.0)
     assert report.ablations["fish"].architecture == best.candidate
+    assert summary(run.directory)["best"] == max(record.value or 0.0 for record in histories(run)["search"])
     page = (run.directory / "report.html").read_text()
     assert "drop long range" in page and 'id="ablations"' in page
     trained = {path.parent.parent.name for path in run.directory.glob("retrain/*/*/result.json")}
@@ -456,6 +458,7 @@ def test_ablations_stand_beside_the_winner(tmp_path: Path) -> None:
             "and null where there are none",
         ),
         ("ablations={damages: [fork]}", "ablations.damages"),
+        ("retrain.train.drop_path=0.1", "retrain.hand_made.0.*ResNet has no stochastic depth"),
         (
             "ablations={orders: [fish], controller: {name: random}}",
             "ablations.controller.budget: random needs the number of trials",
@@ -465,3 +468,44 @@ def test_ablations_stand_beside_the_winner(tmp_path: Path) -> None:
 def test_mistakes_in_ablations_are_found_at_the_door(override: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         check_recipe(tiny(override), source="tiny")
+
+
+def test_an_order_outside_of_the_limits_is_left_out_and_the_run_ends(tmp_path: Path) -> None:
+    recipe = tiny(
+        "retrain.rivals=[]",
+        "retrain.hand_made=[]",
+        "search.controller={name: random, budget: 1}",
+        "ablations={orders: [fish], controller: {name: random, budget: 2}}",
+    )
+    run = Run.create(tmp_path / "run", recipe)
+    said: list[str] = []
+
+    class Listener(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    whole = Limits.__call__
+
+    def no_fish(self: Limits, one: Architecture) -> str | None:
+        levels = one.genes["levels"]
+        assert isinstance(levels, tuple)
+        return "a fish" if sorted(levels) == sorted(FISH) and levels[-5:] == FISH[-5:] else whole(self, one)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Limits, "__call__", no_fish)
+        carry_out(run, Listener())
+    assert any(line.startswith("warning: fish is missing from the ablations") for line in said)
+    assert summary(run.directory)["state"] == "complete" and not read_report(run.directory).ablations
+
+
+def test_a_rival_cannot_take_an_ablations_name() -> None:
+    with pytest.raises(ConfigError, match=r"retrain\.hand_made: found 'chain'"):
+        tiny(
+            "ablations={damages: [chain]}",
+            "retrain.hand_made=[{name: chain, space: {network: resnet18}}]",
+        )
+
+
+def test_a_report_before_the_data_is_opened(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", tiny())
+    assert collect(run).baseline.detector_macs is None

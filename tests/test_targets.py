@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nas.config import read_yaml, to_data
+from nas.config import Layered, read_yaml, to_data
 from nas.controllers.catalog import make_own_controller
 from nas.controllers.random import RandomSearch
 from nas.methods.any_space import any_space
@@ -295,3 +295,13 @@ def test_recipes_without_targets_are_left_alone(tmp_path: Path) -> None:
     recipe = check_search(read_yaml(RECIPES / "tiny.yaml"), source="tiny.yaml")
     run = Run.create(tmp_path / "run", recipe)
     assert run.data == to_data(recipe) and not run.home.exists()
+
+
+def test_what_a_file_extends_keeps_its_place_and_its_folder(tmp_path: Path) -> None:
+    """A wrong value is blamed on the file in which it stands; a target is looked for beside the file that says it."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/base.yaml").write_text("name: b\nseed: seven\ncontroller: {target: mine.py:Mine}\n")
+    (tmp_path / "top.yaml").write_text("extends: base/base.yaml\nname: t\n")
+    data = read_recipe(tmp_path / "top.yaml", ["workers=2"])
+    assert isinstance(data, Layered) and data.origins["seed"] == str(tmp_path / "base/base.yaml")
+    assert data["controller"]["target"] == f"{tmp_path / 'base/mine.py'}:Mine"

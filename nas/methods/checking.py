@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from nas.methods.hand_made import rival
-from nas.recipe import SearchRecipe
+from nas.recipe import HandMadeRecipe, SearchRecipe
 from nas.run import split_seed
 from nas.study import open_database
 from search_spaces.architecture import Architecture
@@ -14,6 +14,7 @@ from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet, hold_out, require_objects, require_same_categories
 from trainers.detectors.catalog import build_detector
 from trainers.loop import require_trainable, resolve_device
+from trainers.recipes import TrainRecipe
 
 _DIVISIBLE = (1024, 1024)
 """Image size that the stride of any level divides, for a look at a detector while the images are not known."""
@@ -66,13 +67,23 @@ def require_all(
             found += refused(f"{place}retrain.", lambda: require_trainable(backbone, retrain.train, device))
         if not found and failure is None and recipe.retrain is not None:
             for index, one in enumerate(recipe.retrain.hand_made):
+                train = recipe.retrain.train
                 found += refused(
-                    f"{place}retrain.hand_made.{index}.", partial(rival, one, recipe, classes, size)
+                    f"{place}retrain.hand_made.{index}.",
+                    partial(_trainable_rival, one, recipe, train, classes, size),
                 )
     if found:
         raise ConfigError("\n".join([*found, *([f"{place}{failure}"] if failure is not None else [])]))
     if failure is not None:
         raise failure
+
+
+def _trainable_rival(
+    one: HandMadeRecipe, recipe: SearchRecipe, train: TrainRecipe, classes: int, size: tuple[int, int]
+) -> None:
+    architecture = rival(one, recipe, classes, size).architecture
+    backbone = family_of(architecture).build(architecture, seed=0)
+    require_trainable(backbone, train, resolve_device(recipe.device))
 
 
 def _usable(recipe: SearchRecipe) -> DetectionSet:

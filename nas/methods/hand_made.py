@@ -16,6 +16,7 @@ from nas.methods.catalog import baseline_of
 from nas.methods.spaces import baseline_architecture
 from nas.recipe import HandMadeRecipe, SearchRecipe
 from nas.run import Run
+from nas.targets import anchor, portable
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import family_of
 from search_spaces.cost import Cost, cost
@@ -68,7 +69,7 @@ def hand_made(run: Run) -> dict[str, Rival]:
                     {
                         "name": one.name,
                         "architecture": one.architecture.to_dict(),
-                        "detector": to_data(one.detector),
+                        "detector": portable(to_data(one.detector)),
                     }
                     for one in found
                 ]
@@ -79,7 +80,9 @@ def hand_made(run: Run) -> dict[str, Rival]:
         one["name"]: Rival(
             name=one["name"],
             architecture=Architecture.from_dict(one["architecture"]),
-            detector=check(DetectorRecipe, one["detector"], source=str(run.directory / FILE)),
+            detector=check(
+                DetectorRecipe, anchor(one["detector"], run.directory), source=str(run.directory / FILE)
+            ),
         )
         for one in written["rivals"]
     }

@@ -109,16 +109,21 @@ class OneSearch:
         steps = spent("search")
         wanted = budget = min(max(steps // whole, 1), self.space.size)
         while True:
+            failure: RunError | None = None
             try:
                 winner = self.phase("random", ControllerRecipe(name="random", budget=budget))
-            except RunError:
-                # All of the first draws may be outside of the limits.
-                if spent("random") or budget > TRIES * wanted:
-                    raise
-                budget += wanted
-                continue
+            except RunError as error:
+                # All draws so far may be outside of the limits, or stopped at a rung.
+                failure = error
             missing = steps - spent("random")
             if missing <= 0 or budget > TRIES * wanted or budget >= self.space.size:
+                if failure is not None:
+                    raise failure
+                if missing > 0:
+                    self.progress.say(
+                        f"random search ended {missing} short of the search's {steps}: too few draws are within the "
+                        "limits"
+                    )
                 return winner
             budget += max(missing // whole, 1)
 
@@ -201,7 +206,7 @@ def carry_out_search(
     run: Run,
     progress: RunProgress,
     begin: Callable[[Run, SearchData, Study, RunProgress], OneSearch],
-    further: Callable[[OneSearch, Architecture], Mapping[str, Architecture]] | None = None,
+    further: Callable[[OneSearch], Mapping[str, Architecture]] | None = None,
 ) -> Architecture:
     """Do whatever of the run is not done yet and return the winner.
 
@@ -209,7 +214,7 @@ def carry_out_search(
         run: to be carried out.
         progress: listens.
         begin: makes the method's search.
-        further: search and winner -> more networks of the final table by name.
+        further: more networks of the final table by name.
     """
     data = open_data(run, progress)
     with Study.open(run.directory, run.recipe.storage) as study:
@@ -220,7 +225,7 @@ def carry_out_search(
         if run.recipe.retrain is not None and "random" in run.recipe.retrain.rivals:
             rivals["random"] = one.at_random()
         if further is not None:
-            rivals |= further(one, winner)
+            rivals |= further(one)
         finish(run, winner, rivals, progress)
     return winner
 

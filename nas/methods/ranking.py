@@ -94,6 +94,7 @@ def _job(run: Run, record: Record) -> TrainingJob:
         train,
         epochs=None if train.epochs is None else train.epochs * SHARE,
         steps=None if train.steps is None else max(int(train.steps * SHARE), 1),
+        final_epochs=tuple(SHARE * one for one in train.final_epochs),
         evaluate_every=0,
     )
     assert isinstance(record.candidate, Architecture)

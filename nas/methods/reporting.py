@@ -1,7 +1,7 @@
 """From a run directory to ``report.json`` and ``report.html``."""
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def collect(run: Run) -> ReportData:
         cost=(*procedure(run.recipe).phase_costs(run, trials, size), *table_costs(run, size)),
         data=_data_facts(run, val),
         reproduction=_reproduction(run),
-        notes=_notes(run, rivals, winner),
+        notes=_notes(run, rivals, winner, by_hand),
     )
 
 
@@ -139,14 +139,15 @@ def _contenders(
     for name, architecture in every.items():
         found = cost(architecture, size)
         detector = by_hand[name].detector if name in by_hand else run.recipe.detector
-        whole = detector_cost(architecture, detector, _num_classes(run), size)
+        classes = _num_classes(run)
+        whole = None if classes is None else detector_cost(architecture, detector, classes, size)
         contenders[name] = Contender(
             name=name if name in by_hand else short_text(architecture),
             architecture=architecture,
             params=found.params,
             macs=found.macs,
-            detector_params=whole.params,
-            detector_macs=whole.macs,
+            detector_params=None if whole is None else whole.params,
+            detector_macs=None if whole is None else whole.macs,
             input_size=size,
             levels=tuple(
                 LevelFacts(name=level, channels=facts.channels, stride=facts.stride)
@@ -162,8 +163,10 @@ def _contenders(
     return contenders
 
 
-def _num_classes(run: Run) -> int:
-    return len((run.read_json("data.json") or {"categories": ["unknown"]})["categories"])
+def _num_classes(run: Run) -> int | None:
+    """Categories; None before the data was opened."""
+    facts = run.read_json("data.json")
+    return None if facts is None else len(facts["categories"])
 
 
 def _seed_result(result: Mapping[str, Any]) -> SeedResult:
@@ -344,7 +347,12 @@ def starved_level(name: str) -> str:
     )
 
 
-def _notes(run: Run, rivals: Mapping[str, Architecture], winner: Architecture | None) -> tuple[str, ...]:
+def _notes(
+    run: Run,
+    rivals: Mapping[str, Architecture],
+    winner: Architecture | None,
+    by_hand: Collection[str],
+) -> tuple[str, ...]:
     by_level = (run.read_json("data.json") or {}).get("objects_by_level", {})
     notes = [starved_level(name) for name, count in by_level.items() if count == 0]
     if (own := own_proxy(run.recipe)) is not None:
@@ -362,14 +370,13 @@ def _notes(run: Run, rivals: Mapping[str, Architecture], winner: Architecture | 
         for name in method_of(run.recipe).phases
         for text in (run.read_json(f"{name}/spent.json") or {"warnings": []})["warnings"]
     ]
-    for architecture in filter(None, (winner, *rivals.values())):
+    networks: list[Architecture | str] = [*([] if winner is None else [winner]), *rivals.values(), *by_hand]
+    for network in networks:
+        text = network if isinstance(network, str) else short_text(network)
         warnings += [
-            f"{short_text(architecture)}, seed {failure['seed']}, diverged and is missing from the table: "
-            f"{failure['reason']}."
-            for failure in failures_of(run, architecture)
+            f"{text}, seed {failure['seed']}, diverged and is missing from the table: {failure['reason']}."
+            for failure in failures_of(run, network)
         ]
-        for result in results_of(run, architecture):
-            warnings += [
-                f"{short_text(architecture)}, seed {result['seed']}: {text}." for text in result["warnings"]
-            ]
+        for result in results_of(run, network):
+            warnings += [f"{text}, seed {result['seed']}: {warning}." for warning in result["warnings"]]
     return (*notes, *dict.fromkeys(warnings))

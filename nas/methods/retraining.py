@@ -83,7 +83,7 @@ def retrain_jobs(run: Run, winner: Architecture, rivals: Mapping[str, Architectu
     networks |= {one.name: (one.architecture, one.detector) for one in hand_made(run).values()}
     seeds = range(recipe.first_seed, recipe.first_seed + recipe.seeds)
     wanted = [(folder, seed) for seed in seeds for folder in networks]
-    for name in (*recipe.rivals, *run.recipe.ablated):
+    for name in (name for name in (*recipe.rivals, *run.recipe.ablated) if name in rivals):
         networks.setdefault(rivals[name].digest, (rivals[name], run.recipe.detector))
         wanted += [(rivals[name].digest, recipe.first_seed + index) for index in range(recipe.rival_seeds)]
     jobs: dict[Path, TrainingJob] = {}

@@ -8,16 +8,18 @@ from nas.methods.one_search import OneSearch
 from nas.methods.spinenet_space import baseline_network, spinenet_recipe
 from nas.recipe import SpineNetRecipe
 from search_spaces.architecture import Architecture
-from search_spaces.errors import ConfigError, InvalidArchitecture
+from search_spaces.errors import ConfigError, InvalidArchitecture, RunError
 from search_spaces.spinenet.ablations import DAMAGES, FISH, HOURGLASS, in_order
 from search_spaces.spinenet.space import SpineNetSpace
 
 ORDERS = {"hourglass": HOURGLASS, "fish": FISH}
 
 
-def ablations(search: OneSearch, winner: Architecture) -> dict[str, Architecture]:
-    """The networks of the recipe's ablations by name; fixed orders are searched, a phase each."""
-    del winner
+def ablations(search: OneSearch) -> dict[str, Architecture]:
+    """The networks of the recipe's ablations by name; fixed orders are searched, a phase each.
+
+    An order of which no candidate got a score, because limits reject them all, is left out and said.
+    """
     recipe = spinenet_recipe(search.run.recipe)
     if recipe.ablations is None:
         return {}
@@ -25,7 +27,10 @@ def ablations(search: OneSearch, winner: Architecture) -> dict[str, Architecture
     found: dict[str, Architecture] = {name: DAMAGES[name](baseline) for name in recipe.ablations.damages}
     for name in recipe.ablations.orders:
         assert recipe.ablations.controller is not None, "checked with the recipe"
-        found[name] = search.phase(name, recipe.ablations.controller, order_space(recipe, name))
+        try:
+            found[name] = search.phase(name, recipe.ablations.controller, order_space(recipe, name))
+        except RunError as error:
+            search.progress.say(f"warning: {name} is missing from the ablations: {error}")
     return found
 
 

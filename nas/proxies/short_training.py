@@ -37,8 +37,8 @@ class ShortTraining:
         seed: of initial weights, order of images and augmentation, the same for all candidates.
         directory: checkpoints of the trainings under way.
         device: name, as recipes have it.
-        recalibration_batches: training batches from which BN statistics are computed anew for every scoring; 0: scoring
-            takes those of the training.
+        recalibration_batches: training batches from which BN statistics are computed anew for every scoring; 0, and
+            with frozen statistics: scoring takes those of the training.
         narrowed: candidate -> the network that is trained in its place; the candidate itself when left out.
         rungs: rising steps, before the last, at which :meth:`in_stages` reports. The schedule is that of the whole
             training, so a candidate that is not stopped gets the score of a call.
@@ -126,7 +126,7 @@ class ShortTraining:
             # Scoring draws nothing and leaves BN as it was, so a training that goes on is one that never paused.
             trainer.run(stop_at)
             calibration = recalibrated(detector, self._recalibration(), amp=self.train.amp)
-            with calibration if self.recalibration_batches else nullcontext():
+            with calibration if self.recalibration_batches and not self.train.frozen_bn else nullcontext():
                 results = detect(
                     detector,
                     self.held_out,

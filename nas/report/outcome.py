@@ -110,7 +110,7 @@ def comparison(report: ReportData) -> str:
     lead = "All trained from scratch under one recipe, with the same head; winner and baseline under the same seeds."
     if report.hand_made:
         tail += "".join(_against(report.winner, one) for one in report.hand_made if report.winner is not None)
-        lead += " Hand-made detectors have a pyramid and head of their own."
+        lead = lead.replace("with the same head;", "with the same head but for hand-made detectors;")
     return section(
         anchor="table",
         title="Winner, baseline and chance",
