@@ -156,10 +156,15 @@ def test_theoretical_fields(name: str, d1: Sequence[int], d2: Sequence[int], d3:
 
 
 @pytest.mark.parametrize(
-    ("name", "std"), [("resnet18", (15.6, 30.9, 62.0)), ("scr_resnet18", (10.1, 28.6, 82.8))]
+    ("name", "std"),
+    [
+        ("resnet18", (15.6, 30.9, 62.0)),
+        ("scr_resnet18", (10.1, 28.6, 82.8)),
+        ("resnet50", (14.6, 35.1, 56.0)),
+        ("scr_resnet50", (11.7, 31.9, 76.7)),
+    ],
 )
 def test_effective_fields_at_random_weights(name: str, std: Sequence[float]) -> None:
-    # The 50-layer networks are in benchmarks/results/erf_random_init.json.
     found = erf_at_random_init(ZOO[name], seed=0)
     for level, expected in zip(("c3", "c4", "c5"), std, strict=True):
         assert found[level].std == pytest.approx(expected, rel=0.10)
