@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, clip_boxes_to_image, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from trainers.data.detection_set import Target
-from trainers.detectors.detector import Detections, Detector
+from trainers.detectors.dense import DenseDetector
+from trainers.detectors.detector import Detections
 from trainers.detectors.fcos_head import FCOSHead
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.recipes import DetectorRecipe
@@ -23,7 +24,7 @@ from trainers.recipes import DetectorRecipe
 _CENTRE_RADIUS = 1.5
 
 
-class FCOS(Detector):
+class FCOS(DenseDetector):
     """FCOS over a pyramid.
 
     Args:
@@ -33,15 +34,11 @@ class FCOS(Detector):
     """
 
     def __init__(self, backbone: BackboneWithPyramid, num_classes: int, recipe: DetectorRecipe) -> None:
-        super().__init__(backbone, num_classes)
+        super().__init__(backbone, num_classes, recipe)
         self.head = FCOSHead(
             backbone.out_channels, num_classes, convs=recipe.head_convs, shared=recipe.shared_tower
         )
         self.anchors = tuple(stride * recipe.anchor_scale for stride in backbone.strides)
-        self.score_threshold = recipe.score_threshold
-        self.nms = recipe.nms
-        self.max_detections = recipe.detections
-        self.candidates = recipe.candidates
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Focal loss, GIoU and centerness, each over the number of positive locations."""
@@ -62,22 +59,14 @@ class FCOS(Detector):
         """The best-scored boxes after non-maximum suppression within classes."""
         logits, distances, centerness, grids = self._outputs(images)
         points, sizes = self._locations(grids, images.device)
-        # sqrt of the product, as torchvision scores; a location's classes compete for the same places.
+        # sqrt of the product, as torchvision scores.
         scores = (logits.sigmoid() * centerness.sigmoid()[:, :, None]).sqrt().flatten(1)
-        best, order = scores.topk(min(self.candidates, scores.shape[1]), dim=1)
-        location = order.div(self.num_classes, rounding_mode="floor")
-        reach = distances.gather(1, location[:, :, None].expand(-1, -1, 4)) * sizes[location][:, :, None]
-        boxes = clip_boxes_to_image(_corners(points[location], reach), images.shape[-2:])
-        return [
-            self._suppressed(boxes[index], best[index], order[index] % self.num_classes)
-            for index in range(len(images))
-        ]
 
-    def _suppressed(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
-        count = int((scores > self.score_threshold).sum())
-        boxes, scores, labels = boxes[:count], scores[:count], labels[:count]
-        kept = batched_nms(boxes, scores, labels, self.nms)[: self.max_detections]
-        return Detections(boxes=boxes[kept], scores=scores[kept], labels=labels[kept])
+        def boxes_at(location: Tensor) -> Tensor:
+            reach = distances.gather(1, location[:, :, None].expand(-1, -1, 4)) * sizes[location][:, :, None]
+            return _corners(points[location], reach)
+
+        return self.best(scores, boxes_at, (images.shape[-2], images.shape[-1]))
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[tuple[int, int], ...]]:
         """float32 logits (N, L, C), distances (N, L, 4) in anchors, centerness (N, L), map sizes."""

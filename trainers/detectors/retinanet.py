@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, sigmoid_focal_loss
+from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from trainers.data.detection_set import Target
-from trainers.detectors.detector import Detections, Detector
+from trainers.detectors.dense import DenseDetector
+from trainers.detectors.detector import Detections
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.detectors.retinanet_head import RetinaNetHead
 from trainers.recipes import RETINANET_OCTAVES, DetectorRecipe
@@ -24,7 +25,7 @@ _ASPECTS = (0.5, 1.0, 2.0)
 _MATCH_IOU = 0.5
 
 
-class RetinaNet(Detector):
+class RetinaNet(DenseDetector):
     """RetinaNet over a pyramid.
 
     Args:
@@ -34,7 +35,7 @@ class RetinaNet(Detector):
     """
 
     def __init__(self, backbone: BackboneWithPyramid, num_classes: int, recipe: DetectorRecipe) -> None:
-        super().__init__(backbone, num_classes)
+        super().__init__(backbone, num_classes, recipe)
         self.anchors = _anchor_generator(backbone.strides, recipe.anchor_scale)
         self.head = RetinaNetHead(
             backbone.out_channels,
@@ -51,10 +52,6 @@ class RetinaNet(Detector):
         self.focal = (recipe.focal_alpha, recipe.focal_gamma)
         self.huber_delta = recipe.huber_delta
         self.box_weight = recipe.box_weight
-        self.score_threshold = recipe.score_threshold
-        self.nms = recipe.nms
-        self.max_detections = recipe.detections
-        self.candidates = recipe.candidates
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Focal loss and weighted Huber loss of the box codes, over the positive anchors of the batch and one."""
@@ -77,21 +74,13 @@ class RetinaNet(Detector):
         logits, codes = self._outputs(images)
         anchors = self._anchors(images)
         scores = logits.flatten(1).sigmoid()
-        best, order = scores.topk(min(self.candidates, scores.shape[1]), dim=1)
-        place = order.div(self.num_classes, rounding_mode="floor")
-        found = codes.gather(1, place[:, :, None].expand(-1, -1, 4))
-        boxes = self.coder.decode_single(found.flatten(0, 1), anchors[place.flatten()])
-        boxes = clip_boxes_to_image(boxes.reshape(found.shape), images.shape[-2:])
-        return [
-            self._suppressed(boxes[index], best[index], order[index] % self.num_classes)
-            for index in range(len(images))
-        ]
 
-    def _suppressed(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
-        count = int((scores > self.score_threshold).sum())
-        boxes, scores, labels = boxes[:count], scores[:count], labels[:count]
-        kept = batched_nms(boxes, scores, labels, self.nms)[: self.max_detections]
-        return Detections(boxes=boxes[kept], scores=scores[kept], labels=labels[kept])
+        def boxes_at(place: Tensor) -> Tensor:
+            found = codes.gather(1, place[:, :, None].expand(-1, -1, 4))
+            boxes: Tensor = self.coder.decode_single(found.flatten(0, 1), anchors[place.flatten()])
+            return boxes.reshape(found.shape)
+
+        return self.best(scores, boxes_at, (images.shape[-2], images.shape[-1]))
 
     def objects_by_level(self, targets: Sequence[Target], image_size: tuple[int, int]) -> dict[str, int]:
         """How many objects have a positive anchor on each level; an object may have several.
