@@ -15,6 +15,8 @@ from search_spaces.targets import bare
 from trainers.curves import rise_over_last_quarter
 
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_NARROW = 3
+"""So many networks beside each other fit a phone; a table of more is scrolled there."""
 _LEVELLED = 0.05
 """A retraining whose AP rises less than this share over its last quarter counts as long enough."""
 
@@ -153,7 +155,8 @@ def _comparison_table(present: list[tuple[str, Contender]]) -> str:
     rows.append(_row("Latency", [_latency(contender) for _, contender in present]))
     rows.append(_row("Memory", [_memory(contender.memory) for _, contender in present]))
     head = f"<thead><tr><td></td>{heads}</tr></thead>"
-    return f'<table class="contenders">{head}<tbody>{"".join(rows)}</tbody></table>'
+    style = "contenders wide" if len(present) > _NARROW else "contenders"
+    return f'<div class="scroll"><table class="{style}">{head}<tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _row(name: str, cells: list[str], style: str = "") -> str:
@@ -219,7 +222,8 @@ def ablations(report: ReportData) -> str:
     heads = "".join(
         f'<th scope="col">{head}</th>' for head in ("AP", "Difference", "MACs", "Parameters", "Seeds")
     )
-    table = f'<table class="contenders"><thead><tr><td></td>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    head = f"<thead><tr><td></td>{heads}</tr></thead>"
+    table = f'<div class="scroll"><table class="contenders wide">{head}<tbody>{"".join(rows)}</tbody></table></div>'
     return section(
         anchor="ablations",
         title="Ablations",

@@ -147,6 +147,7 @@ footer { color: var(--soft); font-size: 13px; padding-top: 44px; padding-bottom:
   th, td { padding-left: 26px; }
 }
 @media (min-width: 920px) { .desk { display: block; } .phone { display: none; } }
+.scroll { overflow-x: auto; }
 @media (max-width: 479px) {
   body { font-size: 15.5px; }
   main, header.top, footer { padding-left: 16px; padding-right: 16px; }
@@ -156,6 +157,7 @@ footer { color: var(--soft); font-size: 13px; padding-top: 44px; padding-bottom:
   thead th { font-size: 12px; }
   .contenders .who { white-space: nowrap; }
   .contenders { table-layout: fixed; }
+  .contenders.wide { width: 580px; }
   .contenders thead td { width: 27%; }
   .who::before { width: 8px; height: 8px; margin-right: 4px; }
   tr.main > * { font-size: 15px; }
