@@ -8,7 +8,15 @@ import statistics
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ("crnas_bccd_first", "crnas_bccd_second", "crnas_bccd", "crnas_nuclei")
+RESULTS = (
+    "crnas_bccd_first",
+    "crnas_bccd_second",
+    "crnas_bccd",
+    "crnas_nuclei",
+    "spinenet_digits",
+    "spinenet_bccd_first",
+    "spinenet_bccd",
+)
 START, END = "<!-- table -->\n", "<!-- end -->"
 
 
@@ -22,8 +30,9 @@ def rows(name: str) -> list[str]:
             continue
         deviation = f"{statistics.stdev(values):.2f}" if len(values) > 1 else "-"
         mean = statistics.mean(values)
+        architecture = network["architecture"].replace("|", r"\|")
         lines.append(
-            f"| `{name}.json` | {role} | {network['architecture']} | {mean:.2f} | {deviation} | {len(values)} |"
+            f"| `{name}.json` | {role} | {architecture} | {mean:.2f} | {deviation} | {len(values)} |"
         )
     return lines
 
@@ -45,7 +54,7 @@ def main() -> None:
     before, _, rest = path.read_text(encoding="utf-8").partition(START)
     _, _, after = rest.partition(END)
     present = [name for name in RESULTS if (ROOT / "benchmarks/results" / f"{name}.json").exists()]
-    lines = ["| file in `benchmarks/results/` | network | blocks, dilations | AP | deviation | seeds |"]
+    lines = ["| file in `benchmarks/results/` | network | architecture | AP | deviation | seeds |"]
     lines += ["|---|---|---|---|---|---|", *(line for name in present for line in rows(name))]
     lines += ["", "Winner minus baseline, paired by seed:", "", *(difference(name) for name in present)]
     path.write_text(before + START + "\n".join(lines) + "\n" + END + after, encoding="utf-8")
