@@ -18,8 +18,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nas.config import apply_overrides, read_yaml, to_data
 from nas.controllers.base import Controller, Done
 from nas.controllers.catalog import make_controller
@@ -38,6 +36,7 @@ from search_spaces.files import write_atomic
 from search_spaces.randomness import seed_for
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import hold_out
+from trainers.process import prepare_process
 
 RECIPE = Path(__file__).parents[1] / "examples/recipes/spinenet_digits.yaml"
 ENDLESS = 10**6
@@ -48,7 +47,7 @@ _worker: list[ShortTraining] = []
 
 def open_worker(recipe: SpineNetRecipe, directory: Path) -> None:
     """Make the proxy of this process ready; every process has the same."""
-    torch.set_num_threads(recipe.threads)
+    prepare_process(recipe.threads)
     train_set, held_out = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, split_seed(recipe))
     _worker.append(
         ShortTraining(

@@ -34,6 +34,7 @@ from trainers.detectors.catalog import build_detector
 from trainers.detectors.detector import Detector
 from trainers.evaluate import Metrics, coco_metrics, detect
 from trainers.loop import StepRecord, Trainer, resolve_device
+from trainers.process import prepare_process
 
 WEIGHTS = "detector.safetensors"
 RESULT = "result.json"
@@ -81,7 +82,7 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
         )
     if (done := read_result(job.directory)) is not None:
         return done
-    torch.set_num_threads(recipe.threads)
+    prepare_process(recipe.threads)
     train_set, val = _splits(job)
     detector = detector_for(job.architecture, recipe, train_set)
     if job.weights is not None:
@@ -263,7 +264,7 @@ def evaluate_training(directory: Path, overrides: Sequence[str] = ()) -> dict[st
     require_unchanged(home.parent)
     data = anchor(apply_overrides(record["recipe"], overrides), home.parent)
     recipe = check(TrainJobRecipe, data, source=str(directory / TRAINING))
-    torch.set_num_threads(recipe.threads)
+    prepare_process(recipe.threads)
     val = open_split(recipe.data, "val")
     learned = (read_result(directory) or {}).get("categories")
     found = [category.name for category in val.categories]

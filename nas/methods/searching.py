@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
-
 from nas.controllers.base import DONE, Controller, Done
 from nas.controllers.catalog import make_controller, make_own_controller
 from nas.controllers.optuna_sampler import MANY_OBJECTIVES, OptunaSampler
@@ -30,6 +28,7 @@ from search_spaces.space import SearchSpace
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet, hold_out
 from trainers.detectors.catalog import build_detector
+from trainers.process import prepare_process
 
 Limits = Callable[[Architecture], str | None]
 
@@ -84,7 +83,7 @@ def open_data(run: Run, progress: RunProgress) -> SearchData:
         RunError: the images are not those that the run began with.
     """
     recipe = run.recipe
-    torch.set_num_threads(recipe.threads)
+    prepare_process(recipe.threads)
     run.record_environment()
     train_set, held_out = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, run.split_seed)
     data = SearchData(train_set=train_set, held_out=held_out)
