@@ -5,7 +5,8 @@
 writes benchmarks/results/spinenet_forward.json. A case is a number of threads, a batch size, float32 or bf16
 autocast, and a forward pass in evaluation mode or a training step (forward, backward, SGD). In each repeat every
 variant runs once; ratios are taken within a repeat, as time of ``by_edges`` over time of the variant, in wall and in
-processor time: where other work shares the machine, the second is the steadier. Variants:
+processor time: where other work shares the machine, the second is the steadier. The process keeps freed memory, as
+every training of the toolkit does. Variants:
 
     by_edges               module by module, NCHW
     by_edges channels_last the same in the layout that detectors train in
@@ -37,6 +38,7 @@ from nas.run import environment
 from search_spaces.spinenet.family import SPINENET
 from search_spaces.spinenet.network import SpineNet
 from search_spaces.spinenet.zoo import ZOO
+from trainers.process import prepare_process
 
 NAME, SEED = "spinenet49", 0
 RESULT = Path(__file__).parent / "results/spinenet_forward.json"
@@ -174,7 +176,7 @@ def main() -> None:
         result["differences"][name] = differences(mode, dtype, side)
         print(name, result["differences"][name], flush=True)
     for threads in chosen.threads:
-        torch.set_num_threads(threads)
+        prepare_process(threads)
         for batch in chosen.batches:
             for dtype in ("float32", "bf16") if amx or chosen.bf16 else ("float32",):
                 for mode in MODES:

@@ -7,7 +7,7 @@ import torch
 
 # Parameters of glibc's mallopt, from its malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-_LARGEST = 2**31 - 1
+_NEVER = -1
 _GROW_BY = 64 * 2**20
 
 
@@ -36,6 +36,6 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    wanted = {_MMAP_MAX: 0, _TRIM_THRESHOLD: _LARGEST, _TOP_PAD: _GROW_BY}
+    wanted = {_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER, _TOP_PAD: _GROW_BY}
     accepted = [mallopt(name, value) == 1 for name, value in wanted.items()]
     return all(accepted)
