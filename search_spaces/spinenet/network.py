@@ -9,7 +9,7 @@ convolution, and up-sampled maps are added without being copied to the larger si
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ WIDTHS = {1: 32, 2: 64, 3: 128, 4: 256, 5: 256, 6: 256, 7: 256}
 """Of a block by level, before scaling; a bottleneck reads and writes four times as much."""
 STEM_WIDTH = 64
 """Of the first convolution, whatever the scale."""
+ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 OUTPUTS = 5
 """Blocks that make P3 to P7; they come last."""
 
@@ -50,7 +51,7 @@ class Bottleneck(nn.Module):
         out = self.act(conv_norm(x, [(self.conv1, self.bn1)]))
         out = self.act(conv_norm(out, [(self.conv2, self.bn2)]))
         out = conv_norm(out, [(self.conv3, self.bn3)])
-        out = identity + drop_branch(out, self.drop_path if self.training else 0.0)
+        out = drop_branch(out, self.drop_path if self.training else 0.0).add_(identity)
         return self.act(out)  # type: ignore[no-any-return]
 
 
@@ -74,7 +75,7 @@ class Residual(nn.Module):
         identity = x if self.downsample is None else self.downsample(x)
         out = self.act(conv_norm(x, [(self.conv1, self.bn1)]))
         out = conv_norm(out, [(self.conv2, self.bn2)])
-        out = identity + drop_branch(out, self.drop_path if self.training else 0.0)
+        out = drop_branch(out, self.drop_path if self.training else 0.0).add_(identity)
         return self.act(out)  # type: ignore[no-any-return]
 
 
@@ -153,7 +154,7 @@ class Inputs(nn.ModuleList):
         found.sort(key=lambda x: x.shape[2] * x.shape[3], reverse=True)
         out = resized(found[0], size)
         for other in (*found[1:], *(maps[place] for place in self.merged)):
-            add_spread(out, other)
+            out = add_spread(out, other)
         return out
 
 
@@ -310,14 +311,40 @@ def reduce_together(x: Tensor, layers: Sequence[Resample]) -> Sequence[Tensor]:
     return torch.split(out, [conv.out_channels for conv, _ in pairs], dim=1)
 
 
-def add_spread(out: Tensor, x: Tensor) -> None:
-    """Add in place a map as large as ``out``, or one smaller by whole factors that nearest neighbour would spread."""
-    height, width = x.shape[-2:]
+def add_spread(out: Tensor, x: Tensor) -> Tensor:
+    """Add in place a map as large as ``out``, or one smaller by whole factors that nearest neighbour would spread.
+
+    Returns:
+        ``out``.
+    """
     if out.shape == x.shape:
-        out += x
-    else:
-        cells = out.view(*out.shape[:2], height, out.shape[2] // height, width, out.shape[3] // width)
+        return out.add_(x)
+    return cast(Tensor, AddSpread.apply(out, x))
+
+
+class AddSpread(torch.autograd.Function):
+    """:func:`add_spread` of a smaller map, with the gradient as one pooling.
+
+    Left to itself autograd copies the gradient twice, for the view that is written to, and sums it with strides.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, x: Tensor) -> Tensor:
+        """(N, C, H, W) and (N, C, H / a, W / b) for whole a and b."""
+        height, width = x.shape[-2:]
+        ctx.factors, ctx.dtype = (out.shape[2] // height, out.shape[3] // width), x.dtype
+        ctx.mark_dirty(out)
+        cells = out.view(*out.shape[:2], height, ctx.factors[0], width, ctx.factors[1])
         cells += x[:, :, :, None, :, None]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Every value was added to a x b cells, and receives the sum of their gradients."""
+        if not ctx.needs_input_grad[1]:
+            return gradient, None
+        sums = functional.avg_pool2d(gradient, ctx.factors, divisor_override=1)
+        return gradient, sums.to(ctx.dtype)
 
 
 def conv_norm(x: Tensor, pairs: Sequence[Pair], copies: int = 1) -> Tensor:
@@ -331,8 +358,10 @@ def conv_norm(x: Tensor, pairs: Sequence[Pair], copies: int = 1) -> Tensor:
         copies: of every value written, which the caller makes; they count in the running variance.
     """
     (conv, norm), training = pairs[0], pairs[0][1].training
-    if len(pairs) == copies == 1 and (training or not replaceable(pairs)):
+    if not replaceable(pairs):
         return norm(conv(x))  # type: ignore[no-any-return]
+    if len(pairs) == copies == 1 and training:
+        return norm(convolved(x, conv, conv.weight))  # type: ignore[no-any-return]
     convs, norms = zip(*pairs, strict=True)
     weight = joined([one.weight for one in convs])
     scale, shift = joined([one.weight for one in norms]), joined([one.bias for one in norms])
@@ -340,8 +369,8 @@ def conv_norm(x: Tensor, pairs: Sequence[Pair], copies: int = 1) -> Tensor:
         scale = scale * torch.rsqrt(joined([one.running_var for one in norms]) + norm.eps)
         shift = shift - scale * joined([one.running_mean for one in norms])
         weight = weight * scale[:, None, None, None]
-        return functional.conv2d(x, weight, shift, conv.stride, conv.padding)
-    x = functional.conv2d(x, weight, None, conv.stride, conv.padding)
+        return convolved(x, conv, weight, shift)
+    x = convolved(x, conv, weight)
     # With momentum 1 the buffers receive this batch's own statistics.
     mean, var = torch.zeros_like(scale), torch.zeros_like(scale)
     out = functional.batch_norm(x, mean, var, scale, shift, training=True, momentum=1.0, eps=norm.eps)
@@ -356,6 +385,14 @@ def conv_norm(x: Tensor, pairs: Sequence[Pair], copies: int = 1) -> Tensor:
             one.running_var.lerp_(its_var, one.momentum)
             one.num_batches_tracked.add_(1)
     return out
+
+
+def convolved(x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What the convolution would make of a map with other weights."""
+    # One tap has nothing to dilate, but torch hands a dilated convolution to oneDNN, and computes a plain one of few
+    # images in one thread by itself, which takes longer (benchmarks/spinenet_forward.py).
+    dilation = 2 if ONEDNN and x.device.type == "cpu" and conv.kernel_size == (1, 1) else 1
+    return functional.conv2d(x, weight, bias, conv.stride, conv.padding, dilation)
 
 
 def joined(tensors: Sequence[Tensor]) -> Tensor:
