@@ -241,3 +241,8 @@ def test_it_is_one_graph() -> None:
     exported = torch.export.export(network.eval(), (images(64, 1),)).module()
     with torch.no_grad():
         assert_equal(exported(images(64, 1)), by_edges.eval()(images(64, 1)))
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        assert_equal(compiled(images(64)), by_edges(images(64)))
+    assert_equal(step(compiled.train(), images(256)), step(by_edges.train(), images(256)))
+    assert_equal(*({name: w.grad for name, w in one.named_parameters()} for one in (network, by_edges)))

@@ -151,9 +151,9 @@ class Inputs(nn.ModuleList):
         """
         size = (-(-image[0] // 2**self.level), -(-image[1] // 2**self.level))
         found = [resample(x, size) for resample, x in zip(self, narrow, strict=True)]
-        found.sort(key=lambda x: x.shape[2] * x.shape[3], reverse=True)
-        out = resized(found[0], size)
-        for other in (*found[1:], *(maps[place] for place in self.merged)):
+        first = next((place for place, x in enumerate(found) if x.shape[-2:] == size), 0)
+        out = resized(found.pop(first), size)
+        for other in (*found, *(maps[place] for place in self.merged)):
             out = add_spread(out, other)
         return out
 
@@ -319,7 +319,16 @@ def add_spread(out: Tensor, x: Tensor) -> Tensor:
     """
     if out.shape == x.shape:
         return out.add_(x)
-    return cast(Tensor, AddSpread.apply(out, x))
+    if torch.is_grad_enabled():
+        return cast(Tensor, AddSpread.apply(out, x))
+    cells(out, x).add_(x[:, :, :, None, :, None])
+    return out
+
+
+def cells(out: Tensor, x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, h, H / h, w, W / w), a view, where x has the height h and the width w."""
+    height, width = x.shape[-2:]
+    return out.view(*out.shape[:2], height, out.shape[2] // height, width, out.shape[3] // width)
 
 
 class AddSpread(torch.autograd.Function):
@@ -331,11 +340,10 @@ class AddSpread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, out: Tensor, x: Tensor) -> Tensor:
         """(N, C, H, W) and (N, C, H / a, W / b) for whole a and b."""
-        height, width = x.shape[-2:]
-        ctx.factors, ctx.dtype = (out.shape[2] // height, out.shape[3] // width), x.dtype
         ctx.mark_dirty(out)
-        cells = out.view(*out.shape[:2], height, ctx.factors[0], width, ctx.factors[1])
-        cells += x[:, :, :, None, :, None]
+        spread = cells(out, x)
+        ctx.factors, ctx.dtype = (spread.shape[3], spread.shape[5]), x.dtype
+        spread += x[:, :, :, None, :, None]
         return out
 
     @staticmethod
