@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from nas.config import apply_overrides, check, read_yaml
-from nas.recipe import CRNASRecipe
+from nas.recipes.crnas import CRNASRecipe
 from nas.run import environment
 from nas.study import Study
 from trainers.checkpoint import load_checkpoint

@@ -25,7 +25,8 @@ from nas.methods.catalog import check_search
 from nas.methods.limits import Limits
 from nas.methods.spinenet_space import narrowed, spinenet_recipe, spinenet_space
 from nas.proxies.short_training import ShortTraining
-from nas.recipe import ControllerRecipe, SpineNetRecipe
+from nas.recipes.controller import ControllerRecipe
+from nas.recipes.spinenet import SpineNetRecipe
 from nas.report.ranking import paired_difference
 from nas.run import environment, split_seed
 from nas.study import Phase, Study

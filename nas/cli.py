@@ -250,7 +250,7 @@ def train(
     words = " ".join(f"--set {text}" for text in set_ or [])
     with _door(f"nas train {bundle} {recipe} --run {run} {words}".rstrip()):
         from nas.config import check
-        from nas.recipe import TrainJobRecipe
+        from nas.recipes.train_job import TrainJobRecipe
         from nas.targets import read_recipe
 
         checked = check(TrainJobRecipe, read_recipe(recipe, set_ or []), source=str(recipe))

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from pydantic import TypeAdapter, ValidationError
 
 from nas.journal import quiet_optuna
-from nas.recipe import RungsRecipe
+from nas.recipes.one_search import RungsRecipe
 from nas.trials import History, Record, State
 from search_spaces.errors import ConfigError
 

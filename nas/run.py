@@ -15,7 +15,7 @@ from typing import Any
 
 from nas.config import apply_overrides, dump_yaml, read_yaml, to_data
 from nas.methods.catalog import check_search
-from nas.recipe import SearchRecipe
+from nas.recipes.search import SearchRecipe
 from nas.targets import anchor, files_of, gather, portable, require_unchanged
 from search_spaces.architecture import Architecture, digest_of
 from search_spaces.errors import RunError

@@ -8,7 +8,9 @@ from typing import Any
 from nas.journal import JOURNAL
 from nas.methods.catalog import method_of
 from nas.pareto import front_of
-from nas.recipe import OnePhaseRecipe, OneSearchRecipe, SearchRecipe
+from nas.recipes.any_space import OnePhaseRecipe
+from nas.recipes.one_search import OneSearchRecipe
+from nas.recipes.search import SearchRecipe
 from nas.resolve import read_architecture
 from nas.run import FINISHED, Run
 from nas.study import History, Record, Study

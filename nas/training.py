@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from nas.config import apply_overrides, check, dump_yaml, read_yaml, to_data
 from nas.export.bundle import load_bundle
 from nas.progress import RunProgress, Silent
-from nas.recipe import TrainJobRecipe
+from nas.recipes.train_job import TrainJobRecipe
 from nas.resolve import read_architecture
 from nas.run import environment, recipe_digest
 from nas.targets import anchor, family_files, files_of, gather, portable, require_unchanged

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from nas.cli import app
 from nas.config import apply_overrides, check, read_yaml
-from nas.recipe import CRNASRecipe
+from nas.recipes.crnas import CRNASRecipe
 from nas.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +74,7 @@ def test_help_names_every_command() -> None:
         assert name in text
 
 
-@pytest.mark.parametrize("module", ["nas.cli", "nas.config", "nas.recipe"])
+@pytest.mark.parametrize("module", ["nas.cli", "nas.config", "nas.recipes.search"])
 def test_nothing_heavy_is_imported_before_a_command_needs_it(module: str) -> None:
     heavy = ("torch", "torchvision", "optuna", "numpy", "sklearn", "pycocotools")
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"

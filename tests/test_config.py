@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from nas.config import apply_overrides, check, dump_yaml, parse_yaml, read_yaml, to_data
 from nas.methods.catalog import METHODS, check_search
-from nas.recipe import ControllerRecipe, CRNASRecipe, TrainJobRecipe
+from nas.recipes.controller import ControllerRecipe
+from nas.recipes.crnas import CRNASRecipe
+from nas.recipes.train_job import TrainJobRecipe
 from search_spaces.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]

@@ -20,7 +20,8 @@ from nas.methods.searching import expected_trials
 from nas.methods.spaces import allocation, dilation_space, stage_space
 from nas.progress import Silent
 from nas.proxies.supernet import SupernetProxy
-from nas.recipe import ControllerRecipe, CRNASRecipe
+from nas.recipes.controller import ControllerRecipe
+from nas.recipes.crnas import CRNASRecipe
 from nas.run import Run
 from nas.show import histories, summary
 from nas.study import Score

@@ -19,7 +19,7 @@ from nas.export.bundle import load_bundle
 from nas.methods.catalog import check_search
 from nas.methods.one_phase import carry_out, check_recipe
 from nas.progress import Silent
-from nas.recipe import TrainJobRecipe
+from nas.recipes.train_job import TrainJobRecipe
 from nas.run import Run
 from nas.show import description, histories, summary
 from nas.targets import read_recipe

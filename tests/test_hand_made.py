@@ -7,7 +7,8 @@ import pytest
 from nas.config import apply_overrides, read_yaml
 from nas.methods.catalog import baseline_of, check_search
 from nas.methods.hand_made import detector_cost, rival
-from nas.recipe import HandMadeRecipe, SearchRecipe, SpaceRecipe
+from nas.recipes.crnas_space import SpaceRecipe
+from nas.recipes.search import HandMadeRecipe, SearchRecipe
 from nas.resolve import read_architecture
 from search_spaces.cost import cost
 from search_spaces.errors import ConfigError

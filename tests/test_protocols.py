@@ -15,7 +15,7 @@ from nas.export.bundle import export_bundle
 from nas.export.card import Card
 from nas.methods.catalog import check_search, procedure
 from nas.progress import Silent
-from nas.recipe import TrainJobRecipe
+from nas.recipes.train_job import TrainJobRecipe
 from nas.training import (
     RESULT,
     WEIGHTS,

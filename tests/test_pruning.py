@@ -9,7 +9,7 @@ import pytest
 
 from nas.config import check
 from nas.pruning import PRUNERS, Pruning, make_pruner, rungs_within
-from nas.recipe import RungsRecipe
+from nas.recipes.one_search import RungsRecipe
 from nas.study import History, Record
 from nas.testing import ToySpace
 from search_spaces.errors import ConfigError

@@ -10,7 +10,7 @@ import yaml
 import nas.run
 from nas.config import check, dump_yaml, read_yaml, to_data
 from nas.methods.spaces import baseline_architecture, stage_space
-from nas.recipe import CRNASRecipe
+from nas.recipes.crnas import CRNASRecipe
 from nas.resolve import read_architecture
 from nas.run import Run, environment
 from search_spaces.architecture import digest_of

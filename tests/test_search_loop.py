@@ -9,7 +9,7 @@ import pytest
 from nas.controllers.catalog import make_controller
 from nas.controllers.random import RandomSearch
 from nas.pruning import Pruning
-from nas.recipe import RungsRecipe
+from nas.recipes.one_search import RungsRecipe
 from nas.search import search
 from nas.study import History, Phase, Record, Score, Study
 from nas.testing import SeparableSpace, ToySpace, toy_score

@@ -10,7 +10,7 @@ import torch
 from nas.config import check, read_yaml
 from nas.methods.spaces import dilation_space, stage_space
 from nas.proxies.short_training import ShortTraining
-from nas.recipe import CRNASRecipe
+from nas.recipes.crnas import CRNASRecipe
 from nas.trials import Stopped
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.errors import CandidateFailed, NonFiniteLoss

@@ -25,7 +25,8 @@ from nas.methods.spinenet import carry_out, check_recipe
 from nas.methods.spinenet_space import narrowed, spinenet_recipe, spinenet_space
 from nas.progress import Silent
 from nas.proxies.short_training import ShortTraining
-from nas.recipe import LimitsRecipe, SpineNetRecipe
+from nas.recipes.one_search import LimitsRecipe
+from nas.recipes.spinenet import SpineNetRecipe
 from nas.report.page import read_report
 from nas.run import Run
 from nas.show import histories, summary

@@ -13,7 +13,8 @@ from nas.methods.catalog import baseline_of, check_search
 from nas.methods.limits import Limits
 from nas.methods.spinenet import check_recipe
 from nas.methods.spinenet_space import narrowed, spinenet_recipe, spinenet_space
-from nas.recipe import LimitsRecipe, SpineNetRecipe
+from nas.recipes.one_search import LimitsRecipe
+from nas.recipes.spinenet import SpineNetRecipe
 from search_spaces.catalog import ZOO, get_space
 from search_spaces.cost import cost
 from search_spaces.errors import ConfigError, InvalidArchitecture

@@ -15,7 +15,7 @@ from nas.config import check, read_yaml
 from nas.methods.crnas import any_allocation
 from nas.methods.spaces import dilation_space, stage_space
 from nas.proxies.supernet import SupernetProxy
-from nas.recipe import CRNASRecipe
+from nas.recipes.crnas import CRNASRecipe
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
 from search_spaces.randomness import rng_for

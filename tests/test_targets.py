@@ -13,7 +13,7 @@ from nas.controllers.random import RandomSearch
 from nas.methods.any_space import any_space
 from nas.methods.catalog import check_search, procedure
 from nas.methods.one_phase import require_network
-from nas.recipe import AnySpaceRecipe
+from nas.recipes.any_space import AnySpaceRecipe
 from nas.run import Run
 from nas.targets import anchor, gather, portable, read_recipe
 from nas.testing import ToySpace

@@ -16,7 +16,7 @@ from nas.export.bundle import export_bundle
 from nas.export.card import Card
 from nas.methods.exporting import backbone_weights
 from nas.progress import Silent
-from nas.recipe import TrainJobRecipe
+from nas.recipes.train_job import TrainJobRecipe
 from nas.training import (
     WEIGHTS,
     TrainingJob,

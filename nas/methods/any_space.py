@@ -1,6 +1,7 @@
 """From the ``space`` section of a ``search`` recipe to a space, the catalog's or a person's own. Torch-free."""
 
-from nas.recipe import AnySpaceRecipe, OnePhaseRecipe, SearchRecipe
+from nas.recipes.any_space import AnySpaceRecipe, OnePhaseRecipe
+from nas.recipes.search import SearchRecipe
 from search_spaces.catalog import get_space
 from search_spaces.errors import ConfigError, InvalidArchitecture
 from search_spaces.space import SearchSpace

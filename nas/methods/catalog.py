@@ -14,7 +14,10 @@ from nas.config import check
 from nas.methods.any_space import any_space
 from nas.methods.spaces import baseline_architecture
 from nas.methods.spinenet_space import spinenet_space
-from nas.recipe import CRNASRecipe, OnePhaseRecipe, SearchRecipe, SpineNetRecipe
+from nas.recipes.any_space import OnePhaseRecipe
+from nas.recipes.crnas import CRNASRecipe
+from nas.recipes.search import SearchRecipe
+from nas.recipes.spinenet import SpineNetRecipe
 from search_spaces.architecture import Architecture
 from search_spaces.errors import ConfigError
 

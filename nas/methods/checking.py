@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from nas.methods.hand_made import rival
-from nas.recipe import HandMadeRecipe, SearchRecipe
+from nas.recipes.search import HandMadeRecipe, SearchRecipe
 from nas.run import split_seed
 from nas.study import open_database
 from search_spaces.architecture import Architecture

@@ -15,7 +15,8 @@ from nas.methods.searching import SearchData, controller_for, finish, open_data,
 from nas.methods.spaces import allocation, crnas_recipe, dilation_space, stage_space
 from nas.progress import RunProgress
 from nas.proxies.supernet import SupernetProxy
-from nas.recipe import ControllerRecipe, CRNASRecipe
+from nas.recipes.controller import ControllerRecipe
+from nas.recipes.crnas import CRNASRecipe
 from nas.run import Run
 from nas.study import Study
 from search_spaces.architecture import Architecture

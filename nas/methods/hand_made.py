@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas.config import check, to_data
 from nas.methods.catalog import baseline_of
 from nas.methods.spaces import baseline_architecture
-from nas.recipe import HandMadeRecipe, SearchRecipe
+from nas.recipes.search import HandMadeRecipe, SearchRecipe
 from nas.run import Run
 from nas.targets import anchor, portable
 from search_spaces.architecture import Architecture, Genes

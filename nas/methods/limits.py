@@ -1,6 +1,6 @@
 """What a candidate may cost at most: the limits that need no clock. Torch-free."""
 
-from nas.recipe import LimitsRecipe
+from nas.recipes.one_search import LimitsRecipe
 from search_spaces.architecture import Architecture
 from search_spaces.cost import Cost, cost
 from search_spaces.space import SearchSpace

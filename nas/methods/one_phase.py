@@ -15,7 +15,7 @@ from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.proxies.own import make_own_proxy, require_own_proxy
 from nas.pruning import Pruning
-from nas.recipe import OnePhaseRecipe
+from nas.recipes.any_space import OnePhaseRecipe
 from nas.report.data import PhaseCost
 from nas.run import Run
 from nas.show import scoring_seconds

@@ -16,7 +16,9 @@ from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.proxies.short_training import ShortTraining
 from nas.pruning import Pruning, rungs_within
-from nas.recipe import ControllerRecipe, OneSearchRecipe, SearchRecipe
+from nas.recipes.controller import ControllerRecipe
+from nas.recipes.one_search import OneSearchRecipe
+from nas.recipes.search import SearchRecipe
 from nas.run import Run, split_seed
 from nas.study import Json, Record, Study
 from search_spaces.architecture import Architecture

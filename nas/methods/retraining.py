@@ -10,7 +10,8 @@ from nas.engines.processes import in_processes
 from nas.methods.catalog import baseline_of
 from nas.methods.hand_made import hand_made
 from nas.progress import RunProgress
-from nas.recipe import SearchRecipe, TrainJobRecipe
+from nas.recipes.search import SearchRecipe
+from nas.recipes.train_job import TrainJobRecipe
 from nas.run import Run
 from nas.training import TrainingJob, read_result, train_to_completion
 from search_spaces.architecture import Architecture

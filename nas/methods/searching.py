@@ -14,7 +14,7 @@ from nas.pareto import affordable_best
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.pruning import Pruning
-from nas.recipe import ControllerRecipe
+from nas.recipes.controller import ControllerRecipe
 from nas.run import FINISHED, Run
 from nas.search import Measurement, search
 from nas.show import own_proxy, short_text

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nas.recipe import CRNASRecipe, SearchRecipe, SpaceRecipe
+from nas.recipes.crnas import CRNASRecipe
+from nas.recipes.crnas_space import SpaceRecipe
+from nas.recipes.search import SearchRecipe
 from search_spaces.architecture import Architecture, Genes, Value
 from search_spaces.catalog import get_architecture
 from search_spaces.crnas.dilations import DilationSpace

@@ -15,7 +15,7 @@ from nas.methods.spinenet_space import narrowed, require_narrow, spinenet_recipe
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.pruning import Pruning
-from nas.recipe import SpineNetRecipe
+from nas.recipes.spinenet import SpineNetRecipe
 from nas.run import Run
 from nas.study import Study
 from search_spaces.architecture import Architecture

@@ -6,7 +6,7 @@ their own: these are searched as the winner was, in the same space, the order he
 
 from nas.methods.one_search import OneSearch
 from nas.methods.spinenet_space import baseline_network, spinenet_recipe
-from nas.recipe import SpineNetRecipe
+from nas.recipes.spinenet import SpineNetRecipe
 from search_spaces.architecture import Architecture
 from search_spaces.errors import ConfigError, InvalidArchitecture, RunError
 from search_spaces.spinenet.ablations import DAMAGES, FISH, HOURGLASS, in_order

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from nas.recipe import SearchRecipe, ShortTrainingRecipe, SpineNetRecipe, SpineNetSpaceRecipe
+from nas.recipes.one_search import ShortTrainingRecipe
+from nas.recipes.search import SearchRecipe
+from nas.recipes.spinenet import SpineNetRecipe, SpineNetSpaceRecipe
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import get_architecture
 from search_spaces.errors import ConfigError, InvalidArchitecture

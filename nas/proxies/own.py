@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import cast
 
 from nas.proxies.base import Proxy
-from nas.recipe import AnyProxyRecipe
+from nas.recipes.any_space import AnyProxyRecipe
 from search_spaces.errors import ConfigError
 from search_spaces.space import SearchSpace
 from search_spaces.targets import checked_options, load_with, make

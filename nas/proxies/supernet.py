@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.recipe import SupernetRecipe
+from nas.recipes.crnas import SupernetRecipe
 from nas.run import environment
 from nas.study import Score
 from search_spaces.architecture import Architecture, Candidate, Prefix

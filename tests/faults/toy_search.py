@@ -19,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from nas.controllers.base import Controller, Done
 from nas.controllers.catalog import make_controller
 from nas.pruning import Pruning
-from nas.recipe import RungsRecipe
+from nas.recipes.one_search import RungsRecipe
 from nas.search import search
 from nas.study import History, Phase, Record, Score, Study
 from nas.testing import SeparableSpace, toy_score

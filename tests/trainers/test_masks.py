@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from nas.config import check
-from nas.recipe import TrainJobRecipe
+from nas.recipes.train_job import TrainJobRecipe
 from search_spaces.errors import ConfigError, DataError
 from trainers.batches import Batches, flip, jitter_scale
 from trainers.data.catalog import open_split

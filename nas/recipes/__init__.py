@@ -1,0 +1,1 @@
+"""What recipes may say. Plain dataclasses; ``nas.config`` checks them at the door."""

@@ -1,0 +1,84 @@
+"""The recipe of CR-NAS."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nas.recipes.controller import ControllerRecipe
+from nas.recipes.crnas_space import SpaceRecipe
+from nas.recipes.search import SearchRecipe
+from search_spaces.recipe import FieldError, Recipe
+from trainers.recipes import TrainRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetRecipe(Recipe):
+    """How a shared-weight supernet is trained and how a candidate is scored with it.
+
+    Args:
+        sharing: ``independent`` branches (the paper's figure 2) or ``prefix``: a branch of depth d is the
+            first d blocks of one chain. A dilation supernet has one form only and ignores it.
+        inherit: a dilation supernet begins with the stage supernet's weights: every dilation of a block with
+            those of the winner's block, pyramid and head as they are. The paper does not say how it begins.
+        train: its training; every step draws one path uniformly.
+        recalibration_batches: training batches that rebuild the BN statistics of a candidate.
+        score_batch: images in one mini-batch of scoring; undecided genes are drawn anew for each.
+    """
+
+    sharing: Literal["independent", "prefix"] = "independent"
+    inherit: bool = False
+    train: TrainRecipe = field(default_factory=lambda: TrainRecipe(steps=1000))
+    recalibration_batches: int = 50
+    score_batch: int = 16
+
+    def __post_init__(self) -> None:
+        self.require(
+            "recalibration_batches",
+            self.recalibration_batches >= 1,
+            "at least 1, else BN keeps statistics of other paths",
+        )
+        self.require("score_batch", self.score_batch >= 1, "at least 1")
+        if self.train.compile:
+            raise FieldError(
+                "train.compile", True, "allowed is false, for every step of a supernet has another path"
+            )
+        if self.train.drop_path:
+            raise FieldError("train.drop_path", self.train.drop_path, "allowed is 0, for supernets have none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRecipe(Recipe):
+    """One level of the hierarchical search: a supernet and a controller on it."""
+
+    supernet: SupernetRecipe = field(default_factory=SupernetRecipe)
+    controller: ControllerRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class CRNASRecipe(SearchRecipe):
+    """Liang et al. 2020: blocks are shared out over the stages, then every block gets its dilation.
+
+    Args:
+        space: which blocks there are to share out.
+        stages: supernet and controller of the first step.
+        dilations: of the second; without it the winner of the first is the winner.
+    """
+
+    method: Literal["crnas"] = "crnas"
+    space: SpaceRecipe = field(default_factory=SpaceRecipe)
+    stages: PhaseRecipe
+    dilations: PhaseRecipe | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stages.supernet.inherit:
+            raise FieldError(
+                "stages.supernet.inherit",
+                True,
+                "allowed is false, for there is no supernet before that of the stages",
+            )
+        if self.retrain is not None and "random" in self.retrain.rivals and self.dilations is None:
+            raise FieldError(
+                "retrain.rivals",
+                list(self.retrain.rivals),
+                "'random' draws dilations; add a dilations section or leave it out",
+            )

@@ -1,0 +1,125 @@
+"""What the recipe of every method says."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nas.recipes.crnas_space import SpaceRecipe
+from search_spaces.recipe import FieldError, Recipe
+from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe, require_masks
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandMadeRecipe(Recipe):
+    """A hand-made detector in the final table, with a backbone, pyramid and head of its own.
+
+    Args:
+        name: of its row; letters, digits, ``_`` and ``-``.
+        space: the network and its widths; what says how blocks are searched is left out.
+        equal_macs: widths are scaled, all by one factor and to multiples of 4, until the whole detector has the
+            multiply-adds of the baseline's.
+        detector: around it.
+    """
+
+    name: str
+    space: SpaceRecipe
+    equal_macs: bool = True
+    detector: DetectorRecipe = field(default_factory=DetectorRecipe)
+
+    def __post_init__(self) -> None:
+        plain = re.fullmatch(r"[A-Za-z0-9_-]+", self.name) is not None
+        self.require("name", plain, "one or more of letters, digits, _ and -")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainRecipe(Recipe):
+    """Winner, baseline and rivals trained alone, equally long, and evaluated on the folder's ``val``.
+
+    Args:
+        train: the training, the same for every network.
+        seeds: trainings of the winner and of the baseline.
+        first_seed: the seeds of this table are ``first_seed`` and those after it; used for nothing else.
+        rivals: ``random``: the best of random search at the search's expense, under the same proxy (in CR-NAS
+            dilation lists of the winner's allocation); ``stages``, of CR-NAS: the stage winner without dilations.
+        rival_seeds: trainings of each rival.
+        hand_made: further detectors to compare with, under the same seeds as winner and baseline.
+        tried_before: every recipe tried on these images before, a line each; the report and the results show
+            them, for a table is only worth what was not tried until it came out well.
+    """
+
+    train: TrainRecipe
+    seeds: int = 3
+    first_seed: int = 1000
+    rivals: tuple[Literal["stages", "random"], ...] = ()
+    rival_seeds: int = 1
+    hand_made: tuple[HandMadeRecipe, ...] = ()
+    tried_before: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.require("seeds", self.seeds >= 1, "at least 1")
+        self.require("rival_seeds", self.rival_seeds >= 1, "at least 1")
+        names = [one.name for one in self.hand_made]
+        taken = {"winner", "baseline", "random", "stages"}.intersection(names)
+        self.require(
+            "hand_made",
+            len(set(names)) == len(names) and not taken,
+            "rivals with names of their own, none of them winner, baseline, random or stages",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecipe(Recipe):
+    """What the recipe of every method says: data, detector, the final table.
+
+    Args:
+        name: shown in reports.
+        method: the procedure, a name of ``nas.methods.catalog``; decides which further keys there are.
+        seed: of everything but the final table.
+        workers: processes that train networks of the final table side by side.
+        threads: torch threads of each worker; part of the run's record, because sums depend on it.
+        device: ``auto`` takes a GPU where there is one.
+        storage: URL of a database for the trials (``sqlite:///study.db``, ``postgresql://...``); a journal
+            in the run directory when left out.
+        data: the images.
+        detector: built around every backbone.
+        retrain: the final table; without it a run ends with the winner.
+    """
+
+    name: str
+    method: str
+    seed: int = 0
+    workers: int = 1
+    threads: int = 1
+    device: str = "auto"
+    storage: str | None = None
+    data: DataRecipe = field(default_factory=DataRecipe)
+    detector: DetectorRecipe = field(default_factory=DetectorRecipe)
+    retrain: RetrainRecipe | None = None
+
+    @property
+    def ablated(self) -> tuple[str, ...]:
+        """Names of networks that the method puts into the final table beside the rivals."""
+        return ()
+
+    def __post_init__(self) -> None:
+        self.require("workers", self.workers >= 1, "at least 1")
+        self.require("threads", self.threads >= 1, "at least 1")
+        require_masks(self.data, self.detector)
+        for one in self.retrain.hand_made if self.retrain is not None else ():
+            require_masks(self.data, one.detector)
+            if one.name in self.ablated:
+                raise FieldError("retrain.hand_made", one.name, "allowed is a name that no ablation has")
+
+
+def refuse_stages(recipe: SearchRecipe) -> None:
+    """Raise where the rival ``stages`` is asked of a method that has no such step.
+
+    Raises:
+        FieldError: it is.
+    """
+    if recipe.retrain is not None and "stages" in recipe.retrain.rivals:
+        raise FieldError(
+            "retrain.rivals",
+            list(recipe.retrain.rivals),
+            "allowed is 'random'; 'stages' is a step of CR-NAS",
+        )
