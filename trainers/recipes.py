@@ -15,6 +15,7 @@ _READ_BY = {
     "shared_tower": ("fcos",),
     "box_head": ("faster_rcnn", "mask_rcnn"),
     "box_convs": ("faster_rcnn", "mask_rcnn"),
+    "rcnn_norm": ("faster_rcnn", "mask_rcnn"),
     "roi_batch": ("faster_rcnn", "mask_rcnn"),
     "roi_scale": ("faster_rcnn", "mask_rcnn"),
     "mask_convs": ("mask_rcnn",),
@@ -138,6 +139,8 @@ class DetectorRecipe(Recipe):
         box_head: width of Faster R-CNN's two linear layers, or of its one behind convolutions.
         box_convs: 3x3 convolutions with batch normalisation in Faster R-CNN's box head, as wide as the maps; 0 for a
             second linear layer in their place. Du et al. 2020 have 4.
+        rcnn_norm: batch normalisation where Faster R-CNN has none: behind the convolutions of its proposals, one a
+            level, and behind its linear layers. Du et al. 2020 have it.
         roi_batch: regions an image sampled for Faster R-CNN's box loss.
         roi_scale: Faster R-CNN pools a region from the level whose stride its side is this many times to twice as
             many; Lin et al. 2017 have 224 px at stride 16. In small images all regions come from the finest level
@@ -169,6 +172,7 @@ class DetectorRecipe(Recipe):
     candidates: int = 400
     box_head: int = 256
     box_convs: int = 0
+    rcnn_norm: bool = False
     roi_batch: int = 128
     roi_scale: float = 14.0
     mask_convs: int = 4

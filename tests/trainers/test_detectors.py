@@ -50,7 +50,7 @@ CHANGES: dict[str, tuple[dict[str, Any], ...]] = {
     "mask_rcnn": (
         {"mask_convs": 4, "mask_channels": 8},
         {"mask_convs": 0, "extra_levels": 1},
-        {"box_convs": 1},
+        {"box_convs": 1, "rcnn_norm": True},
     ),
     "retinanet": (
         {},

@@ -58,9 +58,9 @@ def pooled_from(detector: FasterRCNN, side: float) -> str:
     return strides[int(values.pop())]
 
 
-@pytest.mark.parametrize("convs", [0, 4])
-def test_all_levels_of_a_spinenet_learn(convs: int) -> None:
-    detector = on_spinenet(replace(RECIPE, box_convs=convs)).train()
+@pytest.mark.parametrize(("convs", "norm"), [(0, False), (4, True)])
+def test_all_levels_of_a_spinenet_learn(convs: int, norm: bool) -> None:
+    detector = on_spinenet(replace(RECIPE, box_convs=convs, rcnn_norm=norm)).train()
     # A side for every level's regions: p3 from 8 to below 16 px, p4 from 16 and so on.
     boxes = torch.tensor([square(side) for side in (12.0, 24.0, 48.0, 96.0, 128.0)])
     targets = [Target(boxes=boxes, labels=torch.tensor([0, 1, 2, 0, 1]), image_id=1)] * 2
@@ -112,3 +112,32 @@ def test_the_box_head_with_convolutions() -> None:
     assert head(torch.zeros(2, 16, 7, 7)).shape == (2, 32)
     plain = on_spinenet().roi_heads.box_head
     assert [type(one).__name__ for one in plain.modules()][1:] == ["Linear", "Linear"]
+
+
+def test_the_heads_with_normalisation() -> None:
+    detector = on_spinenet(replace(RECIPE, box_convs=4, rcnn_norm=True, head_convs=2))
+    box_head, head = detector.roi_heads.box_head, detector.rpn.head
+    kinds = [
+        type(one) for one in box_head.modules() if isinstance(one, nn.Conv2d | nn.BatchNorm2d | nn.Linear)
+    ]
+    assert [kind.__name__ for kind in kinds] == ["Conv2d", "BatchNorm"] * 4 + ["Linear", "BatchNorm"]
+    mlp = on_spinenet(replace(RECIPE, rcnn_norm=True)).roi_heads.box_head
+    assert [type(one).__name__ for one in mlp] == ["Flatten", *["Linear", "BatchNorm", "ReLU"] * 2]
+    # Levels share the convolutions of the proposals, but not what normalises them.
+    assert [len(norms) for norms in head.tower.norms] == [len(RECIPE.levels)] * 2
+    assert sum(isinstance(one, nn.Conv2d) for one in head.modules()) == 4
+    head.train()
+    means = [norm.running_mean.clone() for norm in head.tower.norms[0]]
+    logits, codes = head([torch.randn(2, 16, side, side) for side in (8, 4, 2, 1, 1)])
+    assert [one.shape for one in logits] == [(2, 3, side, side) for side in (8, 4, 2, 1, 1)]
+    assert [one.shape[1] for one in codes] == [12] * 5
+    moved = [norm.running_mean for norm in head.tower.norms[0]]
+    assert all(not torch.equal(*pair) for pair in zip(means, moved, strict=True))
+
+
+def test_one_region_or_none_leaves_the_statistics_alone() -> None:
+    head = on_spinenet(replace(RECIPE, rcnn_norm=True)).roi_heads.box_head.train()
+    before = {name: one.clone() for name, one in head.state_dict().items()}
+    for regions in (0, 1):
+        assert head(torch.randn(regions, 16, 7, 7)).isfinite().all()
+    assert all(torch.equal(one, before[name]) for name, one in head.state_dict().items())

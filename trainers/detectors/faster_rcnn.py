@@ -16,6 +16,7 @@ from trainers.data.detection_set import Target
 from trainers.detectors.detector import Detections, Detector
 from trainers.detectors.norm import BatchNorm
 from trainers.detectors.pyramid import BackboneWithPyramid
+from trainers.detectors.retinanet_head import Tower
 from trainers.recipes import DetectorRecipe
 
 _ROI_SIDE = 7
@@ -28,7 +29,7 @@ class FasterRCNN(Detector):
     """Faster R-CNN over a pyramid; attribute names are torchvision's.
 
     Regions are pooled from the levels the backbone declares; extra, coarser maps serve proposals only. The box head
-    is that of Lin et al. 2017 or, with convolutions, that of Du et al. 2020, section 4.1.
+    is that of Lin et al. 2017 or, with convolutions and normalisation, that of Du et al. 2020, section 4.1.
 
     Args:
         backbone: with its pyramid.
@@ -46,7 +47,7 @@ class FasterRCNN(Detector):
         proposals = {"training": recipe.candidates, "testing": recipe.candidates}
         self.rpn = RegionProposalNetwork(
             anchors,
-            RPNHead(channels, len(_ASPECTS), conv_depth=max(1, recipe.head_convs)),
+            _proposal_head(channels, len(backbone.strides), recipe),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
@@ -111,13 +112,57 @@ def roi_align(backbone: BackboneWithPyramid, side: int, recipe: DetectorRecipe) 
     )
 
 
+class NormedRPNHead(nn.Module):
+    """torchvision's head of proposals with batch normalisation: levels share convolutions, not normalisations.
+
+    Du et al. 2020, section 4.1, as the authors' code (``tensorflow/tpu``,
+    ``models/official/detection/modeling/architecture/heads.py``).
+
+    Args:
+        channels: of the maps.
+        levels: how many maps there are.
+        anchors: per cell.
+        convs: before the outputs.
+    """
+
+    def __init__(self, channels: int, *, levels: int, anchors: int, convs: int) -> None:
+        super().__init__()
+        self.tower = Tower(
+            channels, levels=levels, convs=convs, width=channels, activation="relu", separable=False
+        )
+        self.cls_logits = nn.Conv2d(channels, anchors, 1)
+        self.bbox_pred = nn.Conv2d(channels, anchors * 4, 1)
+        for one in (self.cls_logits, self.bbox_pred):
+            nn.init.normal_(one.weight, std=0.01)
+            assert one.bias is not None
+            nn.init.zeros_(one.bias)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness (N, anchors, H, W) and codes (N, 4 * anchors, H, W) of each level, fine to coarse."""
+        towers = [self.tower(one, level) for level, one in enumerate(maps)]
+        return [self.cls_logits(one) for one in towers], [self.bbox_pred(one) for one in towers]
+
+
+def _proposal_head(channels: int, levels: int, recipe: DetectorRecipe) -> nn.Module:
+    convs = max(1, recipe.head_convs)
+    if recipe.rcnn_norm:
+        return NormedRPNHead(channels, levels=levels, anchors=len(_ASPECTS), convs=convs)
+    return RPNHead(channels, len(_ASPECTS), conv_depth=convs)  # type: ignore[no-any-return]
+
+
 def _box_head(channels: int, recipe: DetectorRecipe) -> nn.Module:
     """Regions (R, channels, 7, 7) -> (R, box_head)."""
-    if recipe.box_convs == 0:
+    if recipe.box_convs == 0 and not recipe.rcnn_norm:
         return TwoMLPHead(channels * _ROI_SIDE**2, recipe.box_head)  # type: ignore[no-any-return]
-    return FastRCNNConvFCHead(  # type: ignore[no-any-return]
+    head = FastRCNNConvFCHead(
         (channels, _ROI_SIDE, _ROI_SIDE),
         [channels] * recipe.box_convs,
-        [recipe.box_head],
+        [recipe.box_head] * (1 if recipe.box_convs else 2),
         norm_layer=BatchNorm,
     )
+    if not recipe.rcnn_norm:
+        return head  # type: ignore[no-any-return]
+    layers: list[nn.Module] = []
+    for layer in head:
+        layers += [layer, BatchNorm(recipe.box_head)] if isinstance(layer, nn.Linear) else [layer]
+    return nn.Sequential(*layers)

@@ -11,10 +11,13 @@ class BatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape."""
-        values = x.shape[0] * x.shape[2] * x.shape[3]
-        if self.training and values < 2:
+        """(N, C, H, W) or (N, C) -> the same shape."""
+        if self.training and x.numel() < 2 * x.shape[1]:
             return nn.functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
         return super().forward(x)
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.dim() not in (2, 4):
+            raise ValueError(f"expected (N, C, H, W) or (N, C), found {tuple(x.shape)}")
