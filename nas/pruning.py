@@ -11,6 +11,8 @@ import difflib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import optuna
@@ -71,8 +73,8 @@ class Pruning:
         """
         if not self._past.precedes(history):
             self._past = self._nothing()
-        for record in history:
-            self._past.follow(record)
+        for _, together in groupby(history, key=lambda record: record.round):
+            self._past.follow(tuple(together))
         if not self._past.decisions[number, step]:
             return None
         value = history[number].intermediate[step]
@@ -203,31 +205,48 @@ class _Past:
             for ours, theirs in zip(self._records, history, strict=False)
         )
 
-    def follow(self, record: Record) -> None:
-        """Report what the trial reported since, let the pruner judge each step, and end it as it ended."""
-        known = len(self._records) > record.number
-        if known and self._records[record.number] is record:
+    def follow(self, together: History) -> None:
+        """Report what the trials of a round reported since, let the pruner judge each step, and end those that ended.
+
+        Always in one order, whatever is known already: step by step the trials by number, then those that were stopped
+        there; when all have ended, the others.
+        """
+        known = len(self._records)
+        if together[-1].number < known and all(self._records[one.number] is one for one in together):
             return
-        seen: Mapping[int, float] = self._records[record.number].intermediate if known else {}
-        trial_id = (
-            self._storage.get_trial_id_from_study_id_trial_number(self._study_id, record.number)
-            if known
-            else self._storage.create_new_trial(self._study_id)
-        )
-        for step, value in record.intermediate.items():
-            if step in seen:
-                continue
-            self._storage.set_trial_intermediate_value(trial_id, step, value)
-            # A copy, for a pruner that would change it; it was read before the pruner's notes, as Optuna reads it.
-            trial = copy.deepcopy(self._storage.get_trial(trial_id))
-            with quiet_optuna():
-                self.decisions[record.number, step] = self._pruner.prune(self._study, trial)
-        if record.finished and not (known and self._records[record.number].finished):
-            values = [record.value] if record.value is not None else None
-            if record.state == "pruned" and record.intermediate:
-                values = [record.intermediate[max(record.intermediate)]]  # as Optuna tells a pruned trial
-            self._storage.set_trial_state_values(trial_id, _STATES[record.state], values)
-        if known:
+        for record in together[max(0, known - together[0].number) :]:
+            self._storage.create_new_trial(self._study_id)
+            self._records.append(replace(record, state="running", intermediate={}))
+        for step in sorted({step for record in together for step in record.intermediate}):
+            for record in together:
+                if step in record.intermediate and step not in self._records[record.number].intermediate:
+                    self._judge(record, step)
+            for record in together:
+                if record.stopped_at == step and record.intermediate:
+                    self._end(record)
+        if all(record.finished for record in together):
+            for record in together:
+                self._end(record)
+
+    def _judge(self, record: Record, step: int) -> None:
+        value = record.intermediate[step]
+        self._storage.set_trial_intermediate_value(self._trial_id(record), step, value)
+        seen = self._records[record.number]
+        self._records[record.number] = replace(seen, intermediate={**seen.intermediate, step: value})
+        # A copy, for a pruner that would change it; it was read before the pruner's notes, as Optuna reads it.
+        trial = copy.deepcopy(self._storage.get_trial(self._trial_id(record)))
+        with quiet_optuna():
+            self.decisions[record.number, step] = self._pruner.prune(self._study, trial)
+
+    def _end(self, record: Record) -> None:
+        if self._records[record.number].finished:
             self._records[record.number] = record
-        else:
-            self._records.append(record)
+            return
+        self._records[record.number] = record
+        values = [record.value] if record.value is not None else None
+        if record.state == "pruned" and record.intermediate:
+            values = [record.intermediate[max(record.intermediate)]]  # as Optuna tells a pruned trial
+        self._storage.set_trial_state_values(self._trial_id(record), _STATES[record.state], values)
+
+    def _trial_id(self, record: Record) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, record.number)

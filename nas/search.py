@@ -1,19 +1,28 @@
-"""The loop of every search: ask a controller, score the candidate, tell the study.
+"""The loop of every search: ask a controller, score the candidates, tell the study.
 
-Everything else in this package is one of the three. The loop keeps no state: kill it anywhere, call it again
-on the same phase, and the trials come out as if it had never stopped.
+Everything else in this package is one of the three. Candidates are asked for in rounds of a fixed size and a round is
+told in the order of its trials, so what is proposed depends neither on how many workers there are nor on who is first.
+The loop keeps no state: kill it anywhere, call it again on the same phase, and the trials come out as if it had never
+stopped.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from nas.controllers.base import Controller, Done
+from nas.engines.base import Engine, InProcess, Job, Lost
 from nas.proxies.base import Proxy, StagedProxy
 from nas.pruning import Pruning
 from nas.study import Phase
-from nas.trials import STOPPED_AT, History, Json, Record, Score, Stopped
+from nas.trials import LOST, ROUND, STAGE, STOPPED_AT, History, Json, Record, Score
 from search_spaces.architecture import Architecture
 from search_spaces.errors import CandidateFailed, RunError
+
+RETRIES = 2
+"""Further tries of a candidate whose worker died."""
+_COSTS = ("steps", "images", "seconds")
+"""Attributes of a score that say what it has cost."""
 
 
 class Measurement(Protocol):
@@ -33,6 +42,9 @@ def search(
     phase: Phase,
     controller: Controller,
     score: Proxy,
+    engine: Engine | None = None,
+    batch: int = 1,
+    retries: int = RETRIES,
     on_trial: Callable[[Record, History], None] | None = None,
     limits: Callable[[Architecture], str | None] | None = None,
     pruning: Pruning | None = None,
@@ -41,8 +53,8 @@ def search(
 ) -> Architecture:
     """Run a phase to its end, from wherever it stands.
 
-    Ctrl-C, a kill or an unlisted error leaves the trial in state ``running``; the next call evaluates it
-    again under its own number before it asks for another.
+    Ctrl-C, a kill or an unlisted error leaves trials in state ``running``; the next call evaluates them
+    again under their own numbers before it asks for others.
 
     Args:
         phase: where the trials are kept.
@@ -50,11 +62,14 @@ def search(
         score: the proxy; the same candidate must get the same score at any time, so a candidate that
             was scored before is not scored again. It raises ``CandidateFailed`` for a failure that
             concerns this candidate only; any other exception stops the search.
+        engine: calls a proxy that gives the same scores, in other processes perhaps; this process when left out.
+        batch: candidates asked for before the first of them is scored, those that a limit rejects not counted.
+        retries: how often a candidate is tried again whose worker died or took too long; then it has failed.
         on_trial: called with each finished trial and the history it ends.
         limits: a cheap check of a whole architecture (parameters, MACs); a sentence rejects it before the
             proxy spends anything.
-        pruning: decides at each step that the proxy reports whether a candidate goes on; needs a proxy that
-            scores in stages.
+        pruning: decides at each of its rungs whether a candidate goes on; needs a proxy that scores in stages. All
+            candidates of a round reach a rung before the first of them goes on.
         facts: what is known of a whole architecture before anything is spent (its cost), kept with its trial.
         measured: what is measured after the limits and before the proxy; written to the trial before anything is
             decided by it, and never measured again, because a clock does not repeat itself.
@@ -68,81 +83,207 @@ def search(
     """
     if pruning is not None and not isinstance(score, StagedProxy):
         raise TypeError(f"{type(score).__name__} does not score in stages; leave pruning out")
-
-    def evaluate(record: Record) -> None:
-        finished = _evaluate(
-            record, phase=phase, score=score, limits=limits, pruning=pruning, measured=measured
-        )
-        if on_trial is not None:
-            on_trial(finished, phase.history())
-
-    for record in phase.history():
-        if not record.finished:
-            evaluate(record)
-    while not isinstance(asked := controller.ask(phase.history()), Done):
-        assert asked is not None, "a controller waits only for running trials, and none is running"
-        known = facts(asked) if facts is not None and isinstance(asked, Architecture) else None
-        evaluate(phase.begin(asked, known))
+    loop = _Search(
+        phase=phase,
+        controller=controller,
+        proxy=score,
+        engine=engine or InProcess(score),
+        batch=batch,
+        retries=retries,
+        on_trial=on_trial,
+        limits=limits,
+        pruning=pruning,
+        facts=facts,
+        measured=measured,
+    )
+    while running := loop.next_round():
+        loop.carry_out(running)
     winner = controller.winner(phase.history())
     if winner is None:
         raise RunError(f"phase {phase.name}: no candidate got a score{_last_failure(phase.history())}")
     return winner
 
 
-def _evaluate(
-    record: Record,
-    *,
-    phase: Phase,
-    score: Proxy,
-    limits: Callable[[Architecture], str | None] | None,
-    pruning: Pruning | None,
-    measured: Measurement | None,
-) -> Record:
-    if limits is not None and isinstance(record.candidate, Architecture):
-        rejection = limits(record.candidate)
-        if rejection is not None:
-            return phase.prune(record.number, rejection)
-    if measured is not None and isinstance(record.candidate, Architecture):
-        found = measured.attributes(record.candidate, phase.history())
-        if list(found)[-1] not in record.attributes:
-            record = phase.note(record.number, found)
-        rejection = measured.rejection(record)
-        if rejection is not None:
-            return phase.prune(record.number, rejection)
-    for earlier in phase.history():
-        if earlier.digest != record.digest:
-            continue
-        same: dict[str, Json] = {"same_as_trial": earlier.number}
-        if earlier.value is not None:
-            return phase.finish(record.number, Score(value=earlier.value, attributes=same))
-        if earlier.stopped_at is not None:
-            # Without its values, which would count twice where candidates are compared.
-            same[STOPPED_AT] = earlier.stopped_at
-            return phase.prune(record.number, f"as trial {earlier.number}: {earlier.reason}", same)
-    try:
-        result = _score(record, phase=phase, score=score, pruning=pruning)
-    except CandidateFailed as failure:
-        return phase.fail(record.number, str(failure))
-    except Stopped as stop:
-        return phase.prune(record.number, stop.reason, stop.attributes)
-    return phase.finish(record.number, result)
+@dataclass(frozen=True, kw_only=True)
+class _Search:
+    """The arguments of :func:`search`, and what it does round by round."""
+
+    phase: Phase
+    controller: Controller
+    proxy: Proxy
+    engine: Engine
+    batch: int
+    retries: int
+    on_trial: Callable[[Record, History], None] | None
+    limits: Callable[[Architecture], str | None] | None
+    pruning: Pruning | None
+    facts: Callable[[Architecture], Mapping[str, Json]] | None
+    measured: Measurement | None
+
+    def next_round(self) -> list[Record]:
+        """The running trials of the round that a stop left open, or else of a new one; none when the search is over."""
+        history = self.phase.history()
+        open_round = next((record.round for record in history if not record.finished), None)
+        mine = [record for record in history if record.round == open_round]
+        running = [record for record in mine if not record.finished and not self._rejected(record)]
+        # Nothing of a round is spent or told before all of it was asked for.
+        if running and any(_begun(record) for record in mine):
+            return running
+        while len(running) < self.batch:
+            asked = self.controller.ask(self.phase.history())
+            if asked is None:
+                assert running, "a controller waits only for running trials, and none is running"
+                break
+            if isinstance(asked, Done):
+                break
+            known = dict(self.facts(asked)) if self.facts and isinstance(asked, Architecture) else {}
+            if running:
+                known[ROUND] = running[0].round
+            record = self.phase.begin(asked, known)
+            if not self._rejected(record):
+                running.append(record)
+        return running
+
+    def _rejected(self, record: Record) -> bool:
+        """Whether a limit ends this trial, which is then told."""
+        if not isinstance(record.candidate, Architecture):
+            return False
+        reason = None if self.limits is None else self.limits(record.candidate)
+        if reason is None and self.measured is not None:
+            found = self.measured.attributes(record.candidate, self.phase.history())
+            if list(found)[-1] not in record.attributes:
+                record = self.phase.note(record.number, found)
+            reason = self.measured.rejection(record)
+        if reason is None:
+            return False
+        self._told(self.phase.prune(record.number, reason))
+        return True
+
+    def carry_out(self, running: Sequence[Record]) -> None:
+        """Bring the trials of a round to their ends."""
+        if self.pruning is not None:
+            for step in self.pruning.rungs:
+                self._rung(self.pruning, [record.number for record in running], step)
+        waiting = [record.number for record in running if not self._now(record.number).finished]
+        found: dict[int, Score | CandidateFailed] = {}
+        for number in waiting:
+            if (kept := self._now(number).kept) is not None:
+                found[number] = kept
+        self._tell(waiting, found)
+        while waiting:
+            for job, outcome in self._outcomes(self._jobs(waiting, known=found)):
+                found[job.number] = outcome
+                self._tell(waiting, found)
+                if job.number in waiting and isinstance(outcome, Score):
+                    self.phase.keep(job.number, outcome)
+
+    def _rung(self, pruning: Pruning, numbers: Sequence[int], step: int) -> None:
+        """Score the candidates at a step, all of them before the first decision, and stop the poor ones."""
+        running = [number for number in numbers if not self._now(number).finished]
+        reached = [number for number in running if step in self._now(number).intermediate]
+        for job, outcome in self._outcomes(self._jobs(running, known=reached, step=step)):
+            if isinstance(outcome, Score):
+                self._note_stage(job.number, outcome)
+                self.phase.report(job.number, step, outcome.value)
+            else:
+                self._told(self.phase.fail(job.number, str(outcome)))
+        for number in running:
+            record = self._now(number)
+            if record.finished or step not in record.intermediate:
+                continue
+            # The values are durable before anything is decided, and the decision follows from what is durable: a kill
+            # in between changes nothing.
+            reason = pruning.stops(self.phase.history(), number, step)
+            if reason is not None:
+                assert isinstance(self.proxy, StagedProxy)
+                self.proxy.drop(record.candidate)
+                self._told(self.phase.prune(number, reason, self._now(number).stage))
+
+    def _jobs(self, numbers: Sequence[int], *, known: Collection[int], step: int | None = None) -> list[Job]:
+        """What is to be scored: of equal candidates the first, and none whose score is known."""
+        settled = {record.digest for record in self.phase.history() if _worth_repeating(record)}
+        jobs: dict[str, Job] = {}
+        for number in numbers:
+            record = self._now(number)
+            if record.digest not in settled and record.digest not in jobs:
+                jobs[record.digest] = Job(number=number, candidate=record.candidate, step=step)
+        return [job for job in jobs.values() if job.number not in known]
+
+    def _outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Score | CandidateFailed]]:
+        """What comes of the jobs; one that keeps losing its workers has failed."""
+        while jobs:
+            again = []
+            for job, outcome in self.engine.outcomes(jobs):
+                if not isinstance(outcome, Lost):
+                    yield job, outcome
+                    continue
+                lost = self.phase.note(job.number, {LOST: self._now(job.number).lost + 1}).lost
+                if lost > self.retries:
+                    yield job, CandidateFailed(f"{outcome.reason}; it was tried {lost} times")
+                else:
+                    again.append(job)
+            jobs = again
+
+    def _tell(self, waiting: list[int], found: Mapping[int, Score | CandidateFailed]) -> None:
+        """Tell, in the order of the trials, as many as can be told, and take them off the list."""
+        while waiting and (self._repeated(waiting[0]) or self._told_of(waiting[0], found)):
+            del waiting[0]
+
+    def _told_of(self, number: int, found: Mapping[int, Score | CandidateFailed]) -> bool:
+        outcome = found.get(number)
+        if outcome is None:
+            return False
+        if isinstance(outcome, Score):
+            self._told(self.phase.finish(number, self._whole(number, outcome)))
+        else:
+            self._told(self.phase.fail(number, str(outcome)))
+        return True
+
+    def _repeated(self, number: int) -> bool:
+        """Whether an equal candidate has been scored or stopped, so that this trial ends the same way."""
+        record = self._now(number)
+        for earlier in self.phase.history():
+            if earlier.digest != record.digest or not _worth_repeating(earlier):
+                continue
+            same: dict[str, Json] = {"same_as_trial": earlier.number}
+            if earlier.value is not None:
+                self._told(self.phase.finish(number, Score(value=earlier.value, attributes=same)))
+            else:
+                # Without its values, which would count twice where candidates are compared.
+                same[STOPPED_AT] = earlier.stopped_at
+                self._told(self.phase.prune(number, f"as trial {earlier.number}: {earlier.reason}", same))
+            return True
+        return False
+
+    def _note_stage(self, number: int, stage: Score) -> None:
+        """Keep what a trial has cost until now, in case it is stopped or goes on in another process."""
+        whole = self._whole(number, stage).attributes
+        if spent := {name: whole[name] for name in _COSTS if name in whole}:
+            self.phase.note(number, {STAGE: spent})
+
+    def _whole(self, number: int, score: Score) -> Score:
+        """The score with the seconds of the stages before it."""
+        before, now = self._now(number).stage.get("seconds"), score.attributes.get("seconds")
+        if not isinstance(before, int | float) or not isinstance(now, int | float):
+            return score
+        return Score(value=score.value, attributes={**score.attributes, "seconds": round(before + now, 3)})
+
+    def _now(self, number: int) -> Record:
+        return self.phase.history()[number]
+
+    def _told(self, record: Record) -> None:
+        if self.on_trial is not None:
+            self.on_trial(record, self.phase.history())
 
 
-def _score(record: Record, *, phase: Phase, score: Proxy, pruning: Pruning | None) -> Score:
-    if pruning is None:
-        return score(record.candidate)
+def _begun(record: Record) -> bool:
+    """Whether anything was spent on a trial: it is told, by another than a limit, or under way."""
+    rejected = record.state == "pruned" and record.stopped_at is None
+    return (record.finished and not rejected) or bool(record.intermediate) or record.kept is not None
 
-    def report(step: int, measure: Callable[[], float]) -> None:
-        # The value is durable before anything is decided, and the decision follows from what is durable: a kill in
-        # between changes nothing.
-        if step not in phase.history()[record.number].intermediate:
-            phase.report(record.number, step, measure())
-        reason = pruning.stops(phase.history(), record.number, step)
-        if reason is not None:
-            raise Stopped(reason)
 
-    assert isinstance(score, StagedProxy)
-    return score.in_stages(record.candidate, report)
+def _worth_repeating(record: Record) -> bool:
+    return record.value is not None or record.stopped_at is not None
 
 
 def _last_failure(history: History) -> str:

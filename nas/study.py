@@ -42,8 +42,9 @@ _STATES: dict[TrialState, State] = {
     TrialState.PRUNED: "pruned",
 }
 # Keys of a trial's user attributes that the study writes itself.
-_ARCHITECTURE, _PREFIX, _DIGEST, _SCORE, _REASON = "architecture", "prefix", "digest", "score", "reason"
-_RESERVED = frozenset({_ARCHITECTURE, _PREFIX, _DIGEST, _SCORE, _REASON})
+_ARCHITECTURE, _PREFIX, _DIGEST = "architecture", "prefix", "digest"
+_SCORE, _REASON, _KEPT = "score", "reason", "kept"
+_RESERVED = frozenset({_ARCHITECTURE, _PREFIX, _DIGEST, _SCORE, _REASON, _KEPT})
 
 
 class Phase:
@@ -122,6 +123,11 @@ class Phase:
             if record.digest == candidate.digest and not record.finished:
                 return record
         raise AssertionError(f"trial of {candidate} vanished after it was written")
+
+    def keep(self, number: int, score: Score) -> Record:
+        """Write the score of a trial that goes on running until earlier ones have theirs."""
+        self._set_attribute(number, _KEPT, {"value": score.value, "attributes": dict(score.attributes)})
+        return self.history()[number]
 
     def finish(self, number: int, score: Score) -> Record:
         """Write the score of a running trial."""
@@ -321,6 +327,7 @@ def record_of(trial: FrozenTrial, phase: str) -> Record:
         raise RunError(
             f"{where}: found intermediate scores {trial.intermediate_values}; the journal was changed"
         )
+    kept = attributes.get(_KEPT) if state == "running" else None
     measured = attributes.get(_SCORE, {})
     if state == "pruned" and isinstance(measured, dict):
         extra |= measured
@@ -346,6 +353,7 @@ def record_of(trial: FrozenTrial, phase: str) -> Record:
         else None,
         attributes=extra,
         intermediate=dict(sorted(trial.intermediate_values.items())),
+        kept=None if kept is None else Score(value=kept["value"], attributes=kept["attributes"]),
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +13,12 @@ Json = bool | int | float | str | None | Sequence["Json"] | Mapping[str, "Json"]
 State = Literal["complete", "running", "failed", "pruned"]
 STOPPED_AT = "stopped_at"
 """Attribute of a trial that repeats one that was stopped, in place of intermediate values."""
+ROUND = "round"
+"""Attribute of a trial that was asked for together with an earlier one: the number of their first."""
+STAGE = "stage"
+"""Attribute of a trial scored in stages: what it has cost until the last rung that it reached."""
+LOST = "lost"
+"""Attribute of a trial: how many workers it has cost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,7 @@ class Score:
 
 
 class Stopped(Exception):
-    """A candidate is not worth going on with; raised by a :data:`Report`, passed on by a proxy.
+    """A candidate is not worth going on with.
 
     Args:
         reason: one sentence.
@@ -49,13 +55,6 @@ class Stopped(Exception):
         super().__init__(reason)
         self.reason, self.attributes = reason, dict(attributes or {})
         check_attributes(self.attributes, what="what a stopped candidate spent")
-
-
-Report = Callable[[int, Callable[[], float]], None]
-"""``report(step, measure)``: the score after ``step`` training steps is ``measure()``, larger is better.
-
-A step that the journal knows is not measured again. Raises :class:`Stopped` when the candidate ends here.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +72,7 @@ class Record:
         reason: one sentence when failed or pruned.
         attributes: those given at the beginning and the score's.
         intermediate: training step -> score there, of a proxy that scores in stages.
+        kept: of a running trial: its score, which waits for those of earlier trials.
     """
 
     number: int
@@ -84,6 +84,25 @@ class Record:
     reason: str | None = None
     attributes: Mapping[str, Json] = field(default_factory=dict)
     intermediate: Mapping[int, float] = field(default_factory=dict)
+    kept: Score | None = None
+
+    @property
+    def round(self) -> int:
+        """Number of the first trial that was asked for together with this one, before any of them was scored."""
+        found = self.attributes.get(ROUND, self.number)
+        return found if isinstance(found, int) else self.number
+
+    @property
+    def stage(self) -> Mapping[str, Json]:
+        """What this trial has cost until the last rung that it reached; empty before the first."""
+        found = self.attributes.get(STAGE, {})
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def lost(self) -> int:
+        """How many workers this trial has cost."""
+        found = self.attributes.get(LOST, 0)
+        return found if isinstance(found, int) else 0
 
     @property
     def finished(self) -> bool:

@@ -13,7 +13,6 @@ from nas.recipes.one_search import RungsRecipe
 from nas.search import search
 from nas.study import History, Phase, Record, Score, Study
 from nas.testing import SeparableSpace, ToySpace, toy_score
-from nas.trials import Report
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.errors import CandidateFailed, RunError
 
@@ -200,20 +199,20 @@ class Staged:
     """The toy proxy in four stages, with a note of what was measured."""
 
     def __init__(self, space: ToySpace | SeparableSpace) -> None:
-        self.worth, self.measured = toy_score(space), list[tuple[str, int]]()
+        self.worth = toy_score(space)
+        self.measured, self.dropped = list[tuple[str, int]](), list[str]()
 
     def __call__(self, candidate: Candidate) -> Score:
         return self.worth(candidate)
 
-    def in_stages(self, candidate: Candidate, report: Report) -> Score:
-        for step in (2, 4, 8):
+    def at(self, candidate: Candidate, step: int) -> Score:
+        self.measured.append((candidate.digest, step))
+        return Score(
+            value=self.worth(candidate).value * step / 10, attributes={"steps": step, "seconds": 0.5}
+        )
 
-            def value(step: int = step) -> float:
-                self.measured.append((candidate.digest, step))
-                return self.worth(candidate).value * step / 10
-
-            report(step, value)
-        return self(candidate)
+    def drop(self, candidate: Candidate) -> None:
+        self.dropped.append(candidate.digest)
 
 
 def halving() -> Pruning:
@@ -231,6 +230,10 @@ def test_rungs_stop_the_worse_and_never_the_best(phase: Phase, space: ToySpace) 
     assert winner == max((record.candidate for record in history), key=lambda one: whole(one).value)
     assert all(tuple(record.intermediate) == (2, 4, 8) for record in scored)
     assert all(record.value is None and "stopped at step" in str(record.reason) for record in stopped)
+    assert whole.dropped == [record.digest for record in stopped]
+    assert all(record.attributes["steps"] == record.stopped_at for record in stopped)
+    stages = {2: 0.5, 4: 1.0, 8: 1.5}
+    assert all(record.attributes["seconds"] == stages[int(record.stopped_at or 0)] for record in stopped)
 
 
 def test_a_stopped_candidate_that_comes_again_is_not_trained_again(tmp_path: Path) -> None:
@@ -267,11 +270,9 @@ def test_optuna_sees_the_rungs(phase: Phase, space: ToySpace, tmp_path: Path) ->
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_report_that_is_no_number_is_a_failure(phase: Phase, space: ToySpace, value: float) -> None:
     class Wild(Staged):
-        def in_stages(self, candidate: Candidate, report: Report) -> Score:
-            report(2, lambda: value)
-            raise AssertionError("not reached")
+        def at(self, candidate: Candidate, step: int) -> Score:
+            assert step == 2
+            return Score(value=value)
 
-    with pytest.raises(
-        RunError, match="no candidate got a score; trial 11 failed: the proxy's score at step 2"
-    ):
+    with pytest.raises(RunError, match="no candidate got a score; trial 11 failed: the proxy's score is"):
         search(phase=phase, controller=random_search(space), score=Wild(space), pruning=halving())

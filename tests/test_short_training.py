@@ -11,7 +11,6 @@ from nas.config import check, read_yaml
 from nas.methods.spaces import dilation_space, stage_space
 from nas.proxies.short_training import ShortTraining
 from nas.recipes.crnas import CRNASRecipe
-from nas.trials import Stopped
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.errors import CandidateFailed, NonFiniteLoss
 from search_spaces.families import family_of
@@ -104,43 +103,30 @@ def test_a_diverging_candidate_fails_with_its_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("recalibration_batches", [0, 2])
 def test_rungs_change_nothing_about_the_score(tmp_path: Path, recalibration_batches: int) -> None:
-    """Stopped between two rungs and resumed too; a rung that is known is not scored again."""
-    seen: dict[int, float] = {}
-    asked: list[int] = []
-
-    def report(step: int, measure: Callable[[], float]) -> None:
-        asked.append(step)
-        if step not in seen:
-            seen[step] = measure()
+    """Every stage in a proxy of its own, as in another process; stopped between two rungs and resumed too."""
 
     def stop(step: StepRecord) -> None:
         if step.step == 27:
             raise KeyboardInterrupt
 
-    candidate, rungs = SPACE.baseline, (8, 13, 35)
+    def staged(on_step: Callable[[StepRecord], None] | None = None) -> ShortTraining:
+        return make(tmp_path / "staged", recalibration_batches=recalibration_batches, on_step=on_step)
+
+    candidate = SPACE.baseline
+    seen = {step: staged().at(candidate, step) for step in (8, 13)}
     with pytest.raises(KeyboardInterrupt):
-        make(
-            tmp_path / "staged", rungs=rungs, recalibration_batches=recalibration_batches, on_step=stop
-        ).in_stages(candidate, report)
-    assert list(seen) == [8, 13]
+        staged(stop).at(candidate, 35)
     steps: list[int] = []
-    again = make(
-        tmp_path / "staged",
-        rungs=rungs,
-        recalibration_batches=recalibration_batches,
-        on_step=lambda step: steps.append(step.step),
-    )
-    score = again.in_stages(candidate, report)
-    assert steps == list(range(25, 40)) and asked == [8, 13, 35, 8, 13, 35]
+    seen[35] = staged(lambda step: steps.append(step.step)).at(candidate, 35)
+    assert steps == list(range(25, 35))
+    score = staged(lambda step: steps.append(step.step))(candidate)
+    assert steps == list(range(25, 40))
     whole = make(tmp_path / "whole", recalibration_batches=recalibration_batches)(candidate)
     assert score.value == whole.value > 0 and score.attributes["AP50"] == whole.attributes["AP50"]
-    assert seen[35] != seen[8], "nothing learned, so the comparison would say nothing"
+    assert seen[35].value != seen[8].value, "nothing learned, so the comparison would say nothing"
     # A rung's value is that of the whole schedule, broken off there.
-    other: dict[int, float] = {}
-    make(tmp_path / "one", rungs=(35,), recalibration_batches=recalibration_batches).in_stages(
-        candidate, lambda step, measure: other.update({step: measure()})
-    )
-    assert other[35] == seen[35]
+    other = make(tmp_path / "one", recalibration_batches=recalibration_batches).at(candidate, 35)
+    assert other.value == seen[35].value
 
 
 def test_recalibration_is_of_the_scoring_alone(tmp_path: Path) -> None:
@@ -169,12 +155,9 @@ def test_recalibration_is_of_the_scoring_alone(tmp_path: Path) -> None:
 
 
 def test_a_stopped_candidate_says_what_it_spent(tmp_path: Path) -> None:
-    def report(step: int, measure: Callable[[], float]) -> None:
-        measure()
-        if step == 12:
-            raise Stopped("poor")
-
-    with pytest.raises(Stopped, match="poor") as caught:
-        make(tmp_path / "run", rungs=(4, 12, 30)).in_stages(SPACE.baseline, report)
-    assert caught.value.attributes["steps"] == 12 and caught.value.attributes["images"] == 48
+    proxy = make(tmp_path / "run")
+    spent = proxy.at(SPACE.baseline, 12).attributes
+    assert spent["steps"] == 12 and spent["images"] == 48
+    assert list((tmp_path / "run").iterdir())
+    proxy.drop(SPACE.baseline)
     assert not list((tmp_path / "run").iterdir()), "weights of stopped trainings are not kept"

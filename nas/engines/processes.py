@@ -79,14 +79,15 @@ def _received(receiver: Connection, process: SpawnProcess) -> Result:  # type: i
 
 def _carry_out(work: Callable[[Piece], Result], piece: Piece, sender: Connection, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     try:
         sender.send((None, work(piece)))
     except VertebraError as error:
         sender.send((str(error), None))
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
+    """End this process when its parent is gone; for a thread of its own."""
     while os.getppid() == parent:
         time.sleep(PATIENCE)
     os._exit(1)

@@ -33,7 +33,8 @@ class Method:
         recipe: what a recipe of this method may say.
         phases: names of its studies, in the order in which they are carried out.
         baseline: recipe -> the hand-made network that the winner has to beat.
-        module: with ``check_recipe(recipe, source=...)``, ``carry_out(run, progress)`` and
+        module: with ``check_recipe(recipe, source=...)``, ``carry_out(run, progress)``,
+            ``scorer(run, data, phase)``, which makes the proxy of a phase ready in a worker process, and
             ``phase_costs(run, trials, size)``.
     """
 

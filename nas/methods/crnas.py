@@ -14,6 +14,7 @@ from nas.methods.costs import supernet_costs
 from nas.methods.searching import SearchData, controller_for, finish, open_data, phase_seed, search_phase
 from nas.methods.spaces import allocation, crnas_recipe, dilation_space, stage_space
 from nas.progress import RunProgress
+from nas.proxies.base import Proxy
 from nas.proxies.supernet import SupernetProxy
 from nas.recipes.controller import ControllerRecipe
 from nas.recipes.crnas import CRNASRecipe
@@ -127,6 +128,22 @@ def _trained(proxy: SupernetProxy, phase: str, progress: RunProgress) -> Superne
     return proxy
 
 
+def scorer(run: Run, data: SearchData, phase: str) -> Proxy:
+    """The proxy of a phase whose supernet is trained."""
+    recipe = crnas_recipe(run.recipe)
+    if phase == "stages":
+        proxy = _stage_proxy(run, data)
+    else:
+        space = stage_space(recipe.space)
+        controller = controller_for(recipe.stages.controller, space, phase_seed(run, "stages"))
+        with Study.open(run.directory, run.recipe.storage, read_only=True) as study:
+            allocation = controller.winner(study.records("stages"))
+        assert allocation is not None, "the second step begins with the winner of the first"
+        proxy = _dilation_proxy(run, dilation_space(allocation), data, trained=True)
+    proxy.load()
+    return proxy
+
+
 def _stage_proxy(run: Run, data: SearchData) -> SupernetProxy:
     recipe = crnas_recipe(run.recipe)
     space = stage_space(recipe.space)
@@ -140,11 +157,13 @@ def _stage_proxy(run: Run, data: SearchData) -> SupernetProxy:
     return _proxy(run, "stages", space, supernet, lambda rng: any_allocation(space, rng), data)
 
 
-def _dilation_proxy(run: Run, space: DilationSpace, data: SearchData) -> SupernetProxy:
+def _dilation_proxy(
+    run: Run, space: DilationSpace, data: SearchData, *, trained: bool = False
+) -> SupernetProxy:
     supernet = DilationSupernet(space.baseline, seed=seed_for(phase_seed(run, "dilations"), "weights"))
     proxy = _proxy(run, "dilations", space, supernet, space.sample, data)
     recipe = crnas_recipe(run.recipe).dilations
-    if recipe is not None and recipe.supernet.inherit:
+    if recipe is not None and recipe.supernet.inherit and not trained:
         donor = _stage_proxy(run, data)
         donor.prepare()  # trained already: this only reads its checkpoint
         assert isinstance(donor.supernet, StageSupernet)

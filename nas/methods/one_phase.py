@@ -5,11 +5,12 @@ to completion beside the space's baseline.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 from nas.export.source import backbone_source
 from nas.methods.any_space import any_space, one_phase_recipe
 from nas.methods.checking import refused, require_all
-from nas.methods.one_search import OneSearch, carry_out_search, planned_steps
+from nas.methods.one_search import OneSearch, carry_out_search, planned_steps, short_training
 from nas.methods.searching import SearchData, controller_for, phase_seed
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
@@ -87,34 +88,38 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
 def begin(run: Run, data: SearchData, study: Study, progress: RunProgress) -> OneSearch:
     """The search with short trainings, or with a person's own proxy."""
     recipe = one_phase_recipe(run.recipe)
-    space, scored = any_space(recipe.space), recipe.search.proxy
-
-    def proxy(phase: str) -> Proxy:
-        if scored.train is not None:
-            return one.short_training(phase, scored.train, recalibration_batches=scored.recalibration_batches)
-        # Not the seed of the phase: random search and the controller are compared under one and the same proxy.
-        return make_own_proxy(
-            scored,
-            space=space,
-            train_set=data.train_set,
-            held_out=data.held_out,
-            detector=recipe.detector,
-            seed=phase_seed(run, "search"),
-            directory=run.directory / phase,
-            device=recipe.device,
-        )
-
-    one = OneSearch(
+    train = recipe.search.proxy.train
+    return OneSearch(
         run=run,
         data=data,
         study=study,
-        space=space,
+        space=any_space(recipe.space),
         recipe=recipe.search,
-        proxy=proxy,
-        steps=None if scored.train is None else total_steps(scored.train, len(data.train_set)),
+        proxy=partial(scorer, run, data),
+        steps=None if train is None else total_steps(train, len(data.train_set)),
         progress=progress,
     )
-    return one
+
+
+def scorer(run: Run, data: SearchData, phase: str) -> Proxy:
+    """The short training of a phase's candidates, or a person's own proxy for them."""
+    recipe = one_phase_recipe(run.recipe)
+    scored = recipe.search.proxy
+    if scored.train is not None:
+        return short_training(
+            run, data, phase, scored.train, recalibration_batches=scored.recalibration_batches
+        )
+    # Not the seed of the phase: random search and the controller are compared under one and the same proxy.
+    return make_own_proxy(
+        scored,
+        space=any_space(recipe.space),
+        train_set=data.train_set,
+        held_out=data.held_out,
+        detector=recipe.detector,
+        seed=phase_seed(run, "search"),
+        directory=run.directory / phase,
+        device=recipe.device,
+    )
 
 
 def phase_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:

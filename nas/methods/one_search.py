@@ -15,7 +15,7 @@ from nas.methods.searching import Beside, SearchData, finish, open_data, phase_s
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.proxies.short_training import ShortTraining
-from nas.pruning import Pruning, rungs_within
+from nas.pruning import Pruning
 from nas.recipes.controller import ControllerRecipe
 from nas.recipes.one_search import OneSearchRecipe
 from nas.recipes.search import SearchRecipe
@@ -49,7 +49,7 @@ class OneSearch:
         study: the open ledger.
         space: where it searches.
         recipe: controller, limits, rungs, objectives.
-        proxy: makes the scorer of a phase ready.
+        proxy: makes the scorer of a phase ready; in a worker process the method's ``scorer`` does.
         steps: of one candidate's whole training; None where the proxy does not train.
         progress: listens.
     """
@@ -153,30 +153,6 @@ class OneSearch:
         self.progress.say(told)
         run.write_json("limits.json", share)
 
-    def short_training(
-        self,
-        phase: str,
-        train: TrainRecipe,
-        *,
-        recalibration_batches: int,
-        narrowed: Callable[[Architecture], Architecture] | None = None,
-    ) -> ShortTraining:
-        """The proxy that trains candidates; its seed is the search's in every phase, so that phases can be compared."""
-        rungs, recipe = self.recipe.rungs, self.run.recipe
-        steps = total_steps(train, len(self.data.train_set))
-        return ShortTraining(
-            train_set=self.data.train_set,
-            held_out=self.data.held_out,
-            detector=recipe.detector,
-            train=train,
-            seed=phase_seed(self.run, "search"),
-            directory=self.run.directory / phase,
-            device=recipe.device,
-            recalibration_batches=recalibration_batches,
-            narrowed=narrowed,
-            rungs=() if rungs is None else rungs_within(rungs, steps),
-        )
-
     def _beside(self) -> Beside | None:
         """The second objective; the winner may cost what the baseline costs."""
         objective = self.recipe.cost
@@ -202,6 +178,29 @@ class OneSearch:
             known |= known_latencies(self.study.records(phase))
         known |= (self.run.read_json("limits.json") or {}).get("measured", {})
         return Measured(self._latency(), allowed=self.recipe.limits.latency, known=known)
+
+
+def short_training(
+    run: Run,
+    data: SearchData,
+    phase: str,
+    train: TrainRecipe,
+    *,
+    recalibration_batches: int,
+    narrowed: Callable[[Architecture], Architecture] | None = None,
+) -> ShortTraining:
+    """The proxy that trains candidates; its seed is the search's in every phase, so that phases can be compared."""
+    return ShortTraining(
+        train_set=data.train_set,
+        held_out=data.held_out,
+        detector=run.recipe.detector,
+        train=train,
+        seed=phase_seed(run, "search"),
+        directory=run.directory / phase,
+        device=run.recipe.device,
+        recalibration_batches=recalibration_batches,
+        narrowed=narrowed,
+    )
 
 
 def carry_out_search(

@@ -1,12 +1,18 @@
 """What the searches of all methods share: the data in its two parts, one phase, the end of a run."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
 
 from nas.controllers.base import DONE, Controller, Done
 from nas.controllers.catalog import make_controller, make_own_controller
 from nas.controllers.optuna_sampler import MANY_OBJECTIVES, OptunaSampler
-from nas.methods.catalog import baseline_of
+from nas.engines.base import Engine
+from nas.engines.workers import Workers
+from nas.methods.catalog import baseline_of, procedure
 from nas.methods.exporting import export_winner
 from nas.methods.reporting import starved_level, write_report
 from nas.methods.retraining import retrain_all
@@ -15,7 +21,8 @@ from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.pruning import Pruning
 from nas.recipes.controller import ControllerRecipe
-from nas.run import FINISHED, Run
+from nas.recipes.search import SearchRecipe
+from nas.run import FINISHED, Run, split_seed
 from nas.search import Measurement, search
 from nas.show import own_proxy, short_text
 from nas.study import History, Json, Record, Study
@@ -82,13 +89,24 @@ def open_data(run: Run, progress: RunProgress) -> SearchData:
     Raises:
         RunError: the images are not those that the run began with.
     """
-    recipe = run.recipe
-    prepare_process(recipe.threads)
+    prepare_process(run.recipe.threads)
     run.record_environment()
-    train_set, held_out = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, run.split_seed)
-    data = SearchData(train_set=train_set, held_out=held_out)
+    data = read_data(run.recipe)
     record_data(run, data, progress)
     return data
+
+
+def read_data(recipe: SearchRecipe) -> SearchData:
+    """The training split in its two parts."""
+    train_set, held_out = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, split_seed(recipe))
+    return SearchData(train_set=train_set, held_out=held_out)
+
+
+def open_scorer(directory: Path, phase: str) -> Proxy:
+    """The proxy of a phase in a worker process, which learns of everything else from the run's directory."""
+    run = Run.open(directory)
+    prepare_process(run.recipe.threads)
+    return cast(Proxy, procedure(run.recipe).scorer(run, read_data(run.recipe), phase))
 
 
 def record_data(run: Run, data: SearchData, progress: RunProgress) -> None:
@@ -192,7 +210,7 @@ def search_phase(
         beside: the objective beside the score, where there is one.
         measured: makes ready what is measured before a candidate is scored; see there.
     """
-    seed = phase_seed(run, name)
+    settings, seed = run.recipe, phase_seed(run, name)
     phase = study.phase(name, space, seed=seed)
     controller = controller_for(recipe, space, seed)
     if beside is not None:
@@ -200,7 +218,7 @@ def search_phase(
     history = phase.history()
     total = expected_trials(recipe, space)
     if any(record.state == "running" for record in history) or controller.ask(history) is not DONE:
-        scorer, unit = proxy(), "" if own_proxy(run.recipe) else " AP"
+        scorer, unit = proxy(), "" if own_proxy(settings) else " AP"
         progress.phase(f"{name}: search", total, done=len(history))
 
         def report(record: Record, history: History) -> None:
@@ -208,22 +226,35 @@ def search_phase(
             best = f"best {max(values):.2f}" if values else "nothing scored yet"
             progress.advance(len(history), f"{short_text(record.candidate)} {_outcome(record, unit)}, {best}")
 
-        winner = search(
-            phase=phase,
-            controller=controller,
-            score=scorer,
-            on_trial=report,
-            limits=limits,
-            pruning=None if pruning is None else pruning(),
-            facts=lambda architecture: _costs(run, architecture),
-            measured=None if measured is None else measured(),
-        )
+        with engine_for(settings, partial(open_scorer, run.directory, name)) as engine:
+            winner = search(
+                phase=phase,
+                controller=controller,
+                score=scorer,
+                engine=engine,
+                batch=settings.batch,
+                retries=settings.retries,
+                on_trial=report,
+                limits=limits,
+                pruning=None if pruning is None else pruning(),
+                facts=lambda architecture: _costs(run, architecture),
+                measured=None if measured is None else measured(),
+            )
     else:
         found = controller.winner(history)
         assert found is not None, "a finished search has a winner, else search() would have raised"
         winner = found
     progress.say(f"  {name}: {short_text(winner)}")
     return winner
+
+
+def engine_for(
+    recipe: SearchRecipe, open_proxy: Callable[[], Proxy]
+) -> AbstractContextManager[Engine | None]:
+    """The recipe's engine; None stands for this process."""
+    if recipe.engine == "serial":
+        return nullcontext()
+    return Workers(open_proxy, recipe.workers, deadline=recipe.deadline)
 
 
 def _costs(run: Run, architecture: Architecture) -> dict[str, Json]:

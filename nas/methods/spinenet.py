@@ -8,7 +8,7 @@ from functools import partial
 
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import short_training_costs
-from nas.methods.one_search import OneSearch, carry_out_search, planned_steps
+from nas.methods.one_search import OneSearch, carry_out_search, planned_steps, short_training
 from nas.methods.searching import SearchData, controller_for
 from nas.methods.spinenet_ablations import ablations, order_space
 from nas.methods.spinenet_space import narrowed, require_narrow, spinenet_recipe, spinenet_space
@@ -56,27 +56,29 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
 def begin(run: Run, data: SearchData, study: Study, progress: RunProgress) -> OneSearch:
     """SpineNet's search: the narrow relative of each candidate is trained in its place."""
     recipe = spinenet_recipe(run.recipe)
-    short = recipe.search.proxy
-
-    def proxy(phase: str) -> Proxy:
-        return one.short_training(
-            phase,
-            short.train,
-            recalibration_batches=short.recalibration_batches,
-            narrowed=lambda architecture: narrowed(architecture, short),
-        )
-
-    one = OneSearch(
+    return OneSearch(
         run=run,
         data=data,
         study=study,
         space=spinenet_space(recipe.space),
         recipe=recipe.search,
-        proxy=proxy,
-        steps=total_steps(short.train, len(data.train_set)),
+        proxy=partial(scorer, run, data),
+        steps=total_steps(recipe.search.proxy.train, len(data.train_set)),
         progress=progress,
     )
-    return one
+
+
+def scorer(run: Run, data: SearchData, phase: str) -> Proxy:
+    """The short training of a phase's candidates."""
+    short = spinenet_recipe(run.recipe).search.proxy
+    return short_training(
+        run,
+        data,
+        phase,
+        short.train,
+        recalibration_batches=short.recalibration_batches,
+        narrowed=lambda architecture: narrowed(architecture, short),
+    )
 
 
 phase_costs = short_training_costs

@@ -2,7 +2,7 @@
 
 from typing import Protocol, runtime_checkable
 
-from nas.trials import Report, Score
+from nas.trials import Score
 from search_spaces.architecture import Candidate
 
 
@@ -27,15 +27,23 @@ class Proxy(Protocol):
 class StagedProxy(Proxy, Protocol):
     """A proxy that can say on the way how a candidate does, so that a poor one is stopped early."""
 
-    def in_stages(self, candidate: Candidate, report: Report) -> Score:
-        """The score, equal to that of a call without stages.
+    def at(self, candidate: Candidate, step: int) -> Score:
+        """The score after so many training steps, on the way to that of a call, which it does not change.
+
+        What was trained waits in files, so that any process goes on from there.
 
         Args:
             candidate: as in a call.
-            report: to be called at the same steps for every candidate, in rising order.
+            step: asked for in rising order.
+
+        Returns:
+            The score, and what this stage and those before have cost, without their seconds.
 
         Raises:
-            Stopped: passed on from ``report``, with what was spent until then.
             CandidateFailed: as a call.
         """
+        ...
+
+    def drop(self, candidate: Candidate) -> None:
+        """Nobody will go on with this candidate; what waits for it may be deleted."""
         ...

@@ -7,20 +7,20 @@ see the same images in the same order and begin from the same seed, so that diff
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 from torch import Tensor
 
-from nas.trials import Json, Report, Score, Stopped
+from nas.trials import Score
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.errors import CandidateFailed, InvalidArchitecture
 from search_spaces.families import family_of
 from search_spaces.randomness import rng_for
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.catalog import build_detector
-from trainers.evaluate import Metrics, coco_metrics, detect
+from trainers.evaluate import coco_metrics, detect
 from trainers.loop import StepRecord, Trainer, resolve_device, total_steps
 from trainers.recalibration import recalibrated
 from trainers.recipes import DetectorRecipe, TrainRecipe
@@ -40,8 +40,6 @@ class ShortTraining:
         recalibration_batches: training batches from which BN statistics are computed anew for every scoring; 0, and
             with frozen statistics: scoring takes those of the training.
         narrowed: candidate -> the network that is trained in its place; the candidate itself when left out.
-        rungs: rising steps, before the last, at which :meth:`in_stages` reports. The schedule is that of the whole
-            training, so a candidate that is not stopped gets the score of a call.
         on_step: called after every step.
     """
 
@@ -57,7 +55,6 @@ class ShortTraining:
         device: str = "auto",
         recalibration_batches: int = 0,
         narrowed: Callable[[Architecture], Architecture] | None = None,
-        rungs: Sequence[int] = (),
         on_step: Callable[[StepRecord], None] | None = None,
     ) -> None:
         self.train_set = train_set
@@ -68,7 +65,6 @@ class ShortTraining:
         self.directory = directory
         self.device = resolve_device(device)
         self.recalibration_batches = recalibration_batches
-        self.rungs = tuple(rungs)
         self._narrowed = narrowed or (lambda architecture: architecture)
         self._on_step = on_step
 
@@ -85,18 +81,25 @@ class ShortTraining:
         Raises:
             CandidateFailed: a prefix, a network that cannot be built so narrow, or a loss that is not finite.
         """
-        return self._score(candidate, None)
+        score = self._score(candidate, None)
+        # The score outlives the weights, which would fill the disk in a search of thousands. A kill between here and
+        # the study's record costs this one training again.
+        self.drop(candidate)
+        return score
 
-    def in_stages(self, candidate: Candidate, report: Report) -> Score:
-        """As a call, with a report of the AP in percent at every rung.
+    def at(self, candidate: Candidate, step: int) -> Score:
+        """As a call, with the AP after so many steps of the whole training's schedule; its weights are kept.
 
         Raises:
-            Stopped: ``report`` did; with the steps, images and seconds spent.
             CandidateFailed: as a call.
         """
-        return self._score(candidate, report)
+        return self._score(candidate, step)
 
-    def _score(self, candidate: Candidate, report: Report | None) -> Score:
+    def drop(self, candidate: Candidate) -> None:
+        """Delete the weights of a training that nobody goes on with."""
+        shutil.rmtree(self.directory / candidate.digest, ignore_errors=True)
+
+    def _score(self, candidate: Candidate, stop_at: int | None) -> Score:
         if not isinstance(candidate, Architecture):
             raise CandidateFailed(
                 f"found {candidate}; a short training needs a complete architecture, so use a controller that "
@@ -111,48 +114,35 @@ class ShortTraining:
         detector = build_detector(
             self.detector, backbone, self.train_set.num_classes, self.train_set.image_size, seed=self.seed
         )
-        directory = self.directory / candidate.digest
         trainer = Trainer(
             detector=detector,
             data=self.train_set,
             recipe=self.train,
             seed=self.seed,
-            directory=directory,
+            directory=self.directory / candidate.digest,
             device=self.device,
             on_step=self._on_step,
         )
-
-        def measured(stop_at: int | None = None) -> Metrics:
-            # Scoring draws nothing and leaves BN as it was, so a training that goes on is one that never paused.
-            trainer.run(stop_at)
-            calibration = recalibrated(detector, self._recalibration(), amp=self.train.amp)
-            with calibration if self.recalibration_batches and not self.train.frozen_bn else nullcontext():
-                results = detect(
-                    detector,
-                    self.held_out,
-                    batch_size=self.train.batch_size,
-                    device=self.device,
-                    amp=self.train.amp,
-                )
-            return coco_metrics(self.held_out, results)
-
-        for step in self.rungs if report is not None else ():
-            assert report is not None
-            try:
-                report(step, lambda step=step: 100.0 * measured(step).AP)  # type: ignore[misc]
-            except Stopped as stop:
-                shutil.rmtree(directory, ignore_errors=True)
-                raise Stopped(stop.reason, self._spent(step, started)) from None
-        metrics = measured()
-        # The score outlives the weights, which would fill the disk in a search of thousands. A kill between here and
-        # the study's record costs this one training again.
-        shutil.rmtree(directory, ignore_errors=True)
+        steps = trainer.run(stop_at).steps
+        # Scoring draws nothing and leaves BN as it was, so a training that goes on is one that never paused.
+        calibration = recalibrated(detector, self._recalibration(), amp=self.train.amp)
+        with calibration if self.recalibration_batches and not self.train.frozen_bn else nullcontext():
+            results = detect(
+                detector,
+                self.held_out,
+                batch_size=self.train.batch_size,
+                device=self.device,
+                amp=self.train.amp,
+            )
+        metrics = coco_metrics(self.held_out, results)
         return Score(
             value=100.0 * metrics.AP,
             attributes={
                 "AP50": 100.0 * metrics.AP50,
                 "AP75": 100.0 * metrics.AP75,
-                **self._spent(self.total_steps, started),
+                "steps": steps,
+                "images": steps * self.train.batch_size,
+                "seconds": round(time.perf_counter() - started, 3),
             },
         )
 
@@ -162,10 +152,3 @@ class ShortTraining:
         size = min(self.train.batch_size, len(self.train_set))
         for _ in range(self.recalibration_batches):
             yield self.train_set.images[rng.sample(range(len(self.train_set)), size)].to(self.device)
-
-    def _spent(self, steps: int, started: float) -> dict[str, Json]:
-        return {
-            "steps": steps,
-            "images": steps * self.train.batch_size,
-            "seconds": round(time.perf_counter() - started, 3),
-        }

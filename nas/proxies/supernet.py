@@ -21,13 +21,15 @@ from nas.run import environment
 from nas.study import Score
 from search_spaces.architecture import Architecture, Candidate, Prefix
 from search_spaces.crnas.supernet import Supernet
+from search_spaces.errors import RunError
 from search_spaces.files import write_atomic
 from search_spaces.randomness import rng_for
 from search_spaces.space import SearchSpace
+from trainers.checkpoint import load_checkpoint
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
 from trainers.evaluate import coco_metrics, detect
-from trainers.loop import StepRecord, Trainer, total_steps
+from trainers.loop import CHECKPOINT, StepRecord, Trainer, total_steps
 from trainers.recalibration import recalibrated
 
 
@@ -104,6 +106,20 @@ class SupernetProxy:
             "environment": environment() | {"threads": torch.get_num_threads(), "seed": self.seed},
         }
         write_atomic(self.directory / "spent.json", (json.dumps(spent, indent=1) + "\n").encode())
+
+    def load(self) -> None:
+        """Take the weights of a training that is done, in a process that only scores.
+
+        Raises:
+            RunError: there is none, or not to its end.
+        """
+        path = self.directory / CHECKPOINT
+        state: dict[str, Any] = load_checkpoint(path) if path.exists() else {"step": 0}
+        if state["step"] != self.total_steps:
+            raise RunError(
+                f"{path}: the supernet is trained for {state['step']} of {self.total_steps} steps only"
+            )
+        self.detector.load_state_dict(state["model"])
 
     def __call__(self, candidate: Candidate) -> Score:
         """Score one candidate: AP in percent on the held-out images."""

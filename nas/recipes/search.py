@@ -75,7 +75,15 @@ class SearchRecipe(Recipe):
         name: shown in reports.
         method: the procedure, a name of ``nas.methods.catalog``; decides which further keys there are.
         seed: of everything but the final table.
-        workers: processes that train networks of the final table side by side.
+        engine: who scores candidates: ``serial``, this process, or ``processes``, as many others as there are
+            ``workers``. Neither changes a score or a candidate.
+        batch: candidates that are asked for before the first of them is scored, and so the most that can be scored
+            side by side. Part of the search: with another batch a controller proposes other candidates.
+        retries: how often a candidate is tried again whose worker process died or took too long.
+        deadline: seconds that a worker process may take for one candidate, or for its way to the next rung; any
+            number when left out.
+        workers: processes that train networks of the final table side by side, and with ``engine: processes`` those
+            that score candidates.
         threads: torch threads of each worker; part of the run's record, because sums depend on it.
         device: ``auto`` takes a GPU where there is one.
         storage: URL of a database for the trials (``sqlite:///study.db``, ``postgresql://...``); a journal
@@ -88,6 +96,10 @@ class SearchRecipe(Recipe):
     name: str
     method: str
     seed: int = 0
+    engine: Literal["serial", "processes"] = "serial"
+    batch: int = 4
+    retries: int = 2
+    deadline: float | None = None
     workers: int = 1
     threads: int = 1
     device: str = "auto"
@@ -102,6 +114,16 @@ class SearchRecipe(Recipe):
         return ()
 
     def __post_init__(self) -> None:
+        self.require("batch", self.batch >= 1, "at least 1")
+        self.require("retries", self.retries >= 0, "0 or more")
+        self.require(
+            "deadline", self.deadline is None or self.deadline > 0, "above 0 seconds, or null for any number"
+        )
+        self.require(
+            "deadline",
+            self.deadline is None or self.engine != "serial",
+            "null with engine serial, which cannot leave a candidate; choose engine processes",
+        )
         self.require("workers", self.workers >= 1, "at least 1")
         self.require("threads", self.threads >= 1, "at least 1")
         require_masks(self.data, self.detector)

@@ -62,10 +62,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[History, 
         "aging_evolution",
         "greedy",
         "halving",
+        "halving_rounds",
         "local_search",
         "nsga2",
         "policy_gradient",
         "random",
+        "rounds",
         "tpe",
     )
     for name in names:
@@ -83,6 +85,11 @@ KILLS = [
     (
         "halving",
         ["report:3", "report:1", "synced:2", "write:3", "report:5", "score:2", "synced:3", "report:4"],
+    ),
+    ("rounds", ["ask:2", "ask:5", "score:2", "told:3", "write:2", "write:7", "synced:1"]),
+    (
+        "halving_rounds",
+        ["report:3", "report:2", "synced:2", "write:3", "report:5", "score:2", "told:1", "report:4"],
     ),
     ("local_search", ["ask:7", "score:5"]),
     ("policy_gradient", ["score:10", "ask:4", "told:3"]),

@@ -23,7 +23,6 @@ from nas.recipes.one_search import RungsRecipe
 from nas.search import search
 from nas.study import History, Phase, Record, Score, Study
 from nas.testing import SeparableSpace, toy_score
-from nas.trials import Report
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.randomness import rng_for
 
@@ -33,6 +32,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "aging_evolution": {"budget": 21, "options": {"population": 5, "sample": 2}},
     "greedy": {},
     "halving": {"budget": 21, "options": {"population": 5, "sample": 2}},
+    "rounds": {"budget": 21, "options": {"population": 5, "sample": 2}},
+    "halving_rounds": {"budget": 21, "options": {"population": 5, "sample": 2}},
     "local_search": {"budget": 21},
     "nsga2": {"budget": 21, "options": {"sampler": "nsga2", "options": {"population_size": 5}}},
     "policy_gradient": {"budget": 21, "options": {"batch": 4}},
@@ -129,16 +130,13 @@ def main(directory: Path, name: str, spec: str, seconds: float) -> None:
             killer.passes("score")
             return Score(value=worth(candidate).value, attributes={"note": candidate.digest})
 
-        def in_stages(self, candidate: Candidate, report: Report) -> Score:
-            for step in RUNGS:
+        def at(self, candidate: Candidate, step: int) -> Score:
+            note(directory, f"measure {candidate.digest} {step}")
+            # Near the end of the row the order is the final one; before, it is half noise.
+            return Score(value=worth(candidate).value + rng_for(step, candidate.digest).random() / step)
 
-                def measured(step: int = step) -> float:
-                    note(directory, f"measure {candidate.digest} {step}")
-                    # Near the end of the row the order is the final one; before, it is half noise.
-                    return worth(candidate).value + rng_for(step, candidate.digest).random() / step
-
-                report(step, measured)
-            return self(candidate)
+        def drop(self, candidate: Candidate) -> None:
+            pass
 
     def report(record: Record, history: History) -> None:
         note(directory, f"done {record.digest} {record.number}")
@@ -147,15 +145,18 @@ def main(directory: Path, name: str, spec: str, seconds: float) -> None:
     with Study.open(directory) as study:
         settings = SETTINGS[name]
         kind = {"nsga2": "optuna", "tpe": "optuna", "halving": "aging_evolution"}.get(name, name)
+        if name.endswith("rounds"):
+            kind = "aging_evolution"
         controller = make_controller(kind, space=SPACE, seed=3, **settings)
         phase = study.phase("toy", SPACE, 3)
         pruning = None
-        if name == "halving":
+        if name.startswith("halving"):
             pruning = Pruning(RungsRecipe(first=RUNGS[0], reduction=2), total_steps=8, phase="toy")
         winner = search(
             phase=phase,
             controller=Watched(controller, killer),
             score=Scored(),
+            batch=4 if name.endswith("rounds") else 1,
             on_trial=report,
             pruning=pruning,
         )

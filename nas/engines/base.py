@@ -1,0 +1,78 @@
+"""What carries out the scoring of candidates: jobs in, outcomes out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from nas.proxies.base import Proxy, StagedProxy
+from nas.trials import Score
+from search_spaces.architecture import Candidate
+from search_spaces.errors import CandidateFailed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One candidate to be scored.
+
+    Args:
+        number: of its trial.
+        candidate: what is scored.
+        step: training step at which it is looked at on the way; None: to the end.
+    """
+
+    number: int
+    candidate: Candidate
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What came of a job whose worker died or took too long; another worker may try it again.
+
+    Args:
+        reason: one sentence.
+    """
+
+    reason: str
+
+
+Outcome = Score | CandidateFailed | Lost
+
+
+class Engine(Protocol):
+    """Carries jobs out, in this process, in others or on other machines; which, changes no outcome."""
+
+    def outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """Each job once with what came of it, in any order; they may be carried out side by side.
+
+        Raises:
+            RunError: what would fail for every candidate.
+        """
+        ...
+
+
+class InProcess:
+    """One after the other in this process; an error that does not concern a candidate alone passes through.
+
+    Args:
+        proxy: scores.
+    """
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+
+    def outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """In the order of the jobs."""
+        for job in jobs:
+            yield job, outcome_of(job, self.proxy)
+
+
+def outcome_of(job: Job, proxy: Proxy) -> Score | CandidateFailed:
+    """Score a candidate, or find out why it has no score."""
+    try:
+        if job.step is None:
+            return proxy(job.candidate)
+        assert isinstance(proxy, StagedProxy), "only such a proxy is asked on the way"
+        return proxy.at(job.candidate, job.step)
+    except CandidateFailed as failure:
+        return failure

@@ -1,0 +1,179 @@
+"""Candidates scored in processes of this machine that live as long as the search.
+
+Every worker opens a proxy of its own once and keeps it, and scores one candidate at a time. One that dies or hangs is
+replaced, and its candidate comes back as :class:`~nas.engines.base.Lost`.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, Self
+
+from nas.engines.base import Job, Lost, Outcome, outcome_of
+from nas.engines.processes import end_with
+from nas.proxies.base import Proxy
+from search_spaces.errors import RunError, VertebraError
+
+STARTS = 3
+"""Workers in a row that may die before they are ready, until the search stops."""
+_OPENING = float("inf")
+
+
+class Workers:
+    """An engine of processes; use it in a ``with`` statement.
+
+    Args:
+        open_proxy: makes the proxy in each worker, threads included; pickled, so a function at the top of a module,
+            perhaps with arguments bound by ``functools.partial``.
+        count: processes at a time.
+        deadline: seconds that one job may take, the worker's start not counted; None: any number.
+    """
+
+    def __init__(self, open_proxy: Callable[[], Proxy], count: int, *, deadline: float | None = None) -> None:
+        self._open_proxy, self._count, self._deadline = open_proxy, count, deadline
+        self._idle: list[_Worker] = []
+        self._busy: dict[Connection, _Worker] = {}
+        self._failed_starts = 0
+
+    def outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """As they come.
+
+        Raises:
+            RunError: a worker cannot open its proxy, or raises what does not concern one candidate.
+        """
+        waiting = deque(jobs)
+        try:
+            while waiting or self._busy:
+                while waiting and len(self._busy) < self._count:
+                    self._give(waiting.popleft())
+                for worker in self._heard():
+                    yield from self._received(worker, waiting)
+                yield from self._overdue()
+        finally:
+            # Left early: what is under way would answer a question that nobody asks any more.
+            for worker in self._busy.values():
+                worker.end()
+            self._busy.clear()
+
+    def _give(self, job: Job) -> None:
+        while self._idle and not self._idle[-1].process.is_alive():
+            self._idle.pop().end()
+        worker = self._idle.pop() if self._idle else _Worker(self._open_proxy)
+        worker.take(job)
+        self._busy[worker.connection] = worker
+
+    def _heard(self) -> list["_Worker"]:
+        begun = [worker.since for worker in self._busy.values()]
+        patience = (
+            None if self._deadline is None else max(0.0, min(begun) + self._deadline - time.monotonic())
+        )
+        ready = wait(list(self._busy), None if patience == _OPENING else patience)
+        return [self._busy[one] for one in ready if isinstance(one, Connection)]
+
+    def _received(self, worker: "_Worker", waiting: deque[Job]) -> Iterator[tuple[Job, Outcome]]:
+        try:
+            kind, found = worker.connection.recv()
+        except (EOFError, OSError):
+            del self._busy[worker.connection]
+            code = worker.end()
+            if worker.ready:
+                yield worker.job, Lost(f"its worker process died ({_exit(code)})")
+                return
+            self._failed_starts += 1
+            if self._failed_starts >= STARTS:
+                raise RunError(
+                    f"{STARTS} worker processes died before they were ready ({_exit(code)}). What was finished is "
+                    "kept; resume with fewer workers"
+                ) from None
+            waiting.appendleft(worker.job)
+            return
+        if kind == "ready":
+            self._failed_starts, worker.ready, worker.since = 0, True, time.monotonic()
+        elif kind == "error":
+            raise RunError(found)
+        else:
+            del self._busy[worker.connection]
+            self._idle.append(worker)
+            yield worker.job, found
+
+    def _overdue(self) -> Iterator[tuple[Job, Outcome]]:
+        for worker in list(self._busy.values()):
+            if self._deadline is not None and time.monotonic() - worker.since >= self._deadline:
+                del self._busy[worker.connection]
+                worker.end()
+                yield worker.job, Lost(f"it took longer than the deadline of {self._deadline:g} s")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for worker in (*self._idle, *self._busy.values()):
+            worker.end()
+        self._idle.clear()
+        self._busy.clear()
+
+
+class _Worker:
+    """One process and the line to it."""
+
+    job: Job
+    since: float
+    """When its job began; infinite while it opens its proxy."""
+
+    def __init__(self, open_proxy: Callable[[], Proxy]) -> None:
+        # Spawned, because a forked process would inherit torch's thread pool in an unknown state.
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process: SpawnProcess = context.Process(
+            target=_work, args=(open_proxy, other, os.getpid()), daemon=True
+        )
+        self.process.start()
+        other.close()
+        self.ready = False
+        """Whether it has opened its proxy."""
+
+    def take(self, job: Job) -> None:
+        self.job = job
+        self.since = time.monotonic() if self.ready else _OPENING
+        # Where it has just died, reading from the line will say so.
+        with suppress(OSError):
+            self.connection.send(job)
+
+    def end(self) -> int | None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+        return self.process.exitcode
+
+
+def _exit(code: int | None) -> str:
+    return f"exit code {code}; -9 is usually the system short of memory"
+
+
+def _work(open_proxy: Callable[[], Proxy], connection: Connection, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    try:
+        proxy = open_proxy()
+        connection.send(("ready", None))
+        while True:
+            try:
+                job = connection.recv()
+            except EOFError:
+                return
+            answer: tuple[str, Any] = ("outcome", outcome_of(job, proxy))
+            connection.send(answer)
+    except VertebraError as error:
+        connection.send(("error", str(error)))
+    except Exception:
+        connection.send(
+            ("error", f"a worker process raised an error that it does not know:\n{traceback.format_exc()}")
+        )
