@@ -101,6 +101,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return Finished(run=run, winner=winner, events=events, states=listener.states)
 
 
+def test_worker_processes_find_what_this_process_finds(finished: Finished, tmp_path: Path) -> None:
+    recipe = tiny(
+        "engine=processes",
+        "workers=2",
+        "stages.supernet.sharing=prefix",
+        "dilations.supernet.inherit=true",
+        "retrain=null",
+    )
+    serial = Run.create(tmp_path / "serial", replace(recipe, engine="serial"))
+    together = Run.create(tmp_path / "together", recipe)
+    assert carry_out(serial, Silent()) == carry_out(together, Silent())
+    found, expected = histories(together), histories(serial)
+    assert list(found) == ["stages", "dilations"] and len(found["dilations"]) > 20
+    for phase in found:
+        rows = [[(one.digest, one.value) for one in history[phase]] for history in (found, expected)]
+        assert rows[0] == rows[1]
+    before = histories(finished.run)["stages"]
+    assert [one.value for one in found["stages"]] == [one.value for one in before]
+
+
 def test_everything_promised_is_written(finished: Finished) -> None:
     directory = finished.run.directory
     for name in (

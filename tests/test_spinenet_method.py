@@ -69,6 +69,17 @@ def test_the_run_ends_with_table_bundle_and_report(finished: Run) -> None:
     body.load_state_dict(weights)
 
 
+def test_worker_processes_find_what_this_process_finds(finished: Run, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", tiny("engine=processes", "workers=2", "retrain=null"))
+    winner = carry_out(run, Silent())
+    assert winner == finished.read_winner()
+    found, expected = histories(run)["search"], histories(finished)["search"]
+    assert [(one.digest, one.value, one.round) for one in found] == [
+        (one.digest, one.value, one.round) for one in expected
+    ]
+    assert not list((run.directory / "search").iterdir()), "no checkpoint of a scored candidate is left"
+
+
 def test_a_hand_made_detector_is_trained_beside_the_winner_at_equal_cost(finished: Run) -> None:
     report = json.loads((finished.directory / "report.json").read_text())
     (rival,) = report["hand_made"]
