@@ -13,6 +13,7 @@ RESULTS = (
     "crnas_bccd_second",
     "crnas_bccd",
     "crnas_nuclei",
+    "spinenet_digits_first",
     "spinenet_digits",
     "spinenet_bccd_first",
     "spinenet_bccd",

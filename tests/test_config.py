@@ -265,6 +265,11 @@ def test_what_types_cannot_say_is_said_too() -> None:
         "r.yaml: stages.supernet.train.steps: found 12; "
     )
     assert refusal(["workers=0"]) == ["r.yaml: workers: found 0; allowed is at least 1"]
+    assert refusal(["batch=0"]) == ["r.yaml: batch: found 0; allowed is at least 1"]
+    assert refusal(["retries=-1"]) == ["r.yaml: retries: found -1; allowed is 0 or more"]
+    assert "choose engine processes" in refusal(["deadline=60"])[0]
+    assert "above 0 seconds" in refusal(["deadline=0", "engine=processes"])[0]
+    assert "'serial' or 'processes'" in refusal(["engine=threads"])[0]
     assert refusal(
         ["stages.supernet.train.lr=-1", "data.hold_out=2", "detector.nms=0", "detector.head_convs=-1"]
     ) == [

@@ -155,13 +155,15 @@ def test_a_run_can_be_extended_by_seeds_and_by_nothing_that_is_done(tmp_path: Pa
     run = Run.create(tmp_path / "run", RECIPE)
     assert run.recipe.retrain is not None
     run.write_json("done.json", {})
-    more = run.extended(["retrain.seeds=5", "workers=2"])
+    more = run.extended(["retrain.seeds=5", "workers=2", "engine=processes"])
     assert run.read_json("done.json") is None, "there is more to do"
     assert more.recipe == Run.open(tmp_path / "run").recipe
     assert more.recipe.retrain == replace(run.recipe.retrain, seeds=5) and more.recipe.workers == 2
+    assert more.recipe.engine == "processes"
     assert run.extended([]).recipe == run.recipe
     with pytest.raises(
-        RunError, match=r"--set seed=4: a run can only be extended; allowed are workers, retrain\.seeds"
+        RunError,
+        match=r"--set seed=4: a run can only be extended; allowed are workers, engine, deadline, retrain\.s",
     ):
         run.extended(["seed=4", "workers=3"])
     with pytest.raises(

@@ -31,7 +31,6 @@ def make(
     train: TrainRecipe = STEPS,
     on_step: Callable[[StepRecord], None] | None = None,
     narrowed: Callable[[Architecture], Architecture] | None = None,
-    rungs: tuple[int, ...] = (),
     recalibration_batches: int = 0,
 ) -> ShortTraining:
     return ShortTraining(
@@ -43,7 +42,6 @@ def make(
         directory=directory,
         device="cpu",
         narrowed=narrowed,
-        rungs=rungs,
         recalibration_batches=recalibration_batches,
         on_step=on_step,
     )

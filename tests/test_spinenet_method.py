@@ -21,6 +21,7 @@ from nas.methods.catalog import baseline_of, check_search, procedure
 from nas.methods.limits import Limits
 from nas.methods.one_search import expense
 from nas.methods.reporting import collect
+from nas.methods.searching import open_scorer
 from nas.methods.spinenet import carry_out, check_recipe
 from nas.methods.spinenet_space import narrowed, spinenet_recipe, spinenet_space
 from nas.progress import Silent
@@ -78,6 +79,16 @@ def test_worker_processes_find_what_this_process_finds(finished: Run, tmp_path: 
         (one.digest, one.value, one.round) for one in expected
     ]
     assert not list((run.directory / "search").iterdir()), "no checkpoint of a scored candidate is left"
+
+
+def test_a_worker_has_the_threads_of_the_recipe(finished: Run) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert isinstance(open_scorer(finished.directory, "search"), ShortTraining)
+        assert torch.get_num_threads() == finished.recipe.threads == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_hand_made_detector_is_trained_beside_the_winner_at_equal_cost(finished: Run) -> None:

@@ -86,6 +86,18 @@ def steps(log: Path, name: str) -> list[int]:
     return [int(event[2]) for event in events(log) if event[:2] == ["step", name]]
 
 
+def test_a_driver_killed_beside_its_workers_goes_on_to_the_same_trials(whole: Path, tmp_path: Path) -> None:
+    """Worker processes score; whatever they had under way is scored again, and nothing else is."""
+    run, log = tmp_path / "run", tmp_path / "calls.log"
+    settings = ("--set", "engine=processes", "--set", "workers=2", "--set", "retrain=null")
+    nas(log, "3:done stages", "search", TINY, "--run", run, *settings)
+    nas(log, "4:done dilations", "resume", run)
+    nas(log, "1:done dilations", "resume", run)
+    nas(log, "never", "resume", run)
+    assert trials(run) == trials(whole / "run")
+    assert_nothing_done_ran_twice(log)
+
+
 def test_killed_in_training_scoring_and_retraining(whole: Path, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "calls.log"
 
