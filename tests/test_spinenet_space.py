@@ -21,10 +21,11 @@ from search_spaces.genes import Categorical, Integer
 from search_spaces.randomness import rng_for
 from search_spaces.space import SearchSpace
 from search_spaces.spinenet.dead import dead_blocks, dead_share, why_dead
+from search_spaces.spinenet.decisions import INTERMEDIATES
 from search_spaces.spinenet.family import SPINENET
 from search_spaces.spinenet.labels import DELTAS, labelling, labellings, sequences
 from search_spaces.spinenet.orders import output_orders
-from search_spaces.spinenet.space import INTERMEDIATES, SpineNetSpace
+from search_spaces.spinenet.space import SpineNetSpace
 
 SPINENET49, R0_SP53, R23_SP30 = ZOO["spinenet49"], ZOO["r0_sp53"], ZOO["r23_sp30"]
 
@@ -398,7 +399,7 @@ def test_steps_of_large_spaces(name: str) -> None:
 
 def test_the_four_mutations_come_equally_often() -> None:
     space, rng = cast(SpineNetSpace, LARGE["spinenet49"]), rng_for(6)
-    start = space._canonical(space._checked_blocks(space.baseline))
+    start = space._canonical(space._decisions.checked(space.baseline))
     reached = {
         decision: {
             str(settled)
@@ -407,7 +408,7 @@ def test_the_four_mutations_come_equally_often() -> None:
             for ends in output_orders(space._wires(start))
             if (settled := space._settled(moved, ends)) is not None
         }
-        for decision, genes in space._decisions.items()
+        for decision, genes in space._decisions.genes.items()
     }
     assert not set.intersection(*reached.values())
     kinds: Counter[str] = Counter()
