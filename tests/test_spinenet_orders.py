@@ -207,7 +207,7 @@ def test_two_orders_with_the_same_weights_compute_the_same_maps(dead: Any) -> No
     space, rng = SpineNetSpace("narrow", small, dead=dead), rng_for(3, "maps", dead)
     image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     for _ in range(3):
-        listed = space._listed({name: gene.sample(rng) for name, gene in space.genes.items()})
+        listed = space._decisions.blocks({name: gene.sample(rng) for name, gene in space.genes.items()})
         member = space._with(listed)
         canonical = space.validate(member)
         theirs, ours = SPINENET.shape(canonical).blocks, SPINENET.shape(member).blocks
