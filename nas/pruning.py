@@ -74,7 +74,7 @@ class Pruning:
         if not self._past.precedes(history):
             self._past = self._nothing()
         for _, together in groupby(history, key=lambda record: record.round):
-            self._past.follow(tuple(together))
+            self._past.follow(tuple(together), step)
         if not self._past.decisions[number, step]:
             return None
         value = history[number].intermediate[step]
@@ -205,11 +205,12 @@ class _Past:
             for ours, theirs in zip(self._records, history, strict=False)
         )
 
-    def follow(self, together: History) -> None:
+    def follow(self, together: History, until: int) -> None:
         """Report what the trials of a round reported since, let the pruner judge each step, and end those that ended.
 
         Always in one order, whatever is known already: step by step the trials by number, then those that were stopped
-        there; when all have ended, the others.
+        there; when all have ended, the others. Of a round under way, later steps than ``until`` wait: only some of its
+        trials may have reached them, in any order.
         """
         known = len(self._records)
         if together[-1].number < known and all(self._records[one.number] is one for one in together):
@@ -217,14 +218,16 @@ class _Past:
         for record in together[max(0, known - together[0].number) :]:
             self._storage.create_new_trial(self._study_id)
             self._records.append(replace(record, state="running", intermediate={}))
-        for step in sorted({step for record in together for step in record.intermediate}):
+        ended = all(record.finished for record in together)
+        steps = {step for record in together for step in record.intermediate if ended or step <= until}
+        for step in sorted(steps):
             for record in together:
                 if step in record.intermediate and step not in self._records[record.number].intermediate:
                     self._judge(record, step)
             for record in together:
                 if record.stopped_at == step and record.intermediate:
                     self._end(record)
-        if all(record.finished for record in together):
+        if ended:
             for record in together:
                 self._end(record)
 
