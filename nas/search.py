@@ -16,7 +16,7 @@ from nas.proxies.base import Proxy, StagedProxy
 from nas.pruning import Pruning
 from nas.study import Phase
 from nas.trials import LOST, ROUND, STAGE, STOPPED_AT, History, Json, Record, Score
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import Architecture, Candidate
 from search_spaces.errors import CandidateFailed, RunError
 
 RETRIES = 2
@@ -174,20 +174,19 @@ class _Search:
             for job, outcome in self._outcomes(self._jobs(waiting, known=found)):
                 found[job.number] = outcome
                 self._tell(waiting, found)
-                if job.number in waiting and isinstance(outcome, Score):
+                if job.number in waiting:
                     self.phase.keep(job.number, outcome)
 
     def _rung(self, pruning: Pruning, numbers: Sequence[int], step: int) -> None:
         """Score the candidates at a step, all of them before the first decision, and stop the poor ones."""
-        running = [number for number in numbers if not self._now(number).finished]
-        reached = [number for number in running if step in self._now(number).intermediate]
-        for job, outcome in self._outcomes(self._jobs(running, known=reached, step=step)):
-            if isinstance(outcome, Score):
-                self._note_stage(job.number, outcome)
-                self.phase.report(job.number, step, outcome.value)
-            else:
-                self._told(self.phase.fail(job.number, str(outcome)))
-        for number in running:
+        while jobs := self._jobs(numbers, step=step):
+            for job, outcome in self._outcomes(jobs):
+                if isinstance(outcome, Score):
+                    self._note_stage(job.number, outcome)
+                    self.phase.report(job.number, step, outcome.value)
+                else:
+                    self._failed(job.number, outcome)
+        for number in numbers:
             record = self._now(number)
             if record.finished or step not in record.intermediate:
                 continue
@@ -195,19 +194,23 @@ class _Search:
             # in between changes nothing.
             reason = pruning.stops(self.phase.history(), number, step)
             if reason is not None:
-                assert isinstance(self.proxy, StagedProxy)
-                self.proxy.drop(record.candidate)
-                self._told(self.phase.prune(number, reason, self._now(number).stage))
+                self._drop(record.candidate)
+                self._told(self.phase.prune(number, reason, record.stage))
 
-    def _jobs(self, numbers: Sequence[int], *, known: Collection[int], step: int | None = None) -> list[Job]:
+    def _jobs(
+        self, numbers: Sequence[int], *, known: Collection[int] = (), step: int | None = None
+    ) -> list[Job]:
         """What is to be scored: of equal candidates the first, and none whose score is known."""
         settled = {record.digest for record in self.phase.history() if _worth_repeating(record)}
-        jobs: dict[str, Job] = {}
-        for number in numbers:
-            record = self._now(number)
-            if record.digest not in settled and record.digest not in jobs:
-                jobs[record.digest] = Job(number=number, candidate=record.candidate, step=step)
-        return [job for job in jobs.values() if job.number not in known]
+        first: dict[str, Record] = {}
+        for record in map(self._now, numbers):
+            if not record.finished and record.digest not in settled:
+                first.setdefault(record.digest, record)
+        return [
+            Job(number=record.number, candidate=record.candidate, step=step)
+            for record in first.values()
+            if record.number not in known and step not in record.intermediate
+        ]
 
     def _outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Score | CandidateFailed]]:
         """What comes of the jobs; one that keeps losing its workers has failed."""
@@ -236,8 +239,17 @@ class _Search:
         if isinstance(outcome, Score):
             self._told(self.phase.finish(number, self._whole(number, outcome)))
         else:
-            self._told(self.phase.fail(number, str(outcome)))
+            self._failed(number, outcome)
         return True
+
+    def _failed(self, number: int, failure: CandidateFailed) -> None:
+        self._drop(self._now(number).candidate)
+        self._told(self.phase.fail(number, str(failure)))
+
+    def _drop(self, candidate: Candidate) -> None:
+        """Nobody goes on with a candidate."""
+        if isinstance(self.proxy, StagedProxy):
+            self.proxy.drop(candidate)
 
     def _repeated(self, number: int) -> bool:
         """Whether an equal candidate has been scored or stopped, so that this trial ends the same way."""

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.distributions import distributions_of
 from nas.journal import JOURNAL, Guard, open_storage, quiet_optuna
-from nas.trials import History, Json, Record, Score, State, check_attributes
+from nas.trials import LOST, ROUND, STAGE, History, Json, Record, Score, State, check_attributes
 from search_spaces.architecture import Architecture, Candidate, Genes, Prefix, digest_of
 from search_spaces.errors import CandidateFailed, ConfigError, InvalidArchitecture, RunError
 from search_spaces.space import SearchSpace
@@ -45,6 +45,8 @@ _STATES: dict[TrialState, State] = {
 _ARCHITECTURE, _PREFIX, _DIGEST = "architecture", "prefix", "digest"
 _SCORE, _REASON, _KEPT = "score", "reason", "kept"
 _RESERVED = frozenset({_ARCHITECTURE, _PREFIX, _DIGEST, _SCORE, _REASON, _KEPT})
+_LOOP = frozenset({ROUND, STAGE, LOST})
+"""Keys that the loop of a search writes, so that no score may have them."""
 
 
 class Phase:
@@ -103,8 +105,7 @@ class Phase:
         params = self.space.encode_candidate(candidate)
         attributes = dict(attributes or {})
         check_attributes(attributes, what="a candidate's attributes")
-        if taken := _RESERVED & set(attributes):
-            raise TypeError(f"attributes named {sorted(taken)} are written by the study; choose other names")
+        _refuse(attributes, _RESERVED)
         trial = FrozenTrial(
             number=-1,
             trial_id=-1,  # both are given by the storage
@@ -124,14 +125,20 @@ class Phase:
                 return record
         raise AssertionError(f"trial of {candidate} vanished after it was written")
 
-    def keep(self, number: int, score: Score) -> Record:
-        """Write the score of a trial that goes on running until earlier ones have theirs."""
-        self._set_attribute(number, _KEPT, {"value": score.value, "attributes": dict(score.attributes)})
+    def keep(self, number: int, outcome: Score | CandidateFailed) -> Record:
+        """Write the score or failure of a trial that goes on running until earlier ones have theirs."""
+        if isinstance(outcome, Score):
+            _refuse(outcome.attributes, _RESERVED | _LOOP)
+            kept: dict[str, Json] = {"value": outcome.value, "attributes": dict(outcome.attributes)}
+        else:
+            kept = {"failed": str(outcome)}
+        self._set_attribute(number, _KEPT, kept)
         return self.history()[number]
 
     def finish(self, number: int, score: Score) -> Record:
         """Write the score of a running trial."""
         if score.attributes:
+            _refuse(score.attributes, _RESERVED | _LOOP)
             self._set_attribute(number, _SCORE, dict(score.attributes))
         return self._tell(number, score.value, TrialState.COMPLETE)
 
@@ -151,8 +158,7 @@ class Phase:
     def note(self, number: int, attributes: Mapping[str, Json]) -> Record:
         """Write what was found out about a running trial, one durable record a name, in their order."""
         check_attributes(attributes, what="a candidate's attributes")
-        if taken := _RESERVED & set(attributes):
-            raise TypeError(f"attributes named {sorted(taken)} are written by the study; choose other names")
+        _refuse(attributes, _RESERVED)
         for key, value in attributes.items():
             self._set_attribute(number, key, value)
         return self.history()[number]
@@ -166,6 +172,7 @@ class Phase:
             attributes: what was spent until now, ready for JSON.
         """
         if attributes:
+            _refuse(attributes, _RESERVED | _LOOP)
             self._set_attribute(number, _SCORE, dict(attributes))
         self._set_attribute(number, _REASON, reason)
         return self._tell(number, None, TrialState.PRUNED)
@@ -353,8 +360,19 @@ def record_of(trial: FrozenTrial, phase: str) -> Record:
         else None,
         attributes=extra,
         intermediate=dict(sorted(trial.intermediate_values.items())),
-        kept=None if kept is None else Score(value=kept["value"], attributes=kept["attributes"]),
+        kept=None if kept is None else _outcome_of(kept),
     )
+
+
+def _outcome_of(kept: Mapping[str, Any]) -> Score | CandidateFailed:
+    if "failed" in kept:
+        return CandidateFailed(kept["failed"])
+    return Score(value=kept["value"], attributes=kept["attributes"])
+
+
+def _refuse(attributes: Mapping[str, Json], names: frozenset[str]) -> None:
+    if taken := names & set(attributes):
+        raise TypeError(f"attributes named {sorted(taken)} are written by the search; choose other names")
 
 
 def open_database(url: str) -> BaseStorage:

@@ -72,7 +72,7 @@ class Record:
         reason: one sentence when failed or pruned.
         attributes: those given at the beginning and the score's.
         intermediate: training step -> score there, of a proxy that scores in stages.
-        kept: of a running trial: its score, which waits for those of earlier trials.
+        kept: of a running trial: its score or failure, which waits for those of earlier trials.
     """
 
     number: int
@@ -84,7 +84,7 @@ class Record:
     reason: str | None = None
     attributes: Mapping[str, Json] = field(default_factory=dict)
     intermediate: Mapping[int, float] = field(default_factory=dict)
-    kept: Score | None = None
+    kept: Score | CandidateFailed | None = None
 
     @property
     def round(self) -> int:

@@ -71,8 +71,11 @@ def outcome_of(job: Job, proxy: Proxy) -> Score | CandidateFailed:
     """Score a candidate, or find out why it has no score."""
     try:
         if job.step is None:
-            return proxy(job.candidate)
-        assert isinstance(proxy, StagedProxy), "only such a proxy is asked on the way"
-        return proxy.at(job.candidate, job.step)
+            score = proxy(job.candidate)
+        else:
+            assert isinstance(proxy, StagedProxy), "only such a proxy is asked on the way"
+            score = proxy.at(job.candidate, job.step)
     except CandidateFailed as failure:
-        return failure
+        # A class of the proxy's own might not come through the line between two processes.
+        return CandidateFailed(str(failure))
+    return Score(value=score.value, attributes=score.attributes)

@@ -67,8 +67,8 @@ class Workers:
         while self._idle and not self._idle[-1].process.is_alive():
             self._idle.pop().end()
         worker = self._idle.pop() if self._idle else _Worker(self._open_proxy)
-        worker.take(job)
         self._busy[worker.connection] = worker
+        worker.take(job)
 
     def _heard(self) -> list["_Worker"]:
         begun = [worker.since for worker in self._busy.values()]
@@ -106,7 +106,9 @@ class Workers:
 
     def _overdue(self) -> Iterator[tuple[Job, Outcome]]:
         for worker in list(self._busy.values()):
-            if self._deadline is not None and time.monotonic() - worker.since >= self._deadline:
+            late = self._deadline is not None and time.monotonic() - worker.since >= self._deadline
+            # What is told before its turn may take long; an answer that came meanwhile was in time.
+            if late and not worker.connection.poll():
                 del self._busy[worker.connection]
                 worker.end()
                 yield worker.job, Lost(f"it took longer than the deadline of {self._deadline:g} s")

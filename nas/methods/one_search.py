@@ -20,7 +20,7 @@ from nas.recipes.controller import ControllerRecipe
 from nas.recipes.one_search import OneSearchRecipe
 from nas.recipes.search import SearchRecipe
 from nas.run import Run, split_seed
-from nas.study import Json, Record, Study
+from nas.study import History, Json, Record, Study
 from search_spaces.architecture import Architecture
 from search_spaces.cost import cost
 from search_spaces.errors import DataError, RunError
@@ -104,13 +104,16 @@ class OneSearch:
         """
         whole = 1 if self.steps is None else self.steps
 
-        def spent(phase: str) -> int:
-            history = self.study.phase(phase, self.space, seed=phase_seed(self.run, phase)).history()
-            return sum(expense(record, self.steps) for record in history)
+        def spent(phase: str, trials: int | None = None) -> int:
+            return sum(expense(record, self.steps) for record in self._history(phase)[:trials])
 
         steps = spent("search")
         wanted = budget = min(max(steps // whole, 1), self.space.size)
         while True:
+            # Resumed, the budgets are those of a run that was never stopped, and with them the rounds.
+            if len(self._history("random")) > budget and (missing := steps - spent("random", budget)) > 0:
+                budget += max(missing // whole, 1)
+                continue
             failure: RunError | None = None
             try:
                 winner = self.phase("random", ControllerRecipe(name="random", budget=budget))
@@ -128,6 +131,9 @@ class OneSearch:
                     )
                 return winner
             budget += max(missing // whole, 1)
+
+    def _history(self, phase: str) -> History:
+        return self.study.phase(phase, self.space, seed=phase_seed(self.run, phase)).history()
 
     def tell_share(self) -> None:
         """Print and keep the share of the space that the limits let through, from uniform draws."""

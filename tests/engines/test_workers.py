@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ def searched(
     rungs: bool = False,
     budget: int = 22,
     batch: int = 4,
+    kind: type[Toy] = Toy,
 ) -> tuple[Architecture, History]:
     """A search whose calls are noted in ``directory/calls``."""
     (directory / "calls").mkdir(parents=True, exist_ok=True)
@@ -100,7 +101,7 @@ def searched(
         winner = search(
             phase=phase,
             controller=make_controller(controller, space=SPACE, seed=3, budget=budget, options=options),
-            score=Toy(directory / "calls", trouble or {}),
+            score=kind(directory / "calls", trouble or {}),
             engine=opened,
             batch=batch,
             limits=lambda one: "over the limit" if int(one.digest, 16) % 7 == 0 else None,
@@ -181,6 +182,69 @@ class Backwards:
                 raise KeyboardInterrupt
             self.left -= 1
             yield job, outcome_of(job, self.proxy)
+
+
+class Noisy(Toy):
+    """What a rung says has nothing to do with the next one."""
+
+    def at(self, candidate: Candidate, step: int) -> Score:
+        return Score(
+            value=rng_for(7, step, candidate.digest).random(),
+            attributes=super().at(candidate, step).attributes,
+        )
+
+
+def test_a_rung_that_some_have_reached_decides_nothing(tmp_path: Path) -> None:
+    """Stopped after every single outcome, the last of a round first."""
+    _, calm = searched(tmp_path / "calm", nullcontext(), rungs=True, kind=Noisy)
+    directory = tmp_path / "torn"
+    for _ in range(200):
+        engine = Backwards(Noisy(directory / "calls", {}), 1)
+        try:
+            _, history = searched(directory, nullcontext(engine), rungs=True, kind=Noisy)
+            break
+        except KeyboardInterrupt:
+            pass
+    assert len({record.stopped_at for record in calm}) > 2
+    assert outline(history) == outline(calm)
+
+
+def test_a_failure_before_its_turn_is_kept_too(tmp_path: Path) -> None:
+    _, calm = searched(tmp_path / "calm", nullcontext(), budget=6)
+    last = [record for record in calm if record.state == "complete"][3]
+    trouble, directory = {last.digest: FAILING}, tmp_path / "torn"
+    for stop_after in (1, 1, 100):
+        engine = Backwards(Toy(directory / "calls", trouble), stop_after)
+        with suppress(KeyboardInterrupt):
+            _, history = searched(directory, nullcontext(engine), budget=6, trouble=trouble)
+    assert history[last.number].reason == "loss is nan at step 3"
+    assert calls(directory / "calls").count((last.digest, 0)) == 1
+
+
+class Own(CandidateFailed):
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"{what} at step {step}")
+
+
+class OwnFailure:
+    def __call__(self, candidate: Candidate) -> Score:
+        raise Own(3, "nan")
+
+
+def test_failures_of_a_persons_own_class_come_through() -> None:
+    with Workers(OwnFailure, 1) as workers:
+        ((_, found),) = workers.outcomes([Job(number=0, candidate=SPACE.baseline)])
+    assert isinstance(found, CandidateFailed) and str(found) == "nan at step 3"
+
+
+@pytest.mark.parametrize("name", ["round", "stage", "lost", "kept"])
+def test_a_score_cannot_write_what_the_loop_goes_by(tmp_path: Path, name: str) -> None:
+    with Study.open(tmp_path) as study, pytest.raises(TypeError, match="written by the search"):
+        search(
+            phase=study.phase("toy", SPACE, 3),
+            controller=make_controller("random", space=SPACE, seed=3, budget=3, options={}),
+            score=lambda candidate: Score(value=1.0, attributes={name: 12}),
+        )
 
 
 @pytest.mark.parametrize("rungs", [False, True])
