@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TypeVar
@@ -45,10 +46,8 @@ def in_processes(
             while waiting and len(running) < workers:
                 piece = waiting.pop(0)
                 receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(
-                    target=_carry_out, args=(work, piece, sender, os.getpid()), daemon=True
-                )
-                process.start()
+                process = context.Process(target=_carry_out, args=(work, piece, sender), daemon=True)
+                start(process)
                 sender.close()
                 running[receiver] = (process, piece)
             for ready in wait(list(running)):
@@ -77,17 +76,34 @@ def _received(receiver: Connection, process: SpawnProcess) -> Result:  # type: i
     return result  # type: ignore[no-any-return]
 
 
-def _carry_out(work: Callable[[Piece], Result], piece: Piece, sender: Connection, parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+def _carry_out(work: Callable[[Piece], Result], piece: Piece, sender: Connection) -> None:
+    end_with_parent()
     try:
         sender.send((None, work(piece)))
     except VertebraError as error:
         sender.send((str(error), None))
 
 
-def end_with(parent: int) -> None:
-    """End this process when its parent is gone; for a thread of its own."""
+def start(process: SpawnProcess) -> None:
+    """Start a worker that Ctrl-C does not reach, not even while it imports."""
+    # Started here, for the first start of all would start it, and that takes the mask off.
+    resource_tracker.ensure_running()
+    # A mask outlives exec, and a Ctrl-C of these milliseconds waits for its end.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """In a worker: watch the parent from now on, and end when it is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker was started by somebody"
+    threading.Thread(target=_watch, args=(parent.pid,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(PATIENCE)
     os._exit(1)

@@ -5,9 +5,6 @@ replaced, and its candidate comes back as :class:`~nas.engines.base.Lost`.
 """
 
 import multiprocessing
-import os
-import signal
-import threading
 import time
 import traceback
 from collections import deque
@@ -18,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Self
 
 from nas.engines.base import Job, Lost, Outcome, outcome_of
-from nas.engines.processes import end_with
+from nas.engines.processes import end_with_parent, start
 from nas.proxies.base import Proxy
 from search_spaces.errors import RunError, VertebraError
 
@@ -134,10 +131,8 @@ class _Worker:
         # Spawned, because a forked process would inherit torch's thread pool in an unknown state.
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process: SpawnProcess = context.Process(
-            target=_work, args=(open_proxy, other, os.getpid()), daemon=True
-        )
-        self.process.start()
+        self.process: SpawnProcess = context.Process(target=_work, args=(open_proxy, other), daemon=True)
+        start(self.process)
         other.close()
         self.ready = False
         """Whether it has opened its proxy."""
@@ -160,9 +155,8 @@ def _exit(code: int | None) -> str:
     return f"exit code {code}; -9 is usually the system short of memory"
 
 
-def _work(open_proxy: Callable[[], Proxy], connection: Connection, parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+def _work(open_proxy: Callable[[], Proxy], connection: Connection) -> None:
+    end_with_parent()
     try:
         proxy = open_proxy()
         connection.send(("ready", None))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,26 @@ def test_a_worker_that_cannot_begin_is_a_sentence(tmp_path: Path) -> None:
         list(workers.outcomes([job]))
     with Workers(Wrong, 1) as workers, pytest.raises(RunError, match="a mistake of ours"):
         list(workers.outcomes([job]))
+
+
+def late(directory: Path) -> Proxy:
+    """Ctrl-C comes while a worker opens its proxy, and would be heard there."""
+    (directory / f"begun-0-{os.getpid()}").touch()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.2)
+    return Toy(directory, {})
+
+
+def test_ctrl_c_does_not_reach_a_worker(tmp_path: Path) -> None:
+    (tmp_path / "calls").mkdir()
+    # As in a fresh process, whose first worker is started together with the tracker.
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
+    with Workers(partial(late, tmp_path / "calls"), 1) as workers:
+        ((_, found),) = workers.outcomes([Job(number=0, candidate=SPACE.baseline)])
+    assert isinstance(found, Score)
+    assert len(list((tmp_path / "calls").glob("begun-*"))) == 1, "the first worker was interrupted"
+    # The mask was the workers' alone.
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
 
 
 def test_workers_live_on_and_die_with_the_search(tmp_path: Path) -> None:
