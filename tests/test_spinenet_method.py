@@ -72,7 +72,14 @@ def test_the_run_ends_with_table_bundle_and_report(finished: Run) -> None:
 
 def test_worker_processes_find_what_this_process_finds(finished: Run, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", tiny("engine=processes", "workers=2", "retrain=null"))
-    winner = carry_out(run, Silent())
+    counted: list[int] = []
+
+    class Counting(Silent):
+        def advance(self, done: int, note: str = "") -> None:
+            counted.append(done)
+
+    winner = carry_out(run, Counting())
+    assert counted == [1, 2, 3, 4, 5], "trials that have ended, not those of the round under way"
     assert winner == finished.read_winner()
     found, expected = histories(run)["search"], histories(finished)["search"]
     assert [(one.digest, one.value, one.round) for one in found] == [

@@ -219,12 +219,14 @@ def search_phase(
     total = expected_trials(recipe, space)
     if any(record.state == "running" for record in history) or controller.ask(history) is not DONE:
         scorer, unit = proxy(), "" if own_proxy(settings) else " AP"
-        progress.phase(f"{name}: search", total, done=len(history))
+        progress.phase(f"{name}: search", total, done=_finished(history))
 
         def report(record: Record, history: History) -> None:
             values = [seen.value for seen in history if seen.value is not None]
             best = f"best {max(values):.2f}" if values else "nothing scored yet"
-            progress.advance(len(history), f"{short_text(record.candidate)} {_outcome(record, unit)}, {best}")
+            progress.advance(
+                _finished(history), f"{short_text(record.candidate)} {_outcome(record, unit)}, {best}"
+            )
 
         with engine_for(settings, partial(open_scorer, run.directory, name)) as engine:
             winner = search(
@@ -246,6 +248,10 @@ def search_phase(
         winner = found
     progress.say(f"  {name}: {short_text(winner)}")
     return winner
+
+
+def _finished(history: History) -> int:
+    return sum(record.finished for record in history)
 
 
 def engine_for(
