@@ -111,19 +111,15 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
     progress.phase(f"training {family_of(network).text(network)}, seed {recipe.seed}", trainer.total_steps)
     trained = trainer.run()
     metrics = evaluate_detector(detector, val, recipe, device)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
-    temporary = job.directory / f".{WEIGHTS}.{os.getpid()}.tmp"
-    save_file(weights, temporary, metadata={"architecture": network.digest})
-    temporary.replace(job.directory / WEIGHTS)
+    _write_weights(job.directory, detector, network)
+    curve = [(point.epoch, point.metrics["AP"]) for point in trained.history]
     result = {
         "architecture": network.to_dict(),
         "digest": network.digest,
         "seed": recipe.seed,
         "metrics": metrics.to_dict(),
-        "curve": [{"epoch": point.epoch, "AP": point.metrics["AP"]} for point in trained.history],
-        "rise_over_last_quarter": rise_over_last_quarter(
-            [(point.epoch, point.metrics["AP"]) for point in trained.history]
-        ),
+        "curve": [{"epoch": epoch, "AP": ap} for epoch, ap in curve],
+        "rise_over_last_quarter": rise_over_last_quarter(curve),
         "images": trainer.total_steps * recipe.train.batch_size,
         "seconds": round(trained.seconds, 1),
         "warnings": list(trained.warnings),
@@ -135,6 +131,14 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
     }
     write_atomic(job.directory / RESULT, (json.dumps(result, indent=1) + "\n").encode())
     return result
+
+
+def _write_weights(directory: Path, detector: Detector, network: Architecture) -> None:
+    """Whole or not at all."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+    temporary = directory / f".{WEIGHTS}.{os.getpid()}.tmp"
+    save_file(weights, temporary, metadata={"architecture": network.digest})
+    temporary.replace(directory / WEIGHTS)
 
 
 def detector_for(architecture: Architecture, recipe: TrainJobRecipe, data: DetectionSet) -> Detector:
