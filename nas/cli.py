@@ -28,6 +28,14 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe field, e.g. data.root=DIR."),
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="Score candidates on a running Ray cluster (auto: this machine's); engine=ray and ray.address in one.",
+    ),
+]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
@@ -65,17 +73,25 @@ def _limit_threads(threads: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
+def _on_cluster(address: str | None) -> list[str]:
+    """The recipe fields that ``--address`` stands for."""
+    return [] if address is None else ["engine=ray", f"ray.address={address}"]
+
+
 @app.command()
 def search(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, see examples/recipes.")],
     run: Annotated[Path, typer.Option("--run", metavar="DIR", help="Where everything is written.")],
     set_: Sets = None,
+    address: Address = None,
 ) -> None:
     """Search, retrain winner and baseline, export and report; safe to kill at any moment."""
 
+    sets = [*(set_ or []), *_on_cluster(address)]
+
     def again() -> str:
         # Before recipe.yaml is there, there is no run to resume.
-        words = " ".join(f"--set {text}" for text in set_ or [])
+        words = " ".join(f"--set {text}" for text in sets)
         begun = (run / "recipe.yaml").exists()
         return f"nas resume {run}" if begun else f"nas search {recipe} --run {run} {words}".rstrip()
 
@@ -84,19 +100,19 @@ def search(
         from nas.run import Run
         from nas.targets import read_recipe
 
-        checked = check_search(read_recipe(recipe, set_ or []), source=str(recipe))
+        checked = check_search(read_recipe(recipe, sets), source=str(recipe))
         _limit_threads(checked.threads)
         procedure(checked).check_recipe(checked, source=str(recipe))
         _carry_out(Run.create(run, checked))
 
 
 @app.command()
-def resume(run: RunDir, set_: Sets = None) -> None:
+def resume(run: RunDir, set_: Sets = None, address: Address = None) -> None:
     """Continue a stopped or killed run where it was, or add seeds to its table (--set retrain.seeds=12)."""
     with _door(f"nas resume {run}"):
         from nas.run import Run
 
-        opened = Run.open(run).extended(set_ or [])
+        opened = Run.open(run).extended([*(set_ or []), *_on_cluster(address)])
         _limit_threads(opened.recipe.threads)
         _carry_out(opened)
 

@@ -28,7 +28,7 @@ FINISHED = "done.json"
 """Written when everything of a run is done."""
 ENVIRONMENT = "environment.json"
 """With what the run was begun, and with what else it was resumed."""
-EXTENSIBLE = ("workers", "engine", "deadline", "retrain.seeds", "retrain.rival_seeds")
+EXTENSIBLE = ("workers", "engine", "deadline", "ray", "retrain.seeds", "retrain.rival_seeds")
 """What ``nas resume --set`` may change, for nothing that is done already depends on it."""
 
 
@@ -100,7 +100,7 @@ class Run:
             f"--set {text}: a run can only be extended; allowed are {', '.join(EXTENSIBLE)}. For anything else "
             "start a new run with nas search"
             for text in overrides
-            if text.partition("=")[0].strip() not in EXTENSIBLE
+            if not _extensible(text.partition("=")[0].strip())
         ]
         if problems:
             raise RunError("\n".join(problems))
@@ -208,6 +208,10 @@ class Run:
             return {}
         others = read_yaml(path)["others"].items()
         return {name: Architecture.from_dict(data).at(self.home) for name, data in others}
+
+
+def _extensible(key: str) -> bool:
+    return key in EXTENSIBLE or key.partition(".")[0] in EXTENSIBLE
 
 
 def _anchored(recipe: SearchRecipe) -> SearchRecipe:

@@ -269,7 +269,11 @@ def test_what_types_cannot_say_is_said_too() -> None:
     assert refusal(["retries=-1"]) == ["r.yaml: retries: found -1; allowed is 0 or more"]
     assert "choose engine processes" in refusal(["deadline=60"])[0]
     assert "above 0 seconds" in refusal(["deadline=0", "engine=processes"])[0]
-    assert "'serial' or 'processes'" in refusal(["engine=threads"])[0]
+    assert "'serial', 'processes' or 'ray'" in refusal(["engine=threads"])[0]
+    assert "run on a node of the cluster" in refusal(["ray.address=ray://head:10001"])[0]
+    assert refusal(["ray.gpus=-1"])[0].startswith("r.yaml: ray.gpus: found -1")
+    assert refusal(["ray.cpus=0"])[0].startswith("r.yaml: ray.cpus: found 0")
+    assert "at least the 2 threads of each worker" in refusal(["ray.cpus=1", "threads=2"])[0]
     assert refusal(
         ["stages.supernet.train.lr=-1", "data.hold_out=2", "detector.nms=0", "detector.head_convs=-1"]
     ) == [

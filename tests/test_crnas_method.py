@@ -9,8 +9,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import nas.methods.data
 import nas.methods.reporting
-import nas.methods.searching
 import nas.training
 from nas.config import apply_overrides, check, read_yaml
 from nas.methods.crnas import carry_out, check_recipe
@@ -68,7 +68,7 @@ def watch(patch: pytest.MonkeyPatch) -> list[str]:
         events.append(f"open {split}")
         return open_split(recipe, split)
 
-    for module in (nas.methods.searching, nas.training, nas.methods.reporting):
+    for module in (nas.methods.data, nas.training, nas.methods.reporting):
         patch.setattr(module, "open_split", opened)
     score, advance = SupernetProxy.__call__, Trainer._advance
 
@@ -101,9 +101,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return Finished(run=run, winner=winner, events=events, states=listener.states)
 
 
-def test_worker_processes_find_what_this_process_finds(finished: Finished, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_workers_find_what_this_process_finds(finished: Finished, tmp_path: Path, engine: str) -> None:
     recipe = tiny(
-        "engine=processes",
+        f"engine={engine}",
         "workers=2",
         "stages.supernet.sharing=prefix",
         "dilations.supernet.inherit=true",

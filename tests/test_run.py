@@ -160,10 +160,12 @@ def test_a_run_can_be_extended_by_seeds_and_by_nothing_that_is_done(tmp_path: Pa
     assert more.recipe == Run.open(tmp_path / "run").recipe
     assert more.recipe.retrain == replace(run.recipe.retrain, seeds=5) and more.recipe.workers == 2
     assert more.recipe.engine == "processes"
+    more = more.extended(["ray.address=auto", "ray.gpus=0.5"])
+    assert more.recipe.ray.address == "auto"
     assert run.extended([]).recipe == run.recipe
     with pytest.raises(
         RunError,
-        match=r"--set seed=4: a run can only be extended; allowed are workers, engine, deadline, retrain\.s",
+        match=r"--set seed=4: a run can only be extended; allowed are workers, engine, deadline, ray, retrain\.s",
     ):
         run.extended(["seed=4", "workers=3"])
     with pytest.raises(

@@ -21,7 +21,7 @@ from nas.methods.catalog import baseline_of, check_search, procedure
 from nas.methods.limits import Limits
 from nas.methods.one_search import expense
 from nas.methods.reporting import collect
-from nas.methods.searching import open_scorer
+from nas.methods.shipping import open_scorer
 from nas.methods.spinenet import carry_out, check_recipe
 from nas.methods.spinenet_space import narrowed, spinenet_recipe, spinenet_space
 from nas.progress import Silent
@@ -70,8 +70,9 @@ def test_the_run_ends_with_table_bundle_and_report(finished: Run) -> None:
     body.load_state_dict(weights)
 
 
-def test_worker_processes_find_what_this_process_finds(finished: Run, tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", tiny("engine=processes", "workers=2", "retrain=null"))
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_workers_find_what_this_process_finds(finished: Run, tmp_path: Path, engine: str) -> None:
+    run = Run.create(tmp_path / "run", tiny(f"engine={engine}", "workers=2", "retrain=null"))
     counted: list[int] = []
 
     class Counting(Silent):

@@ -9,6 +9,9 @@ from nas.trials import Score
 from search_spaces.architecture import Candidate
 from search_spaces.errors import CandidateFailed
 
+STARTS = 3
+"""Workers in a row that may die before they are ready, until the search stops."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:

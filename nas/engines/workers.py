@@ -14,13 +14,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Self
 
-from nas.engines.base import Job, Lost, Outcome, outcome_of
+from nas.engines.base import STARTS, Job, Lost, Outcome, outcome_of
 from nas.engines.processes import end_with_parent, start
 from nas.proxies.base import Proxy
 from search_spaces.errors import RunError, VertebraError
 
-STARTS = 3
-"""Workers in a row that may die before they are ready, until the search stops."""
 _OPENING = float("inf")
 
 

@@ -34,7 +34,8 @@ class Method:
         phases: names of its studies, in the order in which they are carried out.
         baseline: recipe -> the hand-made network that the winner has to beat.
         module: with ``check_recipe(recipe, source=...)``, ``carry_out(run, progress)``,
-            ``scorer(run, data, phase)``, which makes the proxy of a phase ready in a worker process, and
+            ``scorer(run, data, phase)``, which makes the proxy of a phase ready in a worker,
+            ``worker_files(run, phase)``, the files that it reads beside recipe and images, and
             ``phase_costs(run, trials, size)``.
     """
 

@@ -6,12 +6,14 @@ one function.
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from random import Random
 
 from nas.methods.catalog import baseline_of
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import supernet_costs
-from nas.methods.searching import SearchData, controller_for, finish, open_data, phase_seed, search_phase
+from nas.methods.data import SearchData, open_data
+from nas.methods.searching import controller_for, finish, phase_seed, search_phase
 from nas.methods.spaces import allocation, crnas_recipe, dilation_space, stage_space
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
@@ -27,7 +29,10 @@ from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supern
 from search_spaces.randomness import seed_for
 from search_spaces.space import SearchSpace
 from trainers.detectors.catalog import build_detector
-from trainers.loop import resolve_device
+from trainers.loop import CHECKPOINT, resolve_device
+
+ALLOCATION = "dilations/allocation.json"
+"""The winner of the first step, for workers, which never open the study."""
 
 
 def check_recipe(recipe: CRNASRecipe, *, source: str) -> None:
@@ -72,6 +77,7 @@ def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgres
     return search_phase(
         run,
         study,
+        data,
         "stages",
         space=space,
         recipe=recipe.stages.controller,
@@ -88,9 +94,11 @@ def search_dilations(
     if recipe is None:
         return allocation
     space = dilation_space(allocation)
+    run.write_json(ALLOCATION, {"architecture": allocation.to_dict()})
     return search_phase(
         run,
         study,
+        data,
         "dilations",
         space=space,
         recipe=recipe.controller,
@@ -109,6 +117,7 @@ def search_at_random(
     return search_phase(
         run,
         study,
+        data,
         "random",
         space=space,
         recipe=controller,
@@ -130,18 +139,22 @@ def _trained(proxy: SupernetProxy, phase: str, progress: RunProgress) -> Superne
 
 def scorer(run: Run, data: SearchData, phase: str) -> Proxy:
     """The proxy of a phase whose supernet is trained."""
-    recipe = crnas_recipe(run.recipe)
     if phase == "stages":
         proxy = _stage_proxy(run, data)
     else:
-        space = stage_space(recipe.space)
-        controller = controller_for(recipe.stages.controller, space, phase_seed(run, "stages"))
-        with Study.open(run.directory, run.recipe.storage, read_only=True) as study:
-            allocation = controller.winner(study.records("stages"))
-        assert allocation is not None, "the second step begins with the winner of the first"
+        facts = run.read_json(ALLOCATION)
+        assert facts is not None, "written before the second step begins"
+        allocation = Architecture.from_dict(facts["architecture"])
         proxy = _dilation_proxy(run, dilation_space(allocation), data, trained=True)
     proxy.load()
     return proxy
+
+
+def worker_files(run: Run, phase: str) -> list[Path]:
+    """What :func:`scorer` reads in the run's directory."""
+    if phase == "stages":
+        return [run.directory / phase / CHECKPOINT]
+    return [run.directory / ALLOCATION, run.directory / "dilations" / CHECKPOINT]
 
 
 def _stage_proxy(run: Run, data: SearchData) -> SupernetProxy:

@@ -10,8 +10,9 @@ from functools import partial
 from nas.export.source import backbone_source
 from nas.methods.any_space import any_space, one_phase_recipe
 from nas.methods.checking import refused, require_all
+from nas.methods.data import SearchData
 from nas.methods.one_search import OneSearch, carry_out_search, planned_steps, short_training
-from nas.methods.searching import SearchData, controller_for, phase_seed
+from nas.methods.searching import controller_for, phase_seed
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.proxies.own import make_own_proxy, require_own_proxy

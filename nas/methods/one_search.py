@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas.latency import LATENCY, LatencyRatio, Measured, known_latencies
+from nas.methods.data import SearchData, open_data
 from nas.methods.limits import Limits
-from nas.methods.searching import Beside, SearchData, finish, open_data, phase_seed, search_phase
+from nas.methods.searching import Beside, finish, phase_seed, search_phase
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.proxies.short_training import ShortTraining
@@ -77,6 +78,7 @@ class OneSearch:
         return search_phase(
             self.run,
             self.study,
+            self.data,
             name,
             space=self.space if space is None else space,
             recipe=controller,

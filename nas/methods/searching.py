@@ -1,51 +1,36 @@
-"""What the searches of all methods share: the data in its two parts, one phase, the end of a run."""
+"""What the searches of all methods share: one phase, its engine, the end of a run."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import cast
 
 from nas.controllers.base import DONE, Controller, Done
 from nas.controllers.catalog import make_controller, make_own_controller
 from nas.controllers.optuna_sampler import MANY_OBJECTIVES, OptunaSampler
 from nas.engines.base import Engine
 from nas.engines.workers import Workers
-from nas.methods.catalog import baseline_of, procedure
+from nas.methods.catalog import baseline_of
+from nas.methods.data import SearchData
 from nas.methods.exporting import export_winner
-from nas.methods.reporting import starved_level, write_report
+from nas.methods.reporting import write_report
 from nas.methods.retraining import retrain_all
+from nas.methods.shipping import open_scorer, open_shipped, pack
 from nas.pareto import affordable_best
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.pruning import Pruning
 from nas.recipes.controller import ControllerRecipe
-from nas.recipes.search import SearchRecipe
-from nas.run import FINISHED, Run, split_seed
+from nas.run import FINISHED, Run
 from nas.search import Measurement, search
 from nas.show import own_proxy, short_text
 from nas.study import History, Json, Record, Study
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.cost import cost
-from search_spaces.errors import RunError
-from search_spaces.families import family_of
 from search_spaces.randomness import seed_for
 from search_spaces.space import SearchSpace
-from trainers.data.catalog import open_split
-from trainers.data.detection_set import DetectionSet, hold_out
-from trainers.detectors.catalog import build_detector
-from trainers.process import prepare_process
 
 Limits = Callable[[Architecture], str | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchData:
-    """The training split in its two parts; ``val`` is not here, it is for the final table only."""
-
-    train_set: DetectionSet
-    held_out: DetectionSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,73 +68,6 @@ class TwoObjectives:
         return affordable_best(history, self._beside.objective, self._beside.allowed)
 
 
-def open_data(run: Run, progress: RunProgress) -> SearchData:
-    """The training split in its two parts, written down in the run.
-
-    Raises:
-        RunError: the images are not those that the run began with.
-    """
-    prepare_process(run.recipe.threads)
-    run.record_environment()
-    data = read_data(run.recipe)
-    record_data(run, data, progress)
-    return data
-
-
-def read_data(recipe: SearchRecipe) -> SearchData:
-    """The training split in its two parts."""
-    train_set, held_out = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, split_seed(recipe))
-    return SearchData(train_set=train_set, held_out=held_out)
-
-
-def open_scorer(directory: Path, phase: str) -> Proxy:
-    """The proxy of a phase in a worker process, which learns of everything else from the run's directory."""
-    run = Run.open(directory)
-    prepare_process(run.recipe.threads)
-    return cast(Proxy, procedure(run.recipe).scorer(run, read_data(run.recipe), phase))
-
-
-def record_data(run: Run, data: SearchData, progress: RunProgress) -> None:
-    """List which images were held out and what the levels have to learn, so that anyone can check.
-
-    Raises:
-        RunError: the images are not those that the run began with.
-    """
-    before = run.read_json("data.json")
-    digests = {"train": data.train_set.digest, "held_out": data.held_out.digest}
-    if before is not None and before["digest"] != digests:
-        raise RunError(
-            f"{run.directory} began with other images or annotations (digest {before['digest']['train']}, now "
-            f"{digests['train']}); restore them, or start a new run with: nas search RECIPE --run NEW_DIR"
-        )
-    baseline = baseline_of(run.recipe)
-    detector = build_detector(
-        run.recipe.detector,
-        family_of(baseline).build(baseline, seed=0),
-        data.train_set.num_classes,
-        data.train_set.image_size,
-        seed=0,
-    )
-    by_level = detector.objects_by_level(data.train_set.targets, data.train_set.image_size)
-    if by_level:
-        progress.say("objects by level: " + ", ".join(f"{name} {count}" for name, count in by_level.items()))
-    for name in (name for name, count in by_level.items() if count == 0):
-        progress.say(f"warning: {starved_level(name)}")
-    run.write_json(
-        "data.json",
-        {
-            "objects_by_level": by_level,
-            "digest": digests,
-            "image_size": list(data.train_set.image_size),
-            "categories": [category.name for category in data.train_set.categories],
-            "train": list(data.train_set.file_names),
-            "held_out": list(data.held_out.file_names),
-            "objects": {"train": data.train_set.num_objects, "held_out": data.held_out.num_objects},
-            "skipped": list(data.train_set.skipped),
-        },
-    )
-
-
 def finish(run: Run, winner: Architecture, rivals: Mapping[str, Architecture], progress: RunProgress) -> None:
     """From a winner to the end of a run: the final table, the bundle, the report.
 
@@ -184,6 +102,7 @@ def controller_for(recipe: ControllerRecipe, space: SearchSpace, seed: int) -> C
 def search_phase(
     run: Run,
     study: Study,
+    data: SearchData,
     name: str,
     *,
     space: SearchSpace,
@@ -200,6 +119,7 @@ def search_phase(
     Args:
         run: gives the phase's seed.
         study: holds the trials.
+        data: the images, for the workers.
         name: of the phase.
         space: where it searches.
         recipe: of the controller.
@@ -228,7 +148,7 @@ def search_phase(
                 _finished(history), f"{short_text(record.candidate)} {_outcome(record, unit)}, {best}"
             )
 
-        with engine_for(settings, partial(open_scorer, run.directory, name)) as engine:
+        with engine_for(run, data, name, progress) as engine:
             winner = search(
                 phase=phase,
                 controller=controller,
@@ -255,12 +175,28 @@ def _finished(history: History) -> int:
 
 
 def engine_for(
-    recipe: SearchRecipe, open_proxy: Callable[[], Proxy]
+    run: Run, data: SearchData, phase: str, progress: RunProgress
 ) -> AbstractContextManager[Engine | None]:
     """The recipe's engine; None stands for this process."""
+    recipe = run.recipe
     if recipe.engine == "serial":
         return nullcontext()
-    return Workers(open_proxy, recipe.workers, deadline=recipe.deadline)
+    if recipe.engine == "processes":
+        return Workers(partial(open_scorer, run.directory, phase), recipe.workers, deadline=recipe.deadline)
+    # It takes a second that other searches need not spend.
+    from nas.engines.ray_cluster import RayWorkers
+    from nas.engines.ray_tune import RayTune
+
+    cpus = recipe.threads if recipe.ray.cpus is None else recipe.ray.cpus
+    return RayTune(
+        partial(open_shipped, pack(run, phase, data)),
+        RayWorkers(count=recipe.workers, cpus=cpus, gpus=recipe.ray.gpus),
+        deadline=recipe.deadline,
+        address=recipe.ray.address,
+        # Before torch is imported: OpenMP reads this once.
+        environment={"OMP_NUM_THREADS": str(recipe.threads)},
+        say=progress.say,
+    )
 
 
 def _costs(run: Run, architecture: Architecture) -> dict[str, Json]:

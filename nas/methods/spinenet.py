@@ -5,11 +5,13 @@ held-out images; the best is trained to completion beside the baseline.
 """
 
 from functools import partial
+from pathlib import Path
 
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import short_training_costs
+from nas.methods.data import SearchData
 from nas.methods.one_search import OneSearch, carry_out_search, planned_steps, short_training
-from nas.methods.searching import SearchData, controller_for
+from nas.methods.searching import controller_for
 from nas.methods.spinenet_ablations import ablations, order_space
 from nas.methods.spinenet_space import narrowed, require_narrow, spinenet_recipe, spinenet_space
 from nas.progress import RunProgress
@@ -79,6 +81,12 @@ def scorer(run: Run, data: SearchData, phase: str) -> Proxy:
         recalibration_batches=short.recalibration_batches,
         narrowed=lambda architecture: narrowed(architecture, short),
     )
+
+
+def worker_files(run: Run, phase: str) -> list[Path]:
+    """Nothing but the recipe: every candidate is trained from scratch."""
+    del run, phase
+    return []
 
 
 phase_costs = short_training_costs

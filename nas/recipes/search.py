@@ -68,6 +68,34 @@ class RetrainRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RayRecipe(Recipe):
+    """Where the workers of ``engine: ray`` are, and what each of them takes.
+
+    Args:
+        address: of a running cluster's head node (``host:port``), or ``auto`` for the cluster of this machine; one
+            that only this machine reaches is started for the search when left out.
+        cpus: that Ray counts for each worker; its ``threads`` when left out.
+        gpus: that Ray counts for each worker; with 0.25 four workers share a GPU.
+        data_on_nodes: every node reads the images from ``data.root`` itself; otherwise they travel from the driver,
+            once a node, which needs no shared disk.
+    """
+
+    address: str | None = None
+    cpus: float | None = None
+    gpus: float = 0.0
+    data_on_nodes: bool = False
+
+    def __post_init__(self) -> None:
+        self.require(
+            "address",
+            self.address is None or not self.address.startswith("ray://"),
+            "host:port or auto; the search itself has to run on a node of the cluster",
+        )
+        self.require("cpus", self.cpus is None or self.cpus > 0, "above 0, or null for the number of threads")
+        self.require("gpus", self.gpus >= 0, "0 or more; a fraction lets workers share one")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchRecipe(Recipe):
     """What the recipe of every method says: data, detector, the final table.
 
@@ -75,15 +103,16 @@ class SearchRecipe(Recipe):
         name: shown in reports.
         method: the procedure, a name of ``nas.methods.catalog``; decides which further keys there are.
         seed: of everything but the final table.
-        engine: who scores candidates: ``serial``, this process, or ``processes``, as many others as there are
-            ``workers``. Neither changes a score or a candidate.
+        engine: who scores candidates: ``serial``, this process; ``processes``, as many others as there are
+            ``workers``; or ``ray``, as many workers on a Ray cluster. None of them changes a score or a candidate.
         batch: candidates that are asked for before the first of them is scored, and so the most that can be scored
             side by side. Part of the search: with another batch a controller proposes other candidates.
-        retries: how often a candidate is tried again whose worker process died or took too long.
-        deadline: seconds that a worker process may take for one candidate, or for its way to the next rung; any
+        retries: how often a candidate is tried again whose worker died or took too long.
+        deadline: seconds that a worker may take for one candidate, or for its way to the next rung; any
             number when left out.
-        workers: processes that train networks of the final table side by side, and with ``engine: processes`` those
-            that score candidates.
+        ray: settings of ``engine: ray``.
+        workers: processes that train networks of the final table side by side, and with other engines than ``serial``
+            those that score candidates.
         threads: torch threads of each worker; part of the run's record, because sums depend on it.
         device: ``auto`` takes a GPU where there is one.
         storage: URL of a database for the trials (``sqlite:///study.db``, ``postgresql://...``); a journal
@@ -96,10 +125,11 @@ class SearchRecipe(Recipe):
     name: str
     method: str
     seed: int = 0
-    engine: Literal["serial", "processes"] = "serial"
+    engine: Literal["serial", "processes", "ray"] = "serial"
     batch: int = 4
     retries: int = 2
     deadline: float | None = None
+    ray: RayRecipe = field(default_factory=RayRecipe)
     workers: int = 1
     threads: int = 1
     device: str = "auto"
@@ -122,10 +152,15 @@ class SearchRecipe(Recipe):
         self.require(
             "deadline",
             self.deadline is None or self.engine != "serial",
-            "null with engine serial, which cannot leave a candidate; choose engine processes",
+            "null with engine serial, which cannot leave a candidate; choose engine processes or ray",
         )
         self.require("workers", self.workers >= 1, "at least 1")
         self.require("threads", self.threads >= 1, "at least 1")
+        cpus = self.ray.cpus
+        if cpus is not None and cpus < self.threads:
+            raise FieldError(
+                "ray.cpus", cpus, f"allowed is at least the {self.threads} threads of each worker"
+            )
         require_masks(self.data, self.detector)
         for one in self.retrain.hand_made if self.retrain is not None else ():
             require_masks(self.data, one.detector)

@@ -1,0 +1,83 @@
+"""The images of a search: the training split in its two parts, and the record of what they are."""
+
+from dataclasses import dataclass
+
+from nas.methods.catalog import baseline_of
+from nas.methods.reporting import starved_level
+from nas.progress import RunProgress
+from nas.recipes.search import SearchRecipe
+from nas.run import Run, split_seed
+from search_spaces.errors import RunError
+from search_spaces.families import family_of
+from trainers.data.catalog import open_split
+from trainers.data.detection_set import DetectionSet, hold_out
+from trainers.detectors.catalog import build_detector
+from trainers.process import prepare_process
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchData:
+    """The training split in its two parts; ``val`` is not here, it is for the final table only."""
+
+    train_set: DetectionSet
+    held_out: DetectionSet
+
+
+def open_data(run: Run, progress: RunProgress) -> SearchData:
+    """The training split in its two parts, written down in the run.
+
+    Raises:
+        RunError: the images are not those that the run began with.
+    """
+    prepare_process(run.recipe.threads)
+    run.record_environment()
+    data = read_data(run.recipe)
+    record_data(run, data, progress)
+    return data
+
+
+def read_data(recipe: SearchRecipe) -> SearchData:
+    """The training split in its two parts."""
+    train_set, held_out = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, split_seed(recipe))
+    return SearchData(train_set=train_set, held_out=held_out)
+
+
+def record_data(run: Run, data: SearchData, progress: RunProgress) -> None:
+    """List which images were held out and what the levels have to learn, so that anyone can check.
+
+    Raises:
+        RunError: the images are not those that the run began with.
+    """
+    before = run.read_json("data.json")
+    digests = {"train": data.train_set.digest, "held_out": data.held_out.digest}
+    if before is not None and before["digest"] != digests:
+        raise RunError(
+            f"{run.directory} began with other images or annotations (digest {before['digest']['train']}, now "
+            f"{digests['train']}); restore them, or start a new run with: nas search RECIPE --run NEW_DIR"
+        )
+    baseline = baseline_of(run.recipe)
+    detector = build_detector(
+        run.recipe.detector,
+        family_of(baseline).build(baseline, seed=0),
+        data.train_set.num_classes,
+        data.train_set.image_size,
+        seed=0,
+    )
+    by_level = detector.objects_by_level(data.train_set.targets, data.train_set.image_size)
+    if by_level:
+        progress.say("objects by level: " + ", ".join(f"{name} {count}" for name, count in by_level.items()))
+    for name in (name for name, count in by_level.items() if count == 0):
+        progress.say(f"warning: {starved_level(name)}")
+    run.write_json(
+        "data.json",
+        {
+            "objects_by_level": by_level,
+            "digest": digests,
+            "image_size": list(data.train_set.image_size),
+            "categories": [category.name for category in data.train_set.categories],
+            "train": list(data.train_set.file_names),
+            "held_out": list(data.held_out.file_names),
+            "objects": {"train": data.train_set.num_objects, "held_out": data.held_out.num_objects},
+            "skipped": list(data.train_set.skipped),
+        },
+    )
