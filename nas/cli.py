@@ -157,6 +157,31 @@ def show(run: RunDir, as_json: Json = False) -> None:
 
 
 @app.command()
+def replay(run: RunDir, as_json: Json = False) -> None:
+    """Decide a search again from its journal alone, and name the first decision that differs (exit code 1)."""
+    with _door():
+        from dataclasses import asdict
+
+        from nas.methods.replaying import replay_run
+        from nas.run import Run
+
+        found = replay_run(Run.open(run))
+        if as_json:
+            _print_json([asdict(one) for one in found])
+        else:
+            rows = [
+                (
+                    one.phase,
+                    one.difference or f"{one.asked} candidates, {one.stops} decisions at rungs: all the same",
+                )
+                for one in found
+            ]
+            _print_table(str(run), rows)
+        if any(one.difference is not None for one in found):
+            raise typer.Exit(1)
+
+
+@app.command()
 def describe(
     architecture: Annotated[
         str,

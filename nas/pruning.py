@@ -71,11 +71,7 @@ class Pruning:
             number: of the trial.
             step: one of its rungs.
         """
-        if not self._past.precedes(history):
-            self._past = self._nothing()
-        for _, together in groupby(history, key=lambda record: record.round):
-            self._past.follow(tuple(together), step)
-        if not self._past.decisions[number, step]:
+        if not self._decided(history, step)[number, step]:
             return None
         value = history[number].intermediate[step]
         there = [record.intermediate[step] for record in history if step in record.intermediate]
@@ -84,6 +80,19 @@ class Pruning:
             f"stopped at step {step} of {self.total_steps} by {self.recipe.pruner}: {value:.2f} AP, "
             f"place {place} of {len(there)} there"
         )
+
+    def decisions(self, history: History) -> Mapping[tuple[int, int], bool]:
+        """Whether a trial is stopped at a step, by its number and each step that it reached, decided again."""
+        self._past = self._nothing()
+        return dict(self._decided(history, self.total_steps))
+
+    def _decided(self, history: History, until: int) -> Mapping[tuple[int, int], bool]:
+        """All decisions of a history, those of a round under way until a step only."""
+        if not self._past.precedes(history):
+            self._past = self._nothing()
+        for _, together in groupby(history, key=lambda record: record.round):
+            self._past.follow(tuple(together), until)
+        return self._past.decisions
 
     def _nothing(self) -> "_Past":
         return _Past(make_pruner(self.recipe, self.total_steps), self.phase)

@@ -2,6 +2,8 @@
 
 Everything else in this package is one of the three. Candidates are asked for in rounds of a fixed size and a round is
 told in the order of its trials, so what is proposed depends neither on how many workers there are nor on who is first.
+A search may also run free: whenever a candidate has its score the next one is asked for. Workers never wait then, and
+every trial says what was known when it was asked for, so that its choice can be derived again (:mod:`nas.replay`).
 The loop keeps no state: kill it anywhere, call it again on the same phase, and the trials come out as if it had never
 stopped.
 """
@@ -15,7 +17,7 @@ from nas.engines.base import Engine, InProcess, Job, Lost
 from nas.proxies.base import Proxy, StagedProxy
 from nas.pruning import Pruning
 from nas.study import Phase
-from nas.trials import LOST, ROUND, STAGE, STOPPED_AT, History, Json, Record, Score
+from nas.trials import BESIDE, LOST, ROUND, STAGE, STOPPED_AT, History, Json, Record, Score
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.errors import CandidateFailed, RunError
 
@@ -44,6 +46,7 @@ def search(
     score: Proxy,
     engine: Engine | None = None,
     batch: int = 1,
+    rounds: bool = True,
     retries: int = RETRIES,
     on_trial: Callable[[Record, History], None] | None = None,
     limits: Callable[[Architecture], str | None] | None = None,
@@ -64,6 +67,8 @@ def search(
             concerns this candidate only; any other exception stops the search.
         engine: calls a proxy that gives the same scores, in other processes perhaps; this process when left out.
         batch: candidates asked for before the first of them is scored, those that a limit rejects not counted.
+        rounds: all of a batch are told, in their order, before the next is asked for; False: so many are under way at
+            any time, and each is told when its score is there.
         retries: how often a candidate is tried again whose worker died or took too long; then it has failed.
         on_trial: called with each finished trial and the history it ends.
         limits: a cheap check of a whole architecture (parameters, MACs); a sentence rejects it before the
@@ -79,8 +84,12 @@ def search(
 
     Raises:
         RunError: no candidate got a score; the message ends with the last failure.
-        TypeError: ``pruning`` beside a proxy that cannot be stopped on the way.
+        TypeError: ``pruning`` beside a proxy that cannot be stopped on the way, or without rounds.
     """
+    if pruning is not None and not rounds:
+        raise TypeError(
+            "candidates are compared at a rung that all of a round have reached; leave pruning out"
+        )
     if pruning is not None and not isinstance(score, StagedProxy):
         raise TypeError(f"{type(score).__name__} does not score in stages; leave pruning out")
     loop = _Search(
@@ -96,8 +105,11 @@ def search(
         facts=facts,
         measured=measured,
     )
-    while running := loop.next_round():
-        loop.carry_out(running)
+    if rounds:
+        while running := loop.next_round():
+            loop.carry_out(running)
+    else:
+        loop.run_free()
     winner = controller.winner(phase.history())
     if winner is None:
         raise RunError(f"phase {phase.name}: no candidate got a score{_last_failure(phase.history())}")
@@ -130,19 +142,52 @@ class _Search:
         if running and any(_begun(record) for record in mine):
             return running
         while len(running) < self.batch:
-            asked = self.controller.ask(self.phase.history())
-            if asked is None:
-                assert running, "a controller waits only for running trials, and none is running"
+            record = self._asked({ROUND: running[0].round} if running else {})
+            if record is None:
                 break
-            if isinstance(asked, Done):
-                break
-            known = dict(self.facts(asked)) if self.facts and isinstance(asked, Architecture) else {}
-            if running:
-                known[ROUND] = running[0].round
-            record = self.phase.begin(asked, known)
             if not self._rejected(record):
                 running.append(record)
         return running
+
+    def run_free(self) -> None:
+        """Ask whenever less than a batch is under way, and tell each as soon as its score is there."""
+        waiting = [one.number for one in self.phase.history() if not one.finished and not self._rejected(one)]
+        given: set[int] = set()
+
+        def more() -> list[Job]:
+            waiting[:] = [number for number in waiting if not self._repeated(number)]
+            while len(waiting) < self.batch:
+                record = self._asked({BESIDE: list(waiting)})
+                if record is None:
+                    break
+                if not self._rejected(record) and not self._repeated(record.number):
+                    waiting.append(record.number)
+            jobs = [job for job in self._jobs(waiting) if job.number not in given]
+            given.update(job.number for job in jobs)
+            return jobs
+
+        while jobs := more():
+            for job, outcome in self._outcomes(jobs):
+                self._told_of(job.number, {job.number: outcome})
+                waiting.remove(job.number)
+                self.engine.add(more())
+
+    def _asked(self, known: Mapping[str, Json]) -> Record | None:
+        """A new trial; None when the controller is done or waits for those under way.
+
+        Args:
+            known: attributes that say when it was asked for.
+        """
+        asked = self.controller.ask(self.phase.history())
+        if asked is None:
+            assert any(not record.finished for record in self.phase.history()), (
+                "it waits for running trials only"
+            )
+            return None
+        if isinstance(asked, Done):
+            return None
+        facts = dict(self.facts(asked)) if self.facts and isinstance(asked, Architecture) else {}
+        return self.phase.begin(asked, {**facts, **known})
 
     def _rejected(self, record: Record) -> bool:
         """Whether a limit ends this trial, which is then told."""
@@ -214,18 +259,15 @@ class _Search:
 
     def _outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Score | CandidateFailed]]:
         """What comes of the jobs; one that keeps losing its workers has failed."""
-        while jobs:
-            again = []
-            for job, outcome in self.engine.outcomes(jobs):
-                if not isinstance(outcome, Lost):
-                    yield job, outcome
-                    continue
-                lost = self.phase.note(job.number, {LOST: self._now(job.number).lost + 1}).lost
-                if lost > self.retries:
-                    yield job, CandidateFailed(f"{outcome.reason}; it was tried {lost} times")
-                else:
-                    again.append(job)
-            jobs = again
+        for job, outcome in self.engine.outcomes(jobs):
+            if not isinstance(outcome, Lost):
+                yield job, outcome
+                continue
+            lost = self.phase.note(job.number, {LOST: self._now(job.number).lost + 1}).lost
+            if lost > self.retries:
+                yield job, CandidateFailed(f"{outcome.reason}; it was tried {lost} times")
+            else:
+                self.engine.add([job])
 
     def _tell(self, waiting: list[int], found: Mapping[int, Score | CandidateFailed]) -> None:
         """Tell, in the order of the trials, as many as can be told, and take them off the list."""

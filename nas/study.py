@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.distributions import distributions_of
 from nas.journal import JOURNAL, Guard, open_storage, quiet_optuna
-from nas.trials import LOST, ROUND, STAGE, History, Json, Record, Score, State, check_attributes
+from nas.trials import BESIDE, LOST, ROUND, STAGE, History, Json, Record, Score, State, check_attributes
 from search_spaces.architecture import Architecture, Candidate, Genes, Prefix, digest_of
 from search_spaces.errors import CandidateFailed, ConfigError, InvalidArchitecture, RunError
 from search_spaces.space import SearchSpace
@@ -45,7 +45,7 @@ _STATES: dict[TrialState, State] = {
 _ARCHITECTURE, _PREFIX, _DIGEST = "architecture", "prefix", "digest"
 _SCORE, _REASON, _KEPT = "score", "reason", "kept"
 _RESERVED = frozenset({_ARCHITECTURE, _PREFIX, _DIGEST, _SCORE, _REASON, _KEPT})
-_LOOP = frozenset({ROUND, STAGE, LOST})
+_LOOP = frozenset({BESIDE, ROUND, STAGE, LOST})
 """Keys that the loop of a search writes, so that no score may have them."""
 
 

@@ -15,6 +15,8 @@ STOPPED_AT = "stopped_at"
 """Attribute of a trial that repeats one that was stopped, in place of intermediate values."""
 ROUND = "round"
 """Attribute of a trial that was asked for together with an earlier one: the number of their first."""
+BESIDE = "beside"
+"""Attribute of a trial in a search without rounds: the numbers of those under way when it was asked for."""
 STAGE = "stage"
 """Attribute of a trial scored in stages: what it has cost until the last rung that it reached."""
 LOST = "lost"
@@ -91,6 +93,12 @@ class Record:
         """Number of the first trial that was asked for together with this one, before any of them was scored."""
         found = self.attributes.get(ROUND, self.number)
         return found if isinstance(found, int) else self.number
+
+    @property
+    def beside(self) -> tuple[int, ...] | None:
+        """Numbers of the trials under way when this one was asked for; None in a search by rounds."""
+        found = self.attributes.get(BESIDE)
+        return tuple(int(str(one)) for one in found) if isinstance(found, Sequence) else None
 
     @property
     def stage(self) -> Mapping[str, Json]:

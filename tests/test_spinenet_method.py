@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,15 +13,18 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import nas.methods.one_search
 import nas.methods.searching
-from nas.config import apply_overrides, read_yaml
+from nas.cli import app
+from nas.config import apply_overrides, dump_yaml, read_yaml
 from nas.export.bundle import load_bundle
 from nas.latency import LATENCY, MEASURED, LatencyRatio
 from nas.methods.catalog import baseline_of, check_search, procedure
 from nas.methods.limits import Limits
 from nas.methods.one_search import expense
+from nas.methods.replaying import replay_run
 from nas.methods.reporting import collect
 from nas.methods.shipping import open_scorer
 from nas.methods.spinenet import carry_out, check_recipe
@@ -35,7 +40,7 @@ from nas.study import Phase, Record
 from nas.trials import Json, Score
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.cost import cost
-from search_spaces.errors import ConfigError
+from search_spaces.errors import ConfigError, RunError
 from search_spaces.families import family_of
 from search_spaces.randomness import rng_for
 from search_spaces.spinenet.ablations import FISH
@@ -87,6 +92,34 @@ def test_workers_find_what_this_process_finds(finished: Run, tmp_path: Path, eng
         (one.digest, one.value, one.round) for one in expected
     ]
     assert not list((run.directory / "search").iterdir()), "no checkpoint of a scored candidate is left"
+
+
+def test_a_run_is_derived_again_and_a_changed_one_named(
+    finished: Run,
+    tmp_path: Path,
+) -> None:
+    found = replay_run(finished)
+    assert [(one.phase, one.asked, one.difference) for one in found] == [
+        ("search", 5, None),
+        ("random", 5, None),
+    ]
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.directory, copy)
+    recipe = (copy / "recipe.yaml").read_text()
+    (copy / "recipe.yaml").write_text(re.sub(r"^seed: 3$", "seed: 4", recipe, flags=re.MULTILINE))
+    answered = CliRunner().invoke(app, ["replay", str(copy), "--json"])
+    assert answered.exit_code == 1
+    assert all(
+        one["difference"].startswith("trial 0: the journal has ") for one in json.loads(answered.stdout)
+    )
+    (copy / "recipe.yaml").write_text(recipe)
+    winners = {one.digest for one in (finished.read_winner(), finished.read_rivals()["random"]) if one}
+    other = next(one for one in histories(finished)["random"] if one.digest not in winners)
+    changed = read_yaml(copy / "winner.yaml")
+    changed["architecture"] = other.candidate.to_dict()  # type: ignore[union-attr]
+    (copy / "winner.yaml").write_text(dump_yaml(changed))
+    with pytest.raises(RunError, match=r"winner.yaml: holds .*the journal's winners are"):
+        replay_run(Run.open(copy))
 
 
 def test_a_worker_has_the_threads_of_the_recipe(finished: Run) -> None:
@@ -436,6 +469,20 @@ def test_mistakes_are_found_at_the_door(override: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_recipe(tiny(override), source="tiny_spinenet.yaml")
     assert words in str(caught.value), caught.value
+
+
+def test_rungs_need_rounds() -> None:
+    with pytest.raises(ConfigError, match="order: found 'free'; allowed with search.rungs is rounds"):
+        tiny("search.rungs.first=2", "order=free")
+
+
+def test_a_free_search_is_derived_again(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", tiny("order=free", "engine=processes", "workers=2", "retrain=null"))
+    carry_out(run, Silent())
+    history = histories(run)["search"]
+    assert [one.beside for one in history[:4]] == [(), (0,), (0, 1), (0, 1, 2)]
+    assert len(history[4].beside or ()) == 3, "one has ended"
+    assert [one.difference for one in replay_run(run)] == [None]
 
 
 def test_the_catalog_finds_the_procedure() -> None:

@@ -1,5 +1,6 @@
 """What carries out the scoring of candidates: jobs in, outcomes out."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,6 +54,10 @@ class Engine(Protocol):
         """
         ...
 
+    def add(self, jobs: Sequence[Job]) -> None:
+        """More jobs for the call of :meth:`outcomes` under way, whose last outcome has just been given."""
+        ...
+
 
 class InProcess:
     """One after the other in this process; an error that does not concern a candidate alone passes through.
@@ -63,11 +68,18 @@ class InProcess:
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
+        self._waiting: deque[Job] = deque()
 
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """In the order of the jobs."""
-        for job in jobs:
+        self._waiting = deque(jobs)
+        while self._waiting:
+            job = self._waiting.popleft()
             yield job, outcome_of(job, self.proxy)
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """After those that wait."""
+        self._waiting.extend(jobs)
 
 
 def outcome_of(job: Job, proxy: Proxy) -> Score | CandidateFailed:

@@ -40,9 +40,6 @@ FAREWELL = 30.0
 
 _DETAIL = "Worker exit detail:"
 
-Key = tuple[int, int]
-"""Of a job: the call of ``outcomes`` it belongs to, and its place there."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
@@ -53,7 +50,7 @@ class Released:
         ready: whether its proxy was open.
     """
 
-    key: Key | None
+    key: int | None
     ready: bool
 
 
@@ -61,21 +58,25 @@ class Board:
     """Hands jobs out, one to a free lease; an actor, whose methods run in turn."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Key, bytes]] = deque()
-        self._given: dict[int, tuple[Key, bytes]] = {}
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._given: dict[int, tuple[int, bytes]] = {}
         self._begun: dict[int, float] = {}
         self._actors: dict[int, Any] = {}
         self._gone: set[int] = set()
         self._closed = False
         self._changed = asyncio.Condition()
 
-    async def put(self, jobs: Sequence[tuple[Key, bytes]]) -> None:
-        """New jobs; those that nobody has taken yet are not wanted any more."""
+    async def put(self, jobs: Sequence[tuple[int, bytes]]) -> None:
+        """More jobs, after those that wait."""
         async with self._changed:
-            self._waiting = deque(jobs)
+            self._waiting.extend(jobs)
             self._changed.notify_all()
 
-    async def take(self, lease: int, actor: Any) -> tuple[Key, bytes] | None:
+    async def withdraw(self) -> None:
+        """Those that nobody has taken yet are not wanted any more."""
+        self._waiting.clear()
+
+    async def take(self, lease: int, actor: Any) -> tuple[int, bytes] | None:
         """The next job, once there is one; None at the end of the search. Whoever asks has finished its last one."""
         self._given.pop(lease, None)
         self._begun.pop(lease, None)
@@ -271,7 +272,8 @@ class RayTune:
         self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._leases = Leases(workers.count)
         self._late: set[int] = set()
-        self._calls = self._failed_starts = 0
+        self._wanted: dict[int, Job] = {}
+        self._last = self._failed_starts = 0
 
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """As they come.
@@ -279,20 +281,26 @@ class RayTune:
         Raises:
             RunError: a worker cannot open its proxy, raises what does not concern one candidate, or Ray is gone.
         """
-        self._calls += 1
-        waiting: dict[Key, Job] = {(self._calls, place): job for place, job in enumerate(jobs)}
-        self._ask(self._board.put.remote([(key, pickle.dumps(job)) for key, job in waiting.items()]))
+        self._wanted.clear()
+        self.add(jobs)
         try:
-            while waiting:
+            while self._wanted:
                 key, outcome = self._next()
                 # An answer to a question that nobody asks any more, or to one that was given up, is nobody's.
-                if key in waiting:
-                    yield waiting.pop(key), outcome
+                if key in self._wanted:
+                    yield self._wanted.pop(key), outcome
         finally:
-            if waiting:
-                self._ask(self._board.put.remote([]))
+            if self._wanted:
+                self._ask(self._board.withdraw.remote())
 
-    def _next(self) -> tuple[Key, Outcome]:
+    def add(self, jobs: Sequence[Job]) -> None:
+        """After those that wait."""
+        new = dict(enumerate(jobs, start=self._last + 1))
+        self._last += len(new)
+        self._wanted |= new
+        self._ask(self._board.put.remote([(key, pickle.dumps(job)) for key, job in new.items()]))
+
+    def _next(self) -> tuple[int, Outcome]:
         """The next outcome, with the key of its job."""
         while True:
             self._end_overdue()
@@ -303,8 +311,7 @@ class RayTune:
             if name == "outcome":
                 self._failed_starts = 0
                 plain = json.loads(found)
-                call, place = plain["key"]
-                return (call, place), _outcome(plain)
+                return plain["key"], _outcome(plain)
             if name != "lost":
                 raise RunError(found)
             lease, reason = found
@@ -313,7 +320,7 @@ class RayTune:
                     reason = f"it took longer than the deadline of {self._deadline:g} s"
                 return key, Lost(reason)
 
-    def _lost(self, lease: int, reason: str) -> Key | None:
+    def _lost(self, lease: int, reason: str) -> int | None:
         """The job that a worker was at when it died."""
         released: Released = self._ask(self._board.release.remote(lease))
         if not released.ready:

@@ -34,6 +34,7 @@ class Workers:
 
     def __init__(self, open_proxy: Callable[[], Proxy], count: int, *, deadline: float | None = None) -> None:
         self._open_proxy, self._count, self._deadline = open_proxy, count, deadline
+        self._waiting: deque[Job] = deque()
         self._idle: list[_Worker] = []
         self._busy: dict[Connection, _Worker] = {}
         self._failed_starts = 0
@@ -44,19 +45,23 @@ class Workers:
         Raises:
             RunError: a worker cannot open its proxy, or raises what does not concern one candidate.
         """
-        waiting = deque(jobs)
+        self._waiting = deque(jobs)
         try:
-            while waiting or self._busy:
-                while waiting and len(self._busy) < self._count:
-                    self._give(waiting.popleft())
+            while self._waiting or self._busy:
+                while self._waiting and len(self._busy) < self._count:
+                    self._give(self._waiting.popleft())
                 for worker in self._heard():
-                    yield from self._received(worker, waiting)
+                    yield from self._received(worker)
                 yield from self._overdue()
         finally:
             # Left early: what is under way would answer a question that nobody asks any more.
             for worker in self._busy.values():
                 worker.end()
             self._busy.clear()
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """After those that wait."""
+        self._waiting.extend(jobs)
 
     def _give(self, job: Job) -> None:
         while self._idle and not self._idle[-1].process.is_alive():
@@ -73,7 +78,7 @@ class Workers:
         ready = wait(list(self._busy), None if patience == _OPENING else patience)
         return [self._busy[one] for one in ready if isinstance(one, Connection)]
 
-    def _received(self, worker: "_Worker", waiting: deque[Job]) -> Iterator[tuple[Job, Outcome]]:
+    def _received(self, worker: "_Worker") -> Iterator[tuple[Job, Outcome]]:
         try:
             kind, found = worker.connection.recv()
         except (EOFError, OSError):
@@ -88,7 +93,7 @@ class Workers:
                     f"{STARTS} worker processes died before they were ready ({_exit(code)}). What was finished is "
                     "kept; resume with fewer workers"
                 ) from None
-            waiting.appendleft(worker.job)
+            self._waiting.appendleft(worker.job)
             return
         if kind == "ready":
             self._failed_starts, worker.ready, worker.since = 0, True, time.monotonic()

@@ -35,7 +35,8 @@ class Method:
         baseline: recipe -> the hand-made network that the winner has to beat.
         module: with ``check_recipe(recipe, source=...)``, ``carry_out(run, progress)``,
             ``scorer(run, data, phase)``, which makes the proxy of a phase ready in a worker,
-            ``worker_files(run, phase)``, the files that it reads beside recipe and images, and
+            ``worker_files(run, phase)``, the files that it reads beside recipe and images,
+            ``searched(run, data, study)``, the phases begun so far, for ``nas replay``, and
             ``phase_costs(run, trials, size)``.
     """
 

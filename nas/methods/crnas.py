@@ -4,7 +4,7 @@ Every step is skipped when its result is in the run directory, so carrying out a
 one function.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -13,7 +13,7 @@ from nas.methods.catalog import baseline_of
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import supernet_costs
 from nas.methods.data import SearchData, open_data
-from nas.methods.searching import controller_for, finish, phase_seed, search_phase
+from nas.methods.searching import Searched, controller_for, finish, phase_seed, search_phase
 from nas.methods.spaces import allocation, crnas_recipe, dilation_space, stage_space
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
@@ -72,15 +72,11 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
 
 def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgress) -> Architecture:
     """Step 1: the best allocation of blocks to stages (section 3.2.1)."""
-    recipe = crnas_recipe(run.recipe)
-    space = stage_space(recipe.space)
     return search_phase(
         run,
         study,
         data,
-        "stages",
-        space=space,
-        recipe=recipe.stages.controller,
+        stages(run),
         proxy=lambda: _trained(_stage_proxy(run, data), "stages", progress),
         progress=progress,
     )
@@ -93,37 +89,64 @@ def search_dilations(
     recipe = crnas_recipe(run.recipe).dilations
     if recipe is None:
         return allocation
-    space = dilation_space(allocation)
     run.write_json(ALLOCATION, {"architecture": allocation.to_dict()})
-    return search_phase(
-        run,
-        study,
-        data,
-        "dilations",
-        space=space,
-        recipe=recipe.controller,
-        proxy=lambda: _trained(_dilation_proxy(run, space, data), "dilations", progress),
-        progress=progress,
-    )
+    return _search_lists(run, study, data, "dilations", allocation, recipe.controller, progress)
 
 
 def search_at_random(
     run: Run, study: Study, data: SearchData, allocation: Architecture, progress: RunProgress
 ) -> Architecture:
     """The rival: as many dilation lists drawn uniformly, scored by the same supernet."""
+    spent = len(study.phase("dilations", dilation_space(allocation), phase_seed(run, "dilations")).history())
+    return _search_lists(run, study, data, "random", allocation, drawn(allocation, spent), progress)
+
+
+def _search_lists(
+    run: Run,
+    study: Study,
+    data: SearchData,
+    phase: str,
+    allocation: Architecture,
+    controller: ControllerRecipe,
+    progress: RunProgress,
+) -> Architecture:
     space = dilation_space(allocation)
-    spent = len(study.phase("dilations", space, seed=phase_seed(run, "dilations")).history())
-    controller = ControllerRecipe(name="random", budget=min(spent, space.size))
     return search_phase(
         run,
         study,
         data,
-        "random",
-        space=space,
-        recipe=controller,
+        Searched(phase=phase, space=space, controller=controller),
         proxy=lambda: _trained(_dilation_proxy(run, space, data), "dilations", progress),
         progress=progress,
     )
+
+
+def stages(run: Run) -> Searched:
+    """The first phase."""
+    recipe = crnas_recipe(run.recipe)
+    return Searched(phase="stages", space=stage_space(recipe.space), controller=recipe.stages.controller)
+
+
+def drawn(allocation: Architecture, spent: int) -> ControllerRecipe:
+    """As many dilation lists of an allocation by chance, as far as there are so many."""
+    return ControllerRecipe(name="random", budget=min(spent, dilation_space(allocation).size))
+
+
+def searched(run: Run, data: SearchData, study: Study) -> Iterator[Searched]:
+    """The phases begun so far."""
+    del data
+    begun, first = study.phase_names(), stages(run)
+    allocation = first.controller_of(run).winner(study.records("stages"))
+    yield first
+    recipe = crnas_recipe(run.recipe).dilations
+    if allocation is None or recipe is None:
+        return
+    space = dilation_space(allocation)
+    if "dilations" in begun:
+        yield Searched(phase="dilations", space=space, controller=recipe.controller)
+    if "random" in begun:
+        spent = len(study.records("dilations"))
+        yield Searched(phase="random", space=space, controller=drawn(allocation, spent))
 
 
 def any_allocation(space: StageSpace, rng: Random) -> Architecture:

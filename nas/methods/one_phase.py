@@ -4,7 +4,7 @@ Candidates within the limits are scored, trained for a short time where no other
 to completion beside the space's baseline.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from nas.export.source import backbone_source
@@ -12,8 +12,8 @@ from nas.methods.any_space import any_space, one_phase_recipe
 from nas.methods.checking import refused, require_all
 from nas.methods.data import SearchData
 from nas.methods.one_search import OneSearch, carry_out_search, planned_steps, short_training
-from nas.methods.searching import controller_for, phase_seed
-from nas.progress import RunProgress
+from nas.methods.searching import Searched, controller_for, phase_seed
+from nas.progress import RunProgress, Silent
 from nas.proxies.base import Proxy
 from nas.proxies.own import make_own_proxy, require_own_proxy
 from nas.pruning import Pruning
@@ -100,6 +100,11 @@ def begin(run: Run, data: SearchData, study: Study, progress: RunProgress) -> On
         steps=None if train is None else total_steps(train, len(data.train_set)),
         progress=progress,
     )
+
+
+def searched(run: Run, data: SearchData, study: Study) -> Iterator[Searched]:
+    """The phases begun so far."""
+    yield from begin(run, data, study, Silent()).begun()
 
 
 def scorer(run: Run, data: SearchData, phase: str) -> Proxy:

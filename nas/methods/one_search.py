@@ -5,14 +5,14 @@ beside the best of random search at the same expense. Every step is skipped when
 so carrying out a run and resuming it are one function.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nas.latency import LATENCY, LatencyRatio, Measured, known_latencies
 from nas.methods.data import SearchData, open_data
 from nas.methods.limits import Limits
-from nas.methods.searching import Beside, finish, phase_seed, search_phase
+from nas.methods.searching import Beside, Searched, finish, phase_seed, search_phase
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.proxies.short_training import ShortTraining
@@ -74,23 +74,37 @@ class OneSearch:
             controller: proposes.
             space: another one than the search's, for a comparison.
         """
-        rungs, steps = self.recipe.rungs, self.steps
         return search_phase(
             self.run,
             self.study,
             self.data,
-            name,
-            space=self.space if space is None else space,
-            recipe=controller,
+            self.searched(name, controller, space),
             proxy=lambda: self.proxy(name),
             progress=self.progress,
             limits=self.limits,
-            pruning=None
-            if rungs is None or steps is None
-            else lambda: Pruning(rungs, total_steps=steps, phase=name),
-            beside=self._beside(),
             measured=self._measured if self.recipe.needs_latency else None,
         )
+
+    def searched(self, name: str, controller: ControllerRecipe, space: SearchSpace | None = None) -> Searched:
+        """What :meth:`phase` searches."""
+        rungs, steps = self.recipe.rungs, self.steps
+        return Searched(
+            phase=name,
+            space=self.space if space is None else space,
+            controller=controller,
+            beside=self._beside(),
+            pruning=None if rungs is None or steps is None else Pruning(rungs, total_steps=steps, phase=name),
+        )
+
+    def begun(self) -> Iterator[Searched]:
+        """The search and its random rival, as far as they were begun."""
+        names = self.study.phase_names()
+        if "search" in names:
+            yield self.searched("search", self.recipe.controller)
+        if "random" in names:
+            # Its budget grew on the way; what was drawn does not depend on it.
+            drawn = len(self.study.records("random"))
+            yield self.searched("random", ControllerRecipe(name="random", budget=max(1, drawn)))
 
     @property
     def limits(self) -> Limits:

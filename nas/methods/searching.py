@@ -46,6 +46,30 @@ class Beside:
     allowed: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """What a phase searches, and how.
+
+    Args:
+        phase: its name.
+        space: where.
+        controller: proposes.
+        beside: the objective beside the score, where there is one.
+        pruning: what stops poor candidates on the way, where something does.
+    """
+
+    phase: str
+    space: SearchSpace
+    controller: ControllerRecipe
+    beside: Beside | None = None
+    pruning: Pruning | None = None
+
+    def controller_of(self, run: Run) -> Controller:
+        """The controller, as the search has it."""
+        controller = controller_for(self.controller, self.space, phase_seed(run, self.phase))
+        return controller if self.beside is None else TwoObjectives(controller, self.beside)
+
+
 class TwoObjectives:
     """A controller in a search with two objectives: NSGA-II and III see both, and the winner must be affordable.
 
@@ -103,15 +127,11 @@ def search_phase(
     run: Run,
     study: Study,
     data: SearchData,
-    name: str,
+    searched: Searched,
     *,
-    space: SearchSpace,
-    recipe: ControllerRecipe,
     proxy: Callable[[], Proxy],
     progress: RunProgress,
     limits: Limits | None = None,
-    pruning: Callable[[], Pruning] | None = None,
-    beside: Beside | None = None,
     measured: Callable[[], Measurement] | None = None,
 ) -> Architecture:
     """Carry a phase out from wherever it stands, and return its winner.
@@ -120,23 +140,17 @@ def search_phase(
         run: gives the phase's seed.
         study: holds the trials.
         data: the images, for the workers.
-        name: of the phase.
-        space: where it searches.
-        recipe: of the controller.
+        searched: the phase.
         proxy: makes the scorer ready; not called when the search is over already.
         progress: listens.
         limits: see :func:`nas.search.search`.
-        pruning: makes ready what stops poor candidates on the way; see there.
-        beside: the objective beside the score, where there is one.
         measured: makes ready what is measured before a candidate is scored; see there.
     """
-    settings, seed = run.recipe, phase_seed(run, name)
-    phase = study.phase(name, space, seed=seed)
-    controller = controller_for(recipe, space, seed)
-    if beside is not None:
-        controller = TwoObjectives(controller, beside)
+    settings, name = run.recipe, searched.phase
+    phase = study.phase(name, searched.space, seed=phase_seed(run, name))
+    controller = searched.controller_of(run)
     history = phase.history()
-    total = expected_trials(recipe, space)
+    total = expected_trials(searched.controller, searched.space)
     if any(record.state == "running" for record in history) or controller.ask(history) is not DONE:
         scorer, unit = proxy(), "" if own_proxy(settings) else " AP"
         progress.phase(f"{name}: search", total, done=_finished(history))
@@ -155,10 +169,11 @@ def search_phase(
                 score=scorer,
                 engine=engine,
                 batch=settings.batch,
+                rounds=settings.order == "rounds",
                 retries=settings.retries,
                 on_trial=report,
                 limits=limits,
-                pruning=None if pruning is None else pruning(),
+                pruning=searched.pruning,
                 facts=lambda architecture: _costs(run, architecture),
                 measured=None if measured is None else measured(),
             )

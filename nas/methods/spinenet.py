@@ -4,6 +4,7 @@ A controller proposes whole networks; those within the limits are trained for a 
 held-out images; the best is trained to completion beside the baseline.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from nas.methods.checking import refused, require_all
 from nas.methods.costs import short_training_costs
 from nas.methods.data import SearchData
 from nas.methods.one_search import OneSearch, carry_out_search, planned_steps, short_training
-from nas.methods.searching import controller_for
-from nas.methods.spinenet_ablations import ablations, order_space
+from nas.methods.searching import Searched, controller_for
+from nas.methods.spinenet_ablations import ablations, order_space, searched_orders
 from nas.methods.spinenet_space import narrowed, require_narrow, spinenet_recipe, spinenet_space
-from nas.progress import RunProgress
+from nas.progress import RunProgress, Silent
 from nas.proxies.base import Proxy
 from nas.pruning import Pruning
 from nas.recipes.spinenet import SpineNetRecipe
@@ -68,6 +69,13 @@ def begin(run: Run, data: SearchData, study: Study, progress: RunProgress) -> On
         steps=total_steps(recipe.search.proxy.train, len(data.train_set)),
         progress=progress,
     )
+
+
+def searched(run: Run, data: SearchData, study: Study) -> Iterator[Searched]:
+    """The phases begun so far."""
+    search = begin(run, data, study, Silent())
+    yield from search.begun()
+    yield from searched_orders(search)
 
 
 def scorer(run: Run, data: SearchData, phase: str) -> Proxy:

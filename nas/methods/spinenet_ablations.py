@@ -4,7 +4,10 @@ Damaged graphs are the baseline with wires taken away. Orders that only go down,
 their own: these are searched as the winner was, in the same space, the order held fixed.
 """
 
+from collections.abc import Iterator
+
 from nas.methods.one_search import OneSearch
+from nas.methods.searching import Searched
 from nas.methods.spinenet_space import baseline_network, spinenet_recipe
 from nas.recipes.spinenet import SpineNetRecipe
 from search_spaces.architecture import Architecture
@@ -32,6 +35,16 @@ def ablations(search: OneSearch) -> dict[str, Architecture]:
         except RunError as error:
             search.progress.say(f"warning: {name} is missing from the ablations: {error}")
     return found
+
+
+def searched_orders(search: OneSearch) -> Iterator[Searched]:
+    """The phases of fixed orders begun so far."""
+    recipe = spinenet_recipe(search.run.recipe)
+    if recipe.ablations is None or recipe.ablations.controller is None:
+        return
+    for name in recipe.ablations.orders:
+        if name in search.study.phase_names():
+            yield search.searched(name, recipe.ablations.controller, order_space(recipe, name))
 
 
 def order_space(recipe: SpineNetRecipe, name: str) -> SpineNetSpace:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from nas.recipes.controller import one_of
 from nas.recipes.one_search import OneSearchRecipe
-from nas.recipes.search import SearchRecipe, refuse_stages
+from nas.recipes.search import SearchRecipe, refuse_free_rungs, refuse_stages
 from search_spaces.recipe import Recipe
 from trainers.recipes import TrainRecipe
 
@@ -85,3 +85,4 @@ class OnePhaseRecipe(SearchRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_stages(self)
+        refuse_free_rungs(self, self.search.rungs)

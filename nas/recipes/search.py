@@ -107,6 +107,9 @@ class SearchRecipe(Recipe):
             ``workers``; or ``ray``, as many workers on a Ray cluster. None of them changes a score or a candidate.
         batch: candidates that are asked for before the first of them is scored, and so the most that can be scored
             side by side. Part of the search: with another batch a controller proposes other candidates.
+        order: ``rounds``: all of a batch are told, in their order, before the next are asked for, so that any number
+            of workers finds the same; ``free``: ``batch`` candidates are under way at any time, no worker waits, and
+            what is asked for depends on who is first (``nas replay`` derives it again from what was known then).
         retries: how often a candidate is tried again whose worker died or took too long.
         deadline: seconds that a worker may take for one candidate, or for its way to the next rung; any
             number when left out.
@@ -127,6 +130,7 @@ class SearchRecipe(Recipe):
     seed: int = 0
     engine: Literal["serial", "processes", "ray"] = "serial"
     batch: int = 4
+    order: Literal["rounds", "free"] = "rounds"
     retries: int = 2
     deadline: float | None = None
     ray: RayRecipe = field(default_factory=RayRecipe)
@@ -166,6 +170,16 @@ class SearchRecipe(Recipe):
             require_masks(self.data, one.detector)
             if one.name in self.ablated:
                 raise FieldError("retrain.hand_made", one.name, "allowed is a name that no ablation has")
+
+
+def refuse_free_rungs(recipe: SearchRecipe, rungs: object) -> None:
+    """Raise where candidates are compared at rungs and no round brings them there together.
+
+    Raises:
+        FieldError: it is so.
+    """
+    if recipe.order == "free" and rungs is not None:
+        raise FieldError("order", "free", "allowed with search.rungs is rounds; or leave the rungs out")
 
 
 def refuse_stages(recipe: SearchRecipe) -> None:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from nas.recipes.controller import ControllerRecipe
 from nas.recipes.one_search import ProxySearchRecipe
-from nas.recipes.search import SearchRecipe, refuse_stages
+from nas.recipes.search import SearchRecipe, refuse_free_rungs, refuse_stages
 from search_spaces.recipe import FieldError, Recipe
 
 
@@ -83,6 +83,7 @@ class SpineNetRecipe(SearchRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_stages(self)
+        refuse_free_rungs(self, self.search.rungs)
         if self.ablations is not None and self.retrain is None:
             raise FieldError(
                 "ablations", self.ablated, "they belong to the final table; add a retrain section"

@@ -36,16 +36,16 @@ def test_tune_gets_a_lease_for_every_missing_worker_and_none_beside() -> None:
 def test_a_job_that_had_not_reached_its_worker_is_given_to_the_next() -> None:
     async def scene() -> None:
         board = Board()
-        await board.put([((1, 0), b"a"), ((1, 1), b"b")])
-        assert await board.take(1, "first") == ((1, 0), b"a")
-        assert await board.take(2, "second") == ((1, 1), b"b")
+        await board.put([(10, b"a"), (11, b"b")])
+        assert await board.take(1, "first") == (10, b"a")
+        assert await board.take(2, "second") == (11, b"b")
         await board.begin(2)
         lost = await board.release(1)
         assert lost.ready and lost.key is None, "nothing was begun, so nobody is charged"
-        assert await board.take(3, "third") == ((1, 0), b"a")
+        assert await board.take(3, "third") == (10, b"a")
         await board.begin(3)
         assert set(await board.begun_before(0.0)) == {2, 3} and not await board.begun_before(60.0)
-        assert (await board.release(3)).key == (1, 0), "it was under way"
+        assert (await board.release(3)).key == 10, "it was under way"
         assert not (await board.release(4)).ready, "it had never asked"
         assert set(await board.close()) == {2}
         assert await board.take(2, "second") is None
@@ -59,9 +59,9 @@ def test_a_dead_worker_that_waits_for_a_job_does_not_take_one() -> None:
         waits = asyncio.create_task(board.take(1, "first"))
         await asyncio.sleep(0)
         await board.release(1)
-        await board.put([((1, 0), b"a")])
+        await board.put([(10, b"a")])
         assert await waits is None
-        assert await board.take(2, "second") == ((1, 0), b"a")
+        assert await board.take(2, "second") == (10, b"a")
 
     asyncio.run(scene())
 

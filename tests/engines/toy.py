@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from nas.controllers.base import Controller
 from nas.controllers.catalog import make_controller
 from nas.engines.base import Engine
 from nas.proxies.base import Proxy
@@ -92,6 +93,15 @@ class Threads:
         )
 
 
+def controller_named(name: str, budget: int | None) -> Controller:
+    options: dict[str, Any] = {"aging_evolution": {"population": 5, "sample": 2}}.get(name, {})
+    return make_controller(name, space=SPACE, seed=3, budget=budget, options=options)
+
+
+def halving() -> Pruning:
+    return Pruning(RungsRecipe(first=1, reduction=2), total_steps=8, phase="toy")
+
+
 def searched(
     directory: Path,
     engine: AbstractContextManager[Engine | None],
@@ -101,23 +111,24 @@ def searched(
     rungs: bool = False,
     budget: int = 22,
     batch: int = 4,
+    rounds: bool = True,
     kind: type[Toy] = Toy,
     on_trial: Callable[[Record, History], None] | None = None,
 ) -> tuple[Architecture, History]:
     """A search whose calls are noted in ``directory/calls``."""
     (directory / "calls").mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"aging_evolution": {"population": 5, "sample": 2}}.get(controller, {})
     with Study.open(directory) as study, engine as opened:
         phase = study.phase("toy", SPACE, 3)
         winner = search(
             phase=phase,
-            controller=make_controller(controller, space=SPACE, seed=3, budget=budget, options=options),
+            controller=controller_named(controller, budget),
             score=kind(directory / "calls", trouble or {}),
             engine=opened,
             batch=batch,
+            rounds=rounds,
             on_trial=on_trial,
             limits=lambda one: "over the limit" if int(one.digest, 16) % 7 == 0 else None,
-            pruning=Pruning(RungsRecipe(first=1, reduction=2), total_steps=8, phase="toy") if rungs else None,
+            pruning=halving() if rungs else None,
         )
         return winner, phase.history()
 
