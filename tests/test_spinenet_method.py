@@ -472,7 +472,7 @@ def test_mistakes_are_found_at_the_door(override: str, words: str) -> None:
 
 
 def test_rungs_need_rounds() -> None:
-    with pytest.raises(ConfigError, match="order: found 'free'; allowed with search.rungs is rounds"):
+    with pytest.raises(ConfigError, match=r"order: found 'free'; allowed with search\.rungs is rounds"):
         tiny("search.rungs.first=2", "order=free")
 
 

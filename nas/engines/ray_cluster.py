@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import ray
 from ray._private import ray_constants
+from ray.exceptions import RayError
 
 from search_spaces.errors import RunError
 
@@ -73,10 +74,11 @@ def connected(workers: RayWorkers, *, address: str | None, environment: Mapping[
                     configure_logging=False,
                     runtime_env={"env_vars": dict(environment)},
                 )
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, RayError) as error:
             raise RunError(
                 f"ray.address: found {address!r}: {str(error).strip().splitlines()[0]}. Start a cluster with ray start "
-                "--head, or leave ray.address out for one of this process's own"
+                "--head, or leave ray.address out for one of this process's own. A cluster that asks for a token wants "
+                "RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
             ) from error
         try:
             if address is None:
