@@ -9,7 +9,7 @@ stopped.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from nas.controllers.base import Controller, Done
@@ -131,12 +131,21 @@ class _Search:
     pruning: Pruning | None
     facts: Callable[[Architecture], Mapping[str, Json]] | None
     measured: Measurement | None
+    settled: dict[str, Record] = field(default_factory=dict)
+    """Digest -> the first trial that an equal one repeats, because it was scored or stopped."""
+
+    def __post_init__(self) -> None:
+        for record in self.phase.history():
+            self._settle(record)
+
+    def _settle(self, record: Record) -> None:
+        if record.value is not None or record.stopped_at is not None:
+            self.settled.setdefault(record.digest, record)
 
     def next_round(self) -> list[Record]:
         """The running trials of the round that a stop left open, or else of a new one; none when the search is over."""
-        history = self.phase.history()
-        open_round = next((record.round for record in history if not record.finished), None)
-        mine = [record for record in history if record.round == open_round]
+        unfinished = self.phase.running()
+        mine = self.phase.history()[unfinished[0].round :] if unfinished else ()
         running = [record for record in mine if not record.finished and not self._rejected(record)]
         # Nothing of a round is spent or told before all of it was asked for.
         if running and any(_begun(record) for record in mine):
@@ -151,7 +160,7 @@ class _Search:
 
     def run_free(self) -> None:
         """Ask whenever less than a batch is under way, and tell each as soon as its score is there."""
-        waiting = [one.number for one in self.phase.history() if not one.finished and not self._rejected(one)]
+        waiting = [one.number for one in self.phase.running() if not self._rejected(one)]
         given: set[int] = set()
 
         def more() -> list[Job]:
@@ -180,9 +189,7 @@ class _Search:
         """
         asked = self.controller.ask(self.phase.history())
         if asked is None:
-            assert any(not record.finished for record in self.phase.history()), (
-                "it waits for running trials only"
-            )
+            assert self.phase.running(), "it waits for running trials only"
             return None
         if isinstance(asked, Done):
             return None
@@ -246,10 +253,9 @@ class _Search:
         self, numbers: Sequence[int], *, known: Collection[int] = (), step: int | None = None
     ) -> list[Job]:
         """What is to be scored: of equal candidates the first, and none whose score is known."""
-        settled = {record.digest for record in self.phase.history() if _worth_repeating(record)}
         first: dict[str, Record] = {}
         for record in map(self._now, numbers):
-            if not record.finished and record.digest not in settled:
+            if not record.finished and record.digest not in self.settled:
                 first.setdefault(record.digest, record)
         return [
             Job(number=record.number, candidate=record.candidate, step=step)
@@ -296,18 +302,17 @@ class _Search:
     def _repeated(self, number: int) -> bool:
         """Whether an equal candidate has been scored or stopped, so that this trial ends the same way."""
         record = self._now(number)
-        for earlier in self.phase.history():
-            if earlier.digest != record.digest or not _worth_repeating(earlier):
-                continue
-            same: dict[str, Json] = {"same_as_trial": earlier.number}
-            if earlier.value is not None:
-                self._told(self.phase.finish(number, Score(value=earlier.value, attributes=same)))
-            else:
-                # Without its values, which would count twice where candidates are compared.
-                same[STOPPED_AT] = earlier.stopped_at
-                self._told(self.phase.prune(number, f"as trial {earlier.number}: {earlier.reason}", same))
-            return True
-        return False
+        earlier = self.settled.get(record.digest)
+        if earlier is None:
+            return False
+        same: dict[str, Json] = {"same_as_trial": earlier.number}
+        if earlier.value is not None:
+            self._told(self.phase.finish(number, Score(value=earlier.value, attributes=same)))
+        else:
+            # Without its values, which would count twice where candidates are compared.
+            same[STOPPED_AT] = earlier.stopped_at
+            self._told(self.phase.prune(number, f"as trial {earlier.number}: {earlier.reason}", same))
+        return True
 
     def _note_stage(self, number: int, stage: Score) -> None:
         """Keep what a trial has cost until now, in case it is stopped or goes on in another process."""
@@ -323,9 +328,10 @@ class _Search:
         return Score(value=score.value, attributes={**score.attributes, "seconds": round(before + now, 3)})
 
     def _now(self, number: int) -> Record:
-        return self.phase.history()[number]
+        return self.phase.record(number)
 
     def _told(self, record: Record) -> None:
+        self._settle(record)
         if self.on_trial is not None:
             self.on_trial(record, self.phase.history())
 
@@ -334,10 +340,6 @@ def _begun(record: Record) -> bool:
     """Whether anything was spent on a trial: it is told, by another than a limit, or under way."""
     rejected = record.state == "pruned" and record.stopped_at is None
     return (record.finished and not rejected) or bool(record.intermediate) or record.kept is not None
-
-
-def _worth_repeating(record: Record) -> bool:
-    return record.value is not None or record.stopped_at is not None
 
 
 def _last_failure(history: History) -> str:

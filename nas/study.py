@@ -27,7 +27,19 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.distributions import distributions_of
 from nas.journal import JOURNAL, Guard, open_storage, quiet_optuna
-from nas.trials import BESIDE, LOST, ROUND, STAGE, History, Json, Record, Score, State, check_attributes
+from nas.trials import (
+    BESIDE,
+    LOST,
+    ROUND,
+    STAGE,
+    History,
+    Json,
+    Record,
+    Score,
+    State,
+    Trials,
+    check_attributes,
+)
 from search_spaces.architecture import Architecture, Candidate, Genes, Prefix, digest_of
 from search_spaces.errors import CandidateFailed, ConfigError, InvalidArchitecture, RunError
 from search_spaces.space import SearchSpace
@@ -66,28 +78,51 @@ class Phase:
         self.name = name
         self.space = space
         self.seed = seed
-        self._durable = durable
+        self._study_id = durable._study_id
         self._storage = storage
         self._home = home
         self._guard = guard  # kept from being collected while the phase may still write
         self._distributions = distributions_of(space.parameters)
+        self._ids: list[int] = []
         self._records: list[Record] = []
-        self._unfinished = 0  # the first record that may still change
+        self._numbers: dict[str, int] = {}
+        self._running: set[int] = set()
+        self._history: Trials | None = None
+        for trial in durable.get_trials(deepcopy=False):
+            self._check_member(self._read(trial))
 
-    def history(self) -> History:
-        """All trials so far; only what may have changed since the last call is read again."""
-        trials = self._durable.get_trials(deepcopy=False)
-        for number in range(self._unfinished, len(trials)):
-            if number < len(self._records):
-                if not self._records[number].finished:
-                    self._records[number] = _at(record_of(trials[number], self.name), self._home)
-                continue
-            record = _at(record_of(trials[number], self.name), self._home)
-            self._check_member(record)
+    def history(self) -> Trials:
+        """All trials so far. This object is their only writer, so none is read twice."""
+        if self._history is None:
+            self._history = Trials(self._records)
+            self._history.first = self._numbers
+        return self._history
+
+    def record(self, number: int) -> Record:
+        """One trial as it stands."""
+        return self._records[number]
+
+    def running(self) -> list[Record]:
+        """Those that have no end yet, by number."""
+        return [self._records[number] for number in sorted(self._running)]
+
+    def _read(self, trial: FrozenTrial) -> Record:
+        """Note a trial as it is in the storage now."""
+        record = _at(record_of(trial, self.name), self._home)
+        number = record.number
+        if number == len(self._records):
+            self._ids.append(trial._trial_id)
             self._records.append(record)
-        while self._unfinished < len(self._records) and self._records[self._unfinished].finished:
-            self._unfinished += 1
-        return tuple(self._records)
+            self._numbers.setdefault(record.digest, number)
+        else:
+            self._records[number] = record
+        (self._running.discard if record.finished else self._running.add)(number)
+        self._history = None
+        return record
+
+    def _again(self, number: int) -> Record:
+        """Read a trial that was just written."""
+        return self._read(self._storage.get_trial(self._ids[number]))
 
     def begin(self, candidate: Candidate, attributes: Mapping[str, Json] | None = None) -> Record:
         """Write a candidate down, whole and in one durable record, before anything is spent on it.
@@ -119,11 +154,13 @@ class Phase:
             distributions={name: self._distributions[name] for name in params},
             user_attrs={**_candidate_attributes(candidate), **attributes},
         )
-        self._durable.add_trial(trial)
-        for record in reversed(self.history()):
-            if record.digest == candidate.digest and not record.finished:
-                return record
-        raise AssertionError(f"trial of {candidate} vanished after it was written")
+        written = self._storage.get_trial(self._storage.create_new_trial(self._study_id, trial))
+        if written.number != len(self._records):
+            # Somebody else wrote to this study; if it was no search of ours, this says so.
+            for other in self._storage.get_all_trials(self._study_id, deepcopy=False)[len(self._records) :]:
+                self._check_member(self._read(other))
+            return self._records[-1]
+        return self._read(written)
 
     def keep(self, number: int, outcome: Score | CandidateFailed) -> Record:
         """Write the score or failure of a trial that goes on running until earlier ones have theirs."""
@@ -133,7 +170,7 @@ class Phase:
         else:
             kept = {"failed": str(outcome)}
         self._set_attribute(number, _KEPT, kept)
-        return self.history()[number]
+        return self._again(number)
 
     def finish(self, number: int, score: Score) -> Record:
         """Write the score of a running trial."""
@@ -151,9 +188,8 @@ class Phase:
         """Write the score of a running trial after ``step`` training steps, in one durable record."""
         if not math.isfinite(value):
             raise CandidateFailed(f"the proxy's score at step {step} is {value}; it must be a finite number")
-        trial = self._durable.get_trials(deepcopy=False)[number]
-        self._storage.set_trial_intermediate_value(trial._trial_id, step, value)
-        return self.history()[number]
+        self._storage.set_trial_intermediate_value(self._ids[number], step, value)
+        return self._again(number)
 
     def note(self, number: int, attributes: Mapping[str, Json]) -> Record:
         """Write what was found out about a running trial, one durable record a name, in their order."""
@@ -161,7 +197,7 @@ class Phase:
         _refuse(attributes, _RESERVED)
         for key, value in attributes.items():
             self._set_attribute(number, key, value)
-        return self.history()[number]
+        return self._again(number)
 
     def prune(self, number: int, reason: str, attributes: Mapping[str, Json] | None = None) -> Record:
         """Write that a running trial ends without a score: rejected by a cheap limit, or stopped on the way.
@@ -178,13 +214,17 @@ class Phase:
         return self._tell(number, None, TrialState.PRUNED)
 
     def _tell(self, number: int, value: float | None, state: TrialState) -> Record:
-        self._durable.tell(number, value, state=state)
-        return self.history()[number]
+        reached = self._records[number].intermediate
+        if state is TrialState.PRUNED and reached:
+            value = reached[max(reached)]  # as Optuna's own tell does
+        values = None if value is None else [value]
+        # Not through the study's tell, which looks at all trials for the sake of samplers that this study never has.
+        self._storage.set_trial_state_values(self._ids[number], state, values)
+        return self._again(number)
 
     def _set_attribute(self, number: int, key: str, value: Any) -> None:
         # Before the tell, never after: a trial that reads as finished has all of its attributes.
-        trial = self._durable.get_trials(deepcopy=False)[number]
-        self._storage.set_trial_user_attr(trial._trial_id, key, value)
+        self._storage.set_trial_user_attr(self._ids[number], key, value)
 
     def _check_member(self, record: Record) -> None:
         try:
@@ -266,7 +306,6 @@ class Study:
             guard=self._guard,
             home=self.directory / FOLDER,
         )
-        phase.history()
         return phase
 
     def phase_names(self) -> tuple[str, ...]:

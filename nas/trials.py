@@ -132,6 +132,16 @@ History = tuple[Record, ...]
 """The trials of one phase in the order of their numbers."""
 
 
+class Trials(tuple[Record, ...]):
+    """A history that knows which candidates are in it, so that a long search need not look through all of it.
+
+    Attributes:
+        first: digest -> number of the first trial that has it; may hold later trials too.
+    """
+
+    first: Mapping[str, int]
+
+
 def check_attributes(attributes: Mapping[str, Json], *, what: str) -> None:
     """Refuse what JSON cannot carry, NaN included.
 

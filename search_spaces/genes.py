@@ -58,6 +58,10 @@ class Choice(Gene):
         return len(self.options)
 
     @cached_property
+    def _by_text(self) -> dict[str, Value]:
+        return {canonical_json(option): option for option in self.options}
+
+    @cached_property
     def _labels(self) -> tuple[Scalar, ...]:
         scalars = tuple(option for option in self.options if not isinstance(option, tuple))
         if len(set(scalars)) == len(self.options):
@@ -72,11 +76,10 @@ class Choice(Gene):
         return self.options[index]
 
     def validate(self, value: object) -> Value:
-        text = canonical_json(freeze(value, name="value"))
-        for option in self.options:
-            if canonical_json(option) == text:
-                return option
-        raise InvalidArchitecture(f"found {value!r}; allowed are {listed(self.options)}")
+        option = self._by_text.get(canonical_json(freeze(value, name="value")))
+        if option is None:
+            raise InvalidArchitecture(f"found {value!r}; allowed are {listed(self.options)}")
+        return option
 
     def encode(self, value: Value) -> dict[str, Scalar]:
         return {"": self._labels[self.options.index(self.validate(value))]}

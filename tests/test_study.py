@@ -2,12 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from optuna.storages.journal import JournalStorage
+from optuna.trial import FrozenTrial
 
+from nas.controllers.base import digests
+from nas.controllers.catalog import make_controller
+from nas.search import search
 from nas.study import Phase, Score, Study
 from nas.testing import SeparableSpace, ToySpace
+from nas.trials import Trials
 from search_spaces.architecture import Candidate, Prefix
 from search_spaces.errors import CandidateFailed, InvalidArchitecture, RunError
 
@@ -207,7 +214,34 @@ def test_a_database_instead_of_the_journal(tmp_path: Path, space: ToySpace) -> N
 def test_trials_of_others_are_refused(phase: Phase, tmp_path: Path, space: ToySpace) -> None:
     load(tmp_path, "stages").add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(RunError, match="trial 0: not written by this toolkit"):
-        phase.history()
+        phase.begin(space.baseline)
+    with pytest.raises(RunError, match="trial 0: not written by this toolkit"):
+        Study.open(tmp_path, read_only=True).phase("stages", space, 7)
+
+
+def test_a_search_never_looks_through_all_of_its_trials(tmp_path: Path) -> None:
+    """What is looked at for one more trial must not grow with their number."""
+    wide, looked = SeparableSpace(8, 3), []
+    whole = JournalStorage.get_all_trials
+
+    def counted(self: JournalStorage, *arguments: Any, **rest: Any) -> list[FrozenTrial]:
+        looked.append(len(found := whole(self, *arguments, **rest)))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch, Study.open(tmp_path) as study:
+        phase = study.phase("e", wide, 0)
+        patch.setattr(JournalStorage, "get_all_trials", counted)
+        random = make_controller("random", space=wide, seed=0, budget=300, options={})
+        search(phase=phase, controller=random, score=lambda candidate: Score(value=0.0), batch=4)
+        history = phase.history()
+    assert looked == [] and len(history) == 300
+    # The index of what was tried says the same as a look through the trials, at every moment.
+    plain = tuple(history)
+    for number in (0, 1, 150, 300):
+        earlier = Trials(history[:number])
+        earlier.first = history.first
+        seen, listed = digests(earlier), digests(plain[:number])
+        assert all((one.digest in seen) == (one.digest in listed) for one in history)
 
 
 def test_a_changed_trial_is_noticed(phase: Phase, tmp_path: Path, space: ToySpace) -> None:

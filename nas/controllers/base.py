@@ -1,10 +1,10 @@
 """What a controller is: it proposes candidates and names the winner, and keeps nothing to itself."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Final, Protocol, final
 
-from nas.trials import History
+from nas.trials import History, Trials
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.space import SearchSpace
 
@@ -52,11 +52,28 @@ def wait_or_done(history: History) -> Done | None:
     return None if any(not record.finished for record in history) else DONE
 
 
-def digests(history: History) -> frozenset[str]:
+class Seen(Container[str]):
+    """Digests of the first so many trials of a phase.
+
+    Args:
+        first: digest -> number of its first trial.
+        length: trials that count.
+    """
+
+    def __init__(self, first: Mapping[str, int], length: int) -> None:
+        self._first, self._length = first, length
+
+    def __contains__(self, digest: object) -> bool:
+        return isinstance(digest, str) and self._first.get(digest, self._length) < self._length
+
+
+def digests(history: History) -> Container[str]:
     """Digests of everything tried, whatever came of it."""
+    if isinstance(history, Trials):
+        return Seen(history.first, len(history))
     return frozenset(record.digest for record in history)
 
 
-def unseen(space: SearchSpace, seen: frozenset[str]) -> Iterator[Architecture]:
+def unseen(space: SearchSpace, seen: Container[str]) -> Iterator[Architecture]:
     """Architectures of the space that were not tried, in its order."""
     return (architecture for architecture in space.enumerate() if architecture.digest not in seen)

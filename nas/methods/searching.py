@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 from nas.controllers.base import DONE, Controller, Done
 from nas.controllers.catalog import make_controller, make_own_controller
@@ -153,14 +154,17 @@ def search_phase(
     total = expected_trials(searched.controller, searched.space)
     if any(record.state == "running" for record in history) or controller.ask(history) is not DONE:
         scorer, unit = proxy(), "" if own_proxy(settings) else " AP"
-        progress.phase(f"{name}: search", total, done=_finished(history))
+        progress.phase(f"{name}: search", total, done=sum(record.finished for record in history))
+
+        told = [record for record in history if record.finished]
+        best, done = max((one.value for one in told if one.value is not None), default=-inf), len(told)
 
         def report(record: Record, history: History) -> None:
-            values = [seen.value for seen in history if seen.value is not None]
-            best = f"best {max(values):.2f}" if values else "nothing scored yet"
-            progress.advance(
-                _finished(history), f"{short_text(record.candidate)} {_outcome(record, unit)}, {best}"
-            )
+            nonlocal best, done
+            del history
+            best, done = max(best, -inf if record.value is None else record.value), done + 1
+            known = f"best {best:.2f}" if best > -inf else "nothing scored yet"
+            progress.advance(done, f"{short_text(record.candidate)} {_outcome(record, unit)}, {known}")
 
         with engine_for(run, data, name, progress) as engine:
             winner = search(
@@ -183,10 +187,6 @@ def search_phase(
         winner = found
     progress.say(f"  {name}: {short_text(winner)}")
     return winner
-
-
-def _finished(history: History) -> int:
-    return sum(record.finished for record in history)
 
 
 def engine_for(
