@@ -107,11 +107,23 @@ def search(
 
 
 @app.command()
-def resume(run: RunDir, set_: Sets = None, address: Address = None) -> None:
+def resume(
+    run: RunDir,
+    set_: Sets = None,
+    address: Address = None,
+    before: Annotated[
+        int | None,
+        typer.Option(
+            "--from", metavar="RECORD", help="Leave out this record of the journal and all after it."
+        ),
+    ] = None,
+) -> None:
     """Continue a stopped or killed run where it was, or add seeds to its table (--set retrain.seeds=12)."""
     with _door(f"nas resume {run}"):
         from nas.run import Run
 
+        if before is not None:
+            Run.open(run).cut_before(before)
         opened = Run.open(run).extended([*(set_ or []), *_on_cluster(address)])
         _limit_threads(opened.recipe.threads)
         _carry_out(opened)

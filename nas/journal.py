@@ -3,6 +3,7 @@
 Optuna's journal is one JSON object a line, appended and synced. Two things a kill leaves behind make its
 own reader fail: a last line without its end (the next record would be glued to it, and the file would never
 open again), and the lock of the dead writer (30 seconds of waiting; for ever when its link is broken).
+Beside the journal lies one checksum a record, so that a byte that changed later is noticed and named.
 """
 
 import contextlib
@@ -10,18 +11,26 @@ import fcntl
 import json
 import logging
 import os
+import re
+import socket
 import time
+import weakref
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 from search_spaces.errors import RunError
+from search_spaces.files import write_atomic
 
 JOURNAL = "study.log"
 """Name of the journal in a run directory."""
+
+SUMS = "study.sums"
+"""Beside it: a line a record, with the place of its first byte, its length and its CRC-32, in hexadecimal."""
 
 _GUARD = "study.owner"
 _LIVE_LOCK_SECONDS = 0.25  # a living writer holds Optuna's lock for one append and one sync
@@ -48,11 +57,11 @@ class Guard:
             owner = self._file.read().strip() or "unknown"
             self._file.close()
             raise RunError(
-                f"{directory}: another process (pid {owner}) is running this search; "
+                f"{directory}: another process ({owner}) is running this search; "
                 "wait for it, stop it with Ctrl-C, or give this search a directory of its own"
             ) from error
         self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
+        self._file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
         self._file.flush()
 
     def release(self) -> None:
@@ -68,16 +77,104 @@ def open_storage(path: Path, *, read_only: bool = False) -> JournalStorage:
     """
     if not read_only:
         repair(path)
+    _check_sums(path)
     _check(path)
     try:
         # Absolute, for Optuna's lock is a symbolic link to this very text.
         with quiet_optuna():
-            return JournalStorage(JournalFileBackend(str(path.resolve())))
+            place = path.resolve()
+            return JournalStorage(JournalFileBackend(str(place)) if read_only else SummedJournal(place))
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(
-            f"{path}: Optuna cannot replay this journal ({type(error).__name__}: {error}); "
-            "restore it from a copy or start a new run directory"
+            f"{path}: Optuna cannot replay this journal ({type(error).__name__}: {error}); restore it from a copy, go "
+            f"on before the record to blame (nas resume {path.parent} --from RECORD), or start a new run directory"
         ) from error
+
+
+class SummedJournal(JournalFileBackend):
+    """Optuna's journal file, which notes the checksum of every record that it writes.
+
+    The note is not synced, for that would cost as much as the record: a power cut may lose the last of them, and a
+    record without a checksum is believed. So are those of other programs, a dashboard's for example.
+
+    Args:
+        path: of the journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+        # Written without a buffer, so that what was noted outlives this process.
+        self._sums = os.open(path.with_name(SUMS), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        weakref.finalize(self, os.close, self._sums)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write records, and then their checksums."""
+        before = self._path.stat().st_size
+        super().append_logs(logs)
+        lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
+        if self._path.stat().st_size - before != sum(map(len, lines)):
+            return  # another program wrote at the same moment, so which bytes are ours is not known
+        notes = []
+        for line in lines:
+            notes.append(f"{before:x} {len(line):x} {zlib.crc32(line):08x}\n")
+            before += len(line)
+        os.write(self._sums, "".join(notes).encode())
+
+
+def read_sums(path: Path) -> dict[int, tuple[int, int]]:
+    """Place of a record's first byte in the journal ``path`` -> (its length, its CRC-32), as far as they are known."""
+    sums, found = path.with_name(SUMS), {}
+    if sums.exists():
+        # The last note may be torn, which then has no line end.
+        for match in re.finditer(
+            rb"^([0-9a-f]+) ([0-9a-f]+) ([0-9a-f]{8})\n", sums.read_bytes(), re.MULTILINE
+        ):
+            place, length, crc = (int(word, 16) for word in match.groups())
+            found[place] = (length, crc)
+    return found
+
+
+def cut_before(path: Path, record: int) -> Path:
+    """Take a record and all after it off a journal, into a file beside it; call with the run's :class:`Guard` held.
+
+    Args:
+        path: the journal.
+        record: counted from 1, as messages do.
+
+    Returns:
+        The file that has what was taken off.
+
+    Raises:
+        RunError: no such record.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    ends = [place + 1 for place, byte in enumerate(content) if byte == ord("\n")]
+    if not 1 <= record <= len(ends):
+        raise RunError(f"--from {record}: {path} has records 1 to {len(ends)}; name one of them")
+    return _set_aside(path, content, 0 if record == 1 else ends[record - 2], "cut")
+
+
+def _set_aside(path: Path, content: bytes, whole: int, why: str) -> Path:
+    """Shorten the journal to its first ``whole`` bytes; the rest goes into a new file beside it."""
+    number = 0
+    while (beside := path.with_name(f"{path.name}.{why}-{number}")).exists():
+        number += 1
+    _write_synced(beside, content[whole:])
+    with path.open("r+b") as file:
+        file.truncate(whole)
+        os.fsync(file.fileno())
+    _forget_sums(path, whole)
+    return beside
+
+
+def _forget_sums(path: Path, size: int) -> None:
+    """Drop the checksums of bytes that the journal does not have, for others may come to stand there."""
+    known = read_sums(path)
+    kept = {place: rest for place, rest in known.items() if place + rest[0] <= size}
+    if len(kept) < len(known):
+        lines = (f"{place:x} {length:x} {crc:08x}\n" for place, (length, crc) in sorted(kept.items()))
+        write_atomic(path.with_name(SUMS), "".join(lines).encode())
 
 
 def repair(path: Path) -> Path | None:
@@ -94,24 +191,20 @@ def repair(path: Path) -> Path | None:
     """
     _remove_stale_lock(path)
     if not path.exists():
+        path.with_name(SUMS).unlink(missing_ok=True)
         return None
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole == len(content) and whole:
-        # Blocks of one write can reach the disk out of order: the line end may be there and the rest not.
+        # Blocks of one write can reach the disk out of order: the line end may be there and the rest not. Where its
+        # checksum was noted, it was whole once, and what is wrong with it came later.
         last = content.rfind(b"\n", 0, whole - 1) + 1
-        if _problem(content[last:whole]) is not None:
+        if last not in read_sums(path) and _problem(content[last:whole]) is not None:
             whole = last
     if whole == len(content):
+        _forget_sums(path, whole)
         return None
-    number = 0
-    while (beside := path.with_name(f"{path.name}.torn-{number}")).exists():
-        number += 1
-    _write_synced(beside, content[whole:])
-    with path.open("r+b") as file:
-        file.truncate(whole)
-        os.fsync(file.fileno())
-    return beside
+    return _set_aside(path, content, whole, "torn")
 
 
 @contextlib.contextmanager
@@ -125,6 +218,22 @@ def quiet_optuna(level: int = logging.WARNING) -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
+def _check_sums(path: Path) -> None:
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    for place, (length, crc) in sorted(read_sums(path).items()):
+        line = content[place : place + length]
+        if len(line) == length and zlib.crc32(line) != crc:
+            number = content.count(b"\n", 0, place) + 1
+            raise RunError(
+                f"{path}, record {number}: its bytes are not those that were written (CRC-32 "
+                f"{zlib.crc32(line):08x}, noted {crc:08x}); the file was changed, or the disk fails. Restore it from a "
+                f"copy, or go on before this record and do again what came after: nas resume {path.parent} --from "
+                f"{number}"
+            )
+
+
 def _check(path: Path) -> None:
     if not path.exists():
         return
@@ -135,8 +244,8 @@ def _check(path: Path) -> None:
             problem = _problem(line)
             if problem is not None:
                 raise RunError(
-                    f"{path}, line {number}: {problem}; a journal has one JSON record a line. "
-                    "Restore the file from a copy, or start a new run directory"
+                    f"{path}, line {number}: {problem}; a journal has one JSON record a line. Restore the file from a "
+                    f"copy, or go on before it: nas resume {path.parent} --from {number}"
                 )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.config import apply_overrides, dump_yaml, read_yaml, to_data
+from nas.journal import JOURNAL, Guard, cut_before
 from nas.methods.catalog import check_search
 from nas.recipes.search import SearchRecipe
 from nas.targets import anchor, files_of, gather, portable, require_unchanged
@@ -119,6 +120,23 @@ class Run:
             (self.directory / FINISHED).unlink(missing_ok=True)
             run._write_recipe()
         return run
+
+    def cut_before(self, record: int) -> None:
+        """Leave out a record of the journal and all after it; what they told is found out again.
+
+        Raises:
+            RunError: the trials are in a database, there is no such record, or a search is under way.
+        """
+        if self.recipe.storage is not None:
+            raise RunError(
+                f"--from {record}: the trials of this run are in a database, which has no records to cut"
+            )
+        guard = Guard(self.directory)
+        try:
+            (self.directory / FINISHED).unlink(missing_ok=True)
+            cut_before(self.directory / JOURNAL, record)
+        finally:
+            guard.release()
 
     @property
     def home(self) -> Path:

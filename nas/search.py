@@ -48,6 +48,7 @@ def search(
     batch: int = 1,
     rounds: bool = True,
     retries: int = RETRIES,
+    stop: Callable[[], bool] = lambda: False,
     on_trial: Callable[[Record, History], None] | None = None,
     limits: Callable[[Architecture], str | None] | None = None,
     pruning: Pruning | None = None,
@@ -70,6 +71,8 @@ def search(
         rounds: all of a batch are told, in their order, before the next is asked for; False: so many are under way at
             any time, and each is told when its score is there.
         retries: how often a candidate is tried again whose worker died or took too long; then it has failed.
+        stop: asked between candidates; True: those under way are finished, no other is begun, and the search ends as
+            by Ctrl-C.
         on_trial: called with each finished trial and the history it ends.
         limits: a cheap check of a whole architecture (parameters, MACs); a sentence rejects it before the
             proxy spends anything.
@@ -84,6 +87,7 @@ def search(
 
     Raises:
         RunError: no candidate got a score; the message ends with the last failure.
+        KeyboardInterrupt: it was stopped.
         TypeError: ``pruning`` beside a proxy that cannot be stopped on the way, or without rounds.
     """
     if pruning is not None and not rounds:
@@ -99,6 +103,7 @@ def search(
         engine=engine or InProcess(score),
         batch=batch,
         retries=retries,
+        stop=stop,
         on_trial=on_trial,
         limits=limits,
         pruning=pruning,
@@ -126,6 +131,7 @@ class _Search:
     engine: Engine
     batch: int
     retries: int
+    stop: Callable[[], bool]
     on_trial: Callable[[Record, History], None] | None
     limits: Callable[[Architecture], str | None] | None
     pruning: Pruning | None
@@ -150,7 +156,7 @@ class _Search:
         # Nothing of a round is spent or told before all of it was asked for.
         if running and any(_begun(record) for record in mine):
             return running
-        while len(running) < self.batch:
+        while len(running) < self.batch and not self._stopped():
             record = self._asked({ROUND: running[0].round} if running else {})
             if record is None:
                 break
@@ -165,13 +171,13 @@ class _Search:
 
         def more() -> list[Job]:
             waiting[:] = [number for number in waiting if not self._repeated(number)]
-            while len(waiting) < self.batch:
+            while len(waiting) < self.batch and not self.stop():
                 record = self._asked({BESIDE: list(waiting)})
                 if record is None:
                     break
                 if not self._rejected(record) and not self._repeated(record.number):
                     waiting.append(record.number)
-            jobs = [job for job in self._jobs(waiting) if job.number not in given]
+            jobs = [] if self.stop() else [job for job in self._jobs(waiting) if job.number not in given]
             given.update(job.number for job in jobs)
             return jobs
 
@@ -268,12 +274,21 @@ class _Search:
         for job, outcome in self.engine.outcomes(jobs):
             if not isinstance(outcome, Lost):
                 yield job, outcome
+                if self.stop():
+                    self.engine.withdraw()
                 continue
             lost = self.phase.note(job.number, {LOST: self._now(job.number).lost + 1}).lost
             if lost > self.retries:
                 yield job, CandidateFailed(f"{outcome.reason}; it was tried {lost} times")
-            else:
+            elif not self.stop():
                 self.engine.add([job])
+        self._stopped()
+
+    def _stopped(self) -> bool:
+        """Always False, for where a person wants to stop this does not return."""
+        if self.stop():
+            raise KeyboardInterrupt
+        return False
 
     def _tell(self, waiting: list[int], found: Mapping[int, Score | CandidateFailed]) -> None:
         """Tell, in the order of the trials, as many as can be told, and take them off the list."""

@@ -106,9 +106,16 @@ class Phase:
         """Those that have no end yet, by number."""
         return [self._records[number] for number in sorted(self._running)]
 
-    def _read(self, trial: FrozenTrial) -> Record:
-        """Note a trial as it is in the storage now."""
-        record = _at(record_of(trial, self.name), self._home)
+    def _read(self, trial: FrozenTrial, known: Candidate | None = None) -> Record:
+        """Note a trial as it is in the storage now.
+
+        Args:
+            trial: from the storage.
+            known: its candidate, where this process has written it; read from the trial where None.
+        """
+        record = record_of(trial, self.name, known)
+        if known is None:
+            record = _at(record, self._home)
         number = record.number
         if number == len(self._records):
             self._ids.append(trial._trial_id)
@@ -122,7 +129,7 @@ class Phase:
 
     def _again(self, number: int) -> Record:
         """Read a trial that was just written."""
-        return self._read(self._storage.get_trial(self._ids[number]))
+        return self._read(self._storage.get_trial(self._ids[number]), self._records[number].candidate)
 
     def begin(self, candidate: Candidate, attributes: Mapping[str, Json] | None = None) -> Record:
         """Write a candidate down, whole and in one durable record, before anything is spent on it.
@@ -160,7 +167,7 @@ class Phase:
             for other in self._storage.get_all_trials(self._study_id, deepcopy=False)[len(self._records) :]:
                 self._check_member(self._read(other))
             return self._records[-1]
-        return self._read(written)
+        return self._read(written, candidate)
 
     def keep(self, number: int, outcome: Score | CandidateFailed) -> Record:
         """Write the score or failure of a trial that goes on running until earlier ones have theirs."""
@@ -349,8 +356,13 @@ def _at(record: Record, home: Path) -> Record:
     return record if placed is record.candidate else replace(record, candidate=placed)
 
 
-def record_of(trial: FrozenTrial, phase: str) -> Record:
+def record_of(trial: FrozenTrial, phase: str, known: Candidate | None = None) -> Record:
     """Read a trial back as plain data; a score's attributes count only once the trial has ended.
+
+    Args:
+        trial: from a storage.
+        phase: its name.
+        known: the candidate, where it need not be read and checked again.
 
     Raises:
         RunError: a trial that this toolkit did not write, or that was changed afterwards.
@@ -360,7 +372,7 @@ def record_of(trial: FrozenTrial, phase: str) -> Record:
     if trial.state not in _STATES:
         raise RunError(f"{where}: state {trial.state.name}; trials enter a study only through a search")
     try:
-        candidate = _candidate_of(attributes)
+        candidate = _candidate_of(attributes) if known is None else known
         digest = str(attributes[_DIGEST])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{where}: not written by this toolkit ({type(error).__name__}: {error})") from error

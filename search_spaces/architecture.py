@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Architecture:
     settings: Genes
     genes: Genes
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Stable key of this network, 16 hexadecimal digits."""
         return digest_of(self.to_dict())
@@ -151,7 +152,7 @@ class Prefix:
     space: str
     genes: Genes
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Stable key; never equal to that of an architecture."""
         return digest_of({"prefix_of": self.space, "genes": dict(self.genes)})

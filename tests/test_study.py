@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 
 from nas.controllers.base import digests
 from nas.controllers.catalog import make_controller
+from nas.journal import SUMS
 from nas.search import search
 from nas.study import Phase, Score, Study
 from nas.testing import SeparableSpace, ToySpace
@@ -182,7 +183,7 @@ def test_history_is_read_once(phase: Phase, monkeypatch: pytest.MonkeyPatch) -> 
     read = []
     original = nas.study.record_of
     monkeypatch.setattr(
-        nas.study, "record_of", lambda trial, name: read.append(trial) or original(trial, name)
+        nas.study, "record_of", lambda trial, *rest: read.append(trial) or original(trial, *rest)
     )
     assert len(phase.history()) == 20
     assert read == []
@@ -247,6 +248,7 @@ def test_a_search_never_looks_through_all_of_its_trials(tmp_path: Path) -> None:
 def test_a_changed_trial_is_noticed(phase: Phase, tmp_path: Path, space: ToySpace) -> None:
     phase.begin(space.baseline)
     path = tmp_path / "study.log"
+    path.with_name(SUMS).unlink()
     path.write_text(
         path.read_text().replace('"kernel":3}', '"kernel":5}').replace('"kernel":3,', '"kernel":5,')
     )
@@ -258,6 +260,7 @@ def test_a_changed_trial_is_noticed(phase: Phase, tmp_path: Path, space: ToySpac
 def test_a_forged_score_is_noticed(phase: Phase, tmp_path: Path, space: ToySpace, values: str) -> None:
     phase.finish(phase.begin(space.baseline).number, Score(value=0.125))
     path = tmp_path / "study.log"
+    path.with_name(SUMS).unlink()
     path.write_text(path.read_text().replace("[0.125]", values))
     with pytest.raises(RunError, match="trial 0: found scores"):
         Study.open(tmp_path).phase("stages", space, 7)

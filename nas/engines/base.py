@@ -58,6 +58,10 @@ class Engine(Protocol):
         """More jobs for the call of :meth:`outcomes` under way, whose last outcome has just been given."""
         ...
 
+    def withdraw(self) -> None:
+        """Jobs that nobody has begun with are not wanted any more; the call ends with those under way."""
+        ...
+
 
 class InProcess:
     """One after the other in this process; an error that does not concern a candidate alone passes through.
@@ -80,6 +84,10 @@ class InProcess:
     def add(self, jobs: Sequence[Job]) -> None:
         """After those that wait."""
         self._waiting.extend(jobs)
+
+    def withdraw(self) -> None:
+        """Nothing waits any more."""
+        self._waiting.clear()
 
 
 def outcome_of(job: Job, proxy: Proxy) -> Score | CandidateFailed:

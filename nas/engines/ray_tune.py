@@ -72,9 +72,11 @@ class Board:
             self._waiting.extend(jobs)
             self._changed.notify_all()
 
-    async def withdraw(self) -> None:
-        """Those that nobody has taken yet are not wanted any more."""
+    async def withdraw(self) -> list[int]:
+        """Those that nobody has taken yet are not wanted any more; their keys."""
+        keys = [key for key, _ in self._waiting]
         self._waiting.clear()
+        return keys
 
     async def take(self, lease: int, actor: Any) -> tuple[int, bytes] | None:
         """The next job, once there is one; None at the end of the search. Whoever asks has finished its last one."""
@@ -290,8 +292,7 @@ class RayTune:
                 if key in self._wanted:
                     yield self._wanted.pop(key), outcome
         finally:
-            if self._wanted:
-                self._ask(self._board.withdraw.remote())
+            self.withdraw()
 
     def add(self, jobs: Sequence[Job]) -> None:
         """After those that wait."""
@@ -299,6 +300,12 @@ class RayTune:
         self._last += len(new)
         self._wanted |= new
         self._ask(self._board.put.remote([(key, pickle.dumps(job)) for key, job in new.items()]))
+
+    def withdraw(self) -> None:
+        """Nothing waits any more."""
+        if self._wanted:
+            for key in self._ask(self._board.withdraw.remote()):
+                self._wanted.pop(key, None)
 
     def _next(self) -> tuple[int, Outcome]:
         """The next outcome, with the key of its job."""

@@ -63,6 +63,10 @@ class Workers:
         """After those that wait."""
         self._waiting.extend(jobs)
 
+    def withdraw(self) -> None:
+        """Nothing waits any more."""
+        self._waiting.clear()
+
     def _give(self, job: Job) -> None:
         while self._idle and not self._idle[-1].process.is_alive():
             self._idle.pop().end()

@@ -25,6 +25,7 @@ from nas.recipes.controller import ControllerRecipe
 from nas.run import FINISHED, Run
 from nas.search import Measurement, search
 from nas.show import own_proxy, short_text
+from nas.stopping import stopping
 from nas.study import History, Json, Record, Study
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.cost import cost
@@ -166,7 +167,7 @@ def search_phase(
             known = f"best {best:.2f}" if best > -inf else "nothing scored yet"
             progress.advance(done, f"{short_text(record.candidate)} {_outcome(record, unit)}, {known}")
 
-        with engine_for(run, data, name, progress) as engine:
+        with engine_for(run, data, name, progress) as engine, stopping(progress.say) as stop:
             winner = search(
                 phase=phase,
                 controller=controller,
@@ -175,6 +176,7 @@ def search_phase(
                 batch=settings.batch,
                 rounds=settings.order == "rounds",
                 retries=settings.retries,
+                stop=stop,
                 on_trial=report,
                 limits=limits,
                 pruning=searched.pruning,

@@ -113,6 +113,7 @@ def searched(
     batch: int = 4,
     rounds: bool = True,
     kind: type[Toy] = Toy,
+    stop: Callable[[], bool] = lambda: False,
     on_trial: Callable[[Record, History], None] | None = None,
 ) -> tuple[Architecture, History]:
     """A search whose calls are noted in ``directory/calls``."""
@@ -126,6 +127,7 @@ def searched(
             engine=opened,
             batch=batch,
             rounds=rounds,
+            stop=stop,
             on_trial=on_trial,
             limits=lambda one: "over the limit" if int(one.digest, 16) % 7 == 0 else None,
             pruning=halving() if rungs else None,

@@ -6,16 +6,18 @@ import pickle
 import threading
 import time
 from pathlib import Path
+from random import Random
 
 import optuna
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 from nas.controllers.catalog import make_controller
 from nas.controllers.optuna_sampler import SAMPLERS
 from nas.distributions import distributions_of
-from nas.journal import Guard, repair
+from nas.journal import JOURNAL, SUMS, Guard, cut_before, repair
 from nas.search import search
 from nas.study import History, Study
 from nas.testing import SeparableSpace, ToySpace, toy_score
@@ -82,6 +84,64 @@ def test_each_record_end_is_a_place_to_continue_from(journal: tuple[bytes, Histo
         directory.mkdir()
         (directory / "study.log").write_bytes(content[:end])
         assert run(directory) == history
+
+
+def flipped(content: bytes, place: int, bit: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :]
+
+
+def test_a_flipped_byte_is_refused_with_its_record_and_the_run_goes_on_before_it(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    whole = tmp_path_factory.mktemp("whole")
+    history = run(whole)
+    content, sums = (whole / JOURNAL).read_bytes(), (whole / SUMS).read_bytes()
+    assert sums.count(b"\n") == content.count(b"\n") > 20
+    rng = Random(3)
+    for _ in range(60):
+        place, bit = rng.randrange(len(content) - 1), rng.randrange(8)
+        number = content.count(b"\n", 0, place) + 1
+        directory = tmp_path_factory.mktemp("flipped")
+        (directory / JOURNAL).write_bytes(flipped(content, place, bit))
+        (directory / SUMS).write_bytes(sums)
+        for read_only in (True, False):
+            with pytest.raises(RunError, match=rf"record {number}: its bytes are not .*--from {number}$"):
+                Study.open(directory, read_only=read_only)
+        cut = cut_before(directory / JOURNAL, number)
+        assert (directory / JOURNAL).read_bytes() + cut.read_bytes() == flipped(content, place, bit)
+        assert run(directory) == history
+        assert run(directory) == history, "and its checksums fit again"
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0.0, 1.0), of_sums=st.floats(0.0, 1.0))
+def test_checksums_that_were_cut_too_refuse_nothing(
+    tmp_path_factory: pytest.TempPathFactory, share: float, of_sums: float
+) -> None:
+    """A power cut may take the end of both files, each to another point."""
+    whole = tmp_path_factory.mktemp("whole")
+    history = run(whole)
+    directory = tmp_path_factory.mktemp("cut")
+    for name, kept in ((JOURNAL, share), (SUMS, of_sums)):
+        content = (whole / name).read_bytes()
+        (directory / name).write_bytes(content[: round(kept * len(content))])
+    assert run(directory) == history
+    assert run(directory) == history
+
+
+def test_records_of_other_programs_are_believed(tmp_path: Path) -> None:
+    history = run(tmp_path)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / JOURNAL)))
+    optuna.load_study(study_name="p", storage=storage).set_user_attr("note", "from a dashboard")
+    assert run(tmp_path) == history
+
+
+def test_a_record_that_is_not_there_cannot_be_cut(tmp_path: Path) -> None:
+    run(tmp_path)
+    last = (tmp_path / JOURNAL).read_bytes().count(b"\n")
+    for record in (0, last + 1):
+        with pytest.raises(RunError, match=rf"--from {record}: .* has records 1 to {last}; name one"):
+            cut_before(tmp_path / JOURNAL, record)
 
 
 def test_a_last_line_of_zeros_is_torn_too(journal: tuple[bytes, History], tmp_path: Path) -> None:
@@ -208,6 +268,7 @@ def forge(directory: Path, payload: str) -> None:
     for key in [*keys, "NSGAIISampler:parent:1"]:
         for code, attribute in ((2, "user_attr"), (3, "system_attr")):
             records.append({"op_code": code, "worker_id": worker, "study_id": 0, attribute: {key: payload}})
+    path.with_name(SUMS).unlink()  # whoever forges the one file takes the other away
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 

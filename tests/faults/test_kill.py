@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -165,7 +166,7 @@ def test_a_second_writer_is_refused_while_the_first_lives_and_not_after(tmp_path
     second = start(tmp_path, "random")
     _, errors = second.communicate(timeout=60)
     assert second.returncode == 1
-    assert f"another process (pid {first.pid}) is running this search" in errors
+    assert f"another process (pid {first.pid} on {socket.gethostname()}) is running this search" in errors
     assert history_of(tmp_path)[0].state == "running", "looking on is always possible"
     first.kill()
     first.communicate(timeout=60)

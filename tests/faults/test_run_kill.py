@@ -147,6 +147,93 @@ def test_killed_in_training_scoring_and_retraining(whole: Path, tmp_path: Path) 
     assert not list(run.rglob("*.tmp")), "no half-written file is left"
 
 
+def interrupted(
+    run: Path, presses: int, hear: Callable[[], None], *words: str
+) -> tuple[int, str, str, float]:
+    """``nas`` in a process that hears so many Ctrl-Cs once a candidate is under way: code, output, errors, seconds."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nas.cli", *words],
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (trials(run) if (run / "study.log").exists() else []):
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.02)
+        began = time.monotonic()
+        for _ in range(presses):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        output, errors = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    return process.returncode, output, errors, time.monotonic() - began
+
+
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_ctrl_c_once_finishes_what_runs_and_twice_does_not(
+    tmp_path: Path, hear_interrupts: Callable[[], None], engine: str
+) -> None:
+    recipe = ROOT / "tests/recipes/tiny_spinenet.yaml"
+    words = ("--set", f"engine={engine}", "--set", "workers=2", "--set", "retrain=null")
+    once = tmp_path / "once"
+    code, output, errors, _ = interrupted(
+        once, 1, hear_interrupts, "search", str(recipe), "--run", str(once), *words
+    )
+    assert code == 130 and f"nas resume {once}" in errors and "Traceback" not in errors + output
+    assert "Ctrl-C again stops now" in output
+    with Study.open(once, read_only=True) as study:
+        records = study.records("search")
+    finished = [record for record in records if record.finished or record.kept is not None]
+    assert 1 <= len(finished) <= 3, "what was under way, and of the four asked for no other"
+    assert not list((once / "search").iterdir()), "no training was cut short"
+    twice = tmp_path / "twice"
+    slow = ("--set", "search.proxy.train={steps: 100000, batch_size: 4, lr: 0.005}")
+    code, output, errors, seconds = interrupted(
+        twice, 2, hear_interrupts, "search", str(recipe), "--run", str(twice), *words, *slow
+    )
+    assert code == 130 and seconds < 60 and f"nas resume {twice}" in errors
+    assert "Traceback" not in errors + output
+    nas(tmp_path / "calls.log", "never", "resume", once)
+    serial = tmp_path / "serial"
+    nas(tmp_path / "calls.log", "never", "search", recipe, "--run", serial, "--set", "retrain=null")
+    assert trials(once) == trials(serial)
+
+
+def test_a_driver_killed_beside_ray_takes_ray_with_it_and_goes_on(whole: Path, tmp_path: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "calls.log"
+    settings = ("--set", "engine=ray", "--set", "workers=2", "--set", "retrain=null")
+    nas(log, "3:done stages", "search", TINY, "--run", run, *settings)
+    nas(log, "4:done dilations", "resume", run)
+    deadline = time.monotonic() + 60
+    while left := ray_processes():
+        assert time.monotonic() < deadline, f"Ray outlives its driver: {left}"
+        time.sleep(0.5)
+    nas(log, "never", "resume", run)
+    assert trials(run) == trials(whole / "run")
+    assert_nothing_done_ran_twice(log)
+
+
+def ray_processes() -> list[str]:
+    """Command lines of Ray's processes on this machine that belong to nobody any more."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+            except OSError:
+                continue
+            if parent == "1" and ("raylet" in words or "gcs_server" in words or words.startswith("ray::")):
+                found.append(words[:80])
+    return found
+
+
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, hear_interrupts: Callable[[], None]) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "nas.cli", "search", str(TINY), "--run", str(run)]
