@@ -15,6 +15,7 @@ RESULTS = (
     "crnas_nuclei",
     "spinenet_digits_first",
     "spinenet_digits",
+    "spinenet_ablations",
     "spinenet_bccd_first",
     "spinenet_bccd",
 )
