@@ -205,33 +205,14 @@ def test_ctrl_c_once_finishes_what_runs_and_twice_does_not(
     assert trials(once) == trials(serial)
 
 
-def test_a_driver_killed_beside_ray_takes_ray_with_it_and_goes_on(whole: Path, tmp_path: Path) -> None:
+def test_a_driver_killed_beside_ray_goes_on_to_the_same_trials(whole: Path, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "calls.log"
     settings = ("--set", "engine=ray", "--set", "workers=2", "--set", "retrain=null")
     nas(log, "3:done stages", "search", TINY, "--run", run, *settings)
     nas(log, "4:done dilations", "resume", run)
-    deadline = time.monotonic() + 60
-    while left := ray_processes():
-        assert time.monotonic() < deadline, f"Ray outlives its driver: {left}"
-        time.sleep(0.5)
     nas(log, "never", "resume", run)
     assert trials(run) == trials(whole / "run")
     assert_nothing_done_ran_twice(log)
-
-
-def ray_processes() -> list[str]:
-    """Command lines of Ray's processes on this machine that belong to nobody any more."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
-            except OSError:
-                continue
-            if parent == "1" and ("raylet" in words or "gcs_server" in words or words.startswith("ray::")):
-                found.append(words[:80])
-    return found
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, hear_interrupts: Callable[[], None]) -> None:
