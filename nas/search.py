@@ -186,6 +186,7 @@ class _Search:
                 self._told_of(job.number, {job.number: outcome})
                 waiting.remove(job.number)
                 self.engine.add(more())
+        self._stopped()
 
     def _asked(self, known: Mapping[str, Json]) -> Record | None:
         """A new trial; None when the controller is done or waits for those under way.

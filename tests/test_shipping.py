@@ -18,7 +18,7 @@ from nas.progress import Silent
 from nas.proxies.base import StagedProxy
 from nas.run import Run
 from nas.show import histories
-from search_spaces.errors import DataError
+from search_spaces.errors import DataError, RunError
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -75,6 +75,13 @@ def test_pixels_travel_as_an_array_and_come_out_equal(tmp_path: Path) -> None:
         assert torch.equal(packed.unpacked().images, here.images)
         assert packed.unpacked().digest == here.digest
     assert (run.directory / MARK).read_text() == shipment.name
+
+
+def test_a_cluster_that_is_not_there_is_found_out_before_anything_is_trained(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", "tiny.yaml", "engine=ray", "ray.address=127.0.0.1:1")
+    with pytest.raises(RunError, match=r"ray.address: found '127.0.0.1:1'.*Start a cluster with ray start"):
+        procedure(run.recipe).carry_out(run, Silent())
+    assert not (run.directory / "stages").exists()
 
 
 def test_images_that_a_node_should_have_are_named_with_it(

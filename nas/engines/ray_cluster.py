@@ -63,8 +63,8 @@ def connected(workers: RayWorkers, *, address: str | None, environment: Mapping[
         if address is None:
             # As in a process started by this one; on a cluster the nodes have what is installed there.
             environment = {**environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        require_listener(address)
         try:
-            _require_listener(address)
             with _on_loopback(address is None):
                 ray.init(
                     address=address or "local",
@@ -75,11 +75,7 @@ def connected(workers: RayWorkers, *, address: str | None, environment: Mapping[
                     runtime_env={"env_vars": dict(environment)},
                 )
         except (OSError, RuntimeError, ValueError, RayError) as error:
-            raise RunError(
-                f"ray.address: found {address!r}: {str(error).strip().splitlines()[0]}. Start a cluster with ray start "
-                "--head, or leave ray.address out for one of this process's own. A cluster that asks for a token wants "
-                "RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
-            ) from error
+            raise _no_cluster(address, error) from error
         try:
             if address is None:
                 _require_loopback()
@@ -107,11 +103,30 @@ def require_room(workers: RayWorkers) -> int:
     return min(room, workers.count)
 
 
-def _require_listener(address: str | None) -> None:
-    """Fail at once where nobody listens; Ray itself would try for minutes."""
+def require_listener(address: str | None) -> None:
+    """Fail at once where nobody listens; Ray itself would try for minutes.
+
+    Args:
+        address: as of :func:`connected`; ``auto`` and None are not looked at.
+
+    Raises:
+        RunError: nobody answers there.
+    """
     host, colon, port = (address or "").rpartition(":")
-    if colon and port.isdecimal():
+    if not (colon and port.isdecimal()):
+        return
+    try:
         socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str | None, error: Exception) -> RunError:
+    return RunError(
+        f"ray.address: found {address!r}: {str(error).strip().splitlines()[0]}. Start a cluster with ray start "
+        "--head, or leave ray.address out for one of this process's own. A cluster that asks for a token wants "
+        "RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+    )
 
 
 def _require_loopback() -> None:

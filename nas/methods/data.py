@@ -27,8 +27,13 @@ def open_data(run: Run, progress: RunProgress) -> SearchData:
     """The training split in its two parts, written down in the run.
 
     Raises:
-        RunError: the images are not those that the run began with.
+        RunError: the images are not those that the run began with, or nobody answers at ``ray.address``.
     """
+    if run.recipe.engine == "ray" and run.recipe.ray.address is not None:
+        # Its import takes a second that other searches need not spend. Asked now, not after a supernet was trained.
+        from nas.engines.ray_cluster import require_listener
+
+        require_listener(run.recipe.ray.address)
     prepare_process(run.recipe.threads)
     run.record_environment()
     data = read_data(run.recipe)
