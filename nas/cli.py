@@ -123,7 +123,7 @@ def resume(
         from nas.run import Run
 
         if before is not None:
-            Run.open(run).cut_before(before)
+            typer.echo(f"record {before} and all after it: {Run.open(run).cut_before(before)}")
         opened = Run.open(run).extended([*(set_ or []), *_on_cluster(address)])
         _limit_threads(opened.recipe.threads)
         _carry_out(opened)

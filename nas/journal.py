@@ -148,11 +148,17 @@ def cut_before(path: Path, record: int) -> Path:
     Raises:
         RunError: no such record.
     """
+    begins = require_record(path, record)
+    return _set_aside(path, path.read_bytes(), begins, "cut")
+
+
+def require_record(path: Path, record: int) -> int:
+    """Place of a record's first byte in a journal; arguments and errors as of :func:`cut_before`."""
     content = path.read_bytes() if path.exists() else b""
-    ends = [place + 1 for place, byte in enumerate(content) if byte == ord("\n")]
-    if not 1 <= record <= len(ends):
-        raise RunError(f"--from {record}: {path} has records 1 to {len(ends)}; name one of them")
-    return _set_aside(path, content, 0 if record == 1 else ends[record - 2], "cut")
+    begins = [0, *(match.end() for match in re.finditer(rb"\n", content))][:-1]
+    if not 1 <= record <= len(begins):
+        raise RunError(f"--from {record}: {path} has records 1 to {len(begins)}; name one of them")
+    return begins[record - 1]
 
 
 def _set_aside(path: Path, content: bytes, whole: int, why: str) -> Path:

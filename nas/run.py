@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.config import apply_overrides, dump_yaml, read_yaml, to_data
-from nas.journal import JOURNAL, Guard, cut_before
+from nas.journal import JOURNAL, Guard, cut_before, require_record
 from nas.methods.catalog import check_search
 from nas.recipes.search import SearchRecipe
 from nas.targets import anchor, files_of, gather, portable, require_unchanged
@@ -121,8 +121,11 @@ class Run:
             run._write_recipe()
         return run
 
-    def cut_before(self, record: int) -> None:
+    def cut_before(self, record: int) -> Path:
         """Leave out a record of the journal and all after it; what they told is found out again.
+
+        Returns:
+            The file that keeps what was taken off.
 
         Raises:
             RunError: the trials are in a database, there is no such record, or a search is under way.
@@ -133,8 +136,10 @@ class Run:
             )
         guard = Guard(self.directory)
         try:
+            require_record(self.directory / JOURNAL, record)
+            # Before the cut, so that a run with more to do never reads as complete.
             (self.directory / FINISHED).unlink(missing_ok=True)
-            cut_before(self.directory / JOURNAL, record)
+            return cut_before(self.directory / JOURNAL, record)
         finally:
             guard.release()
 

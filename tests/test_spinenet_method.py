@@ -122,6 +122,28 @@ def test_a_run_is_derived_again_and_a_changed_one_named(
         replay_run(Run.open(copy))
 
 
+def test_a_run_goes_on_before_a_damaged_record(finished: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.directory, copy)
+    log = copy / "study.log"
+    whole = log.read_bytes()
+    answered = CliRunner().invoke(app, ["resume", str(copy), "--from", "999"])
+    assert answered.exit_code == 2 and "has records 1 to" in answered.stderr
+    assert summary(copy)["state"] == "complete", "nothing was touched"
+    lines = whole.splitlines(keepends=True)
+    damaged = lines[9].replace(b'"', b"'", 1)
+    log.write_bytes(b"".join([*lines[:9], damaged, *lines[10:]]))
+    answered = CliRunner().invoke(app, ["resume", str(copy)])
+    assert answered.exit_code == 2 and "record 10: its bytes are not those" in answered.stderr
+    answered = CliRunner().invoke(app, ["resume", str(copy), "--from", "10"])
+    assert answered.exit_code == 0 and "study.log.cut-0" in answered.stdout, answered.stderr
+    again, before = histories(Run.open(copy)), histories(finished)
+    for phase in before:
+        rows = [[(one.digest, one.value, one.state) for one in found[phase]] for found in (again, before)]
+        assert rows[0] == rows[1]
+    assert summary(copy)["state"] == "complete"
+
+
 def test_a_worker_has_the_threads_of_the_recipe(finished: Run) -> None:
     before = torch.get_num_threads()
     try:
