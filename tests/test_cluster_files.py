@@ -201,7 +201,8 @@ def test_a_search_on_three_hand_started_nodes_finds_what_one_process_finds(tmp_p
         for number in range(2):
             log = tmp_path / f"worker-{number}.log"
             stack.enter_context(started(log, "worker", address, "--num-cpus", "1"))
-        wait_for(address, 3)
+            # One after the other: two that start together on one machine want the same sockets, and both fail.
+            wait_for(address, 2 + number)
         words = ["search", str(TINY), "--run", str(tmp_path / "run"), "--address", address]
         found = subprocess.run(
             [sys.executable, "-m", "nas.cli", *words, "--set", "workers=3", "--set", "retrain=null"],

@@ -1,6 +1,6 @@
 """All engines against one contract: equal searches to the bit, whoever scores; what becomes of lost workers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from toy import (
 )
 
 from nas.engines.base import Engine, Job
-from nas.engines.ray_cluster import RayWorkers, connected
+from nas.engines.ray_cluster import RayWorkers
 from nas.engines.ray_tune import RayTune
 from nas.engines.workers import Workers
 from nas.proxies.base import Proxy
@@ -47,11 +47,7 @@ def on_ray(
 PARALLEL = {"processes": processes, "ray": on_ray}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """One for all tests here: an engine joins what its process has joined before."""
-    with connected(RayWorkers(count=4), address=None, environment={"OMP_NUM_THREADS": "1"}):
-        yield
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 @pytest.fixture(params=PARALLEL)

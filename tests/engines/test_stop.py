@@ -25,6 +25,7 @@ ENGINES: dict[str, Callable[[Callable[[], Proxy]], AbstractContextManager[Engine
 }
 
 
+@pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("rounds", [True, False])
 def test_what_is_under_way_is_finished_and_nothing_is_lost(tmp_path: Path, name: str, rounds: bool) -> None:

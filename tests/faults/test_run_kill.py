@@ -20,6 +20,7 @@ from trainers.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests/recipes/tiny.yaml"
+SPINENET = ROOT / "tests/recipes/tiny_spinenet.yaml"
 WATCHED = Path(__file__).with_name("watched_nas.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
@@ -180,18 +181,25 @@ def in_training(phase: Path) -> bool:
     return phase.is_dir() and any(phase.iterdir())
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole search with short trainings."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    nas(run.parent / "calls.log", "never", "search", SPINENET, "--run", run, "--set", "retrain=null")
+    return run
+
+
 @pytest.mark.parametrize("engine", ["processes", "ray"])
 def test_ctrl_c_once_finishes_what_runs_and_twice_does_not(
-    tmp_path: Path, hear_interrupts: Callable[[], None], engine: str
+    undisturbed: Path, tmp_path: Path, hear_interrupts: Callable[[], None], engine: str
 ) -> None:
-    recipe = ROOT / "tests/recipes/tiny_spinenet.yaml"
     words = ("--set", f"engine={engine}", "--set", "workers=2", "--set", "retrain=null")
     once = tmp_path / "once"
     code, output, errors = interrupted(
         lambda: in_training(once / "search"),
         1,
         hear_interrupts,
-        *("search", str(recipe), "--run", str(once), *words),
+        *("search", str(SPINENET), "--run", str(once), *words),
     )
     assert code == 130 and f"nas resume {once}" in errors
     assert "Ctrl-C again stops now" in output
@@ -206,13 +214,11 @@ def test_ctrl_c_once_finishes_what_runs_and_twice_does_not(
         lambda: in_training(twice / "search"),
         2,
         hear_interrupts,
-        *("search", str(recipe), "--run", str(twice), *words, *slow),
+        *("search", str(SPINENET), "--run", str(twice), *words, *slow),
     )
     assert code == 130 and f"nas resume {twice}" in errors, "and within the minute that it had"
     nas(tmp_path / "calls.log", "never", "resume", once)
-    serial = tmp_path / "serial"
-    nas(tmp_path / "calls.log", "never", "search", recipe, "--run", serial, "--set", "retrain=null")
-    assert trials(once) == trials(serial)
+    assert trials(once) == trials(undisturbed)
 
 
 def test_a_driver_killed_beside_ray_goes_on_to_the_same_trials(whole: Path, tmp_path: Path) -> None:
