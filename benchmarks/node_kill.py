@@ -100,7 +100,7 @@ def searched_on_nodes(
         while (ended := finished(run)) < half:
             if process.poll() is not None:
                 raise SystemExit(run.with_suffix(".log").read_text())
-            time.sleep(0.05)
+            time.sleep(0.5)
         cluster.remove_node(rng.choice(others), allow_graceful=False)
         if process.wait() != 0:
             raise SystemExit(run.with_suffix(".log").read_text())

@@ -68,6 +68,19 @@ def _print_table(title: str, rows: list[tuple[str, str]]) -> None:
     Console().print(table)
 
 
+def _print_columns(columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    # A narrow terminal would cut figures off.
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
 def _limit_threads(threads: int) -> None:
     # Before torch is imported: OpenMP reads this once.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
@@ -104,6 +117,51 @@ def search(
         _limit_threads(checked.threads)
         procedure(checked).check_recipe(checked, source=str(recipe))
         _carry_out(Run.create(run, checked))
+
+
+@app.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, see examples/recipes.")],
+    set_: Sets = None,
+    measure: Annotated[
+        float, typer.Option("--measure", metavar="SECONDS", help="To spend on trying everything out.")
+    ] = 60.0,
+    devices: Annotated[
+        int | None, typer.Option("--devices", metavar="N", help="Foresee it for so many devices too.")
+    ] = None,
+    speed: Annotated[
+        float, typer.Option("--speed", metavar="X", help="Of one of them, in that of a worker here.")
+    ] = 1.0,
+    price: Annotated[
+        float | None, typer.Option("--price", metavar="P", help="Of one of them, an hour.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What a search will take, here and on a described cluster, from a measured minute; nothing is kept."""
+    with _door():
+        from nas.methods.catalog import check_search, procedure
+        from nas.planning import Place, plain, plan_lines
+        from nas.targets import read_recipe
+
+        there = None
+        if devices is not None or price is not None or speed != 1.0:
+            there = Place(workers=1 if devices is None else devices, speed=speed, price=price)
+        checked = check_search(read_recipe(recipe, set_ or []), source=str(recipe))
+        _limit_threads(checked.threads)
+        procedure(checked).check_recipe(checked, source=str(recipe))
+        from nas.methods.planning import make_plan
+        from nas.progress import ConsoleProgress
+
+        with ConsoleProgress(stderr=True) as progress:
+            found = make_plan(checked, progress, seconds=measure, there=there)
+        if as_json:
+            _print_json(plain(found.to_dict()))
+            return
+        head, columns, rows, foot = plan_lines(found)
+        _print_table(str(recipe), head)
+        _print_columns(columns, rows)
+        for line in foot:
+            typer.echo(line)
 
 
 @app.command()

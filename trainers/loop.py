@@ -161,7 +161,7 @@ class Trainer:
     def _train(self, stop_at: int | None) -> None:
         self._resume()
         end = self.total_steps if stop_at is None else min(stop_at, self.total_steps)
-        evaluations = self._evaluation_steps()
+        evaluations = self.evaluation_steps()
         while self._step < end:
             self._advance()
             if self._step in evaluations:
@@ -229,7 +229,8 @@ class Trainer:
             "the weights were not moved. Lower train.lr, raise train.warmup_steps or set train.clip_norm"
         )
 
-    def _evaluation_steps(self) -> set[int]:
+    def evaluation_steps(self) -> set[int]:
+        """After how many steps it evaluates."""
         if self._evaluate is None:
             return set()
         every = self.recipe.evaluate_every

@@ -36,8 +36,10 @@ class Method:
         module: with ``check_recipe(recipe, source=...)``, ``carry_out(run, progress)``,
             ``scorer(run, data, phase)``, which makes the proxy of a phase ready in a worker,
             ``worker_files(run, phase)``, the files that it reads beside recipe and images,
-            ``searched(run, data, study)``, the phases begun so far, for ``nas replay``, and
-            ``phase_costs(run, trials, size)``.
+            ``searched(run, data, study)``, the phases begun so far, for ``nas replay``,
+            ``phase_costs(run, trials, size)``, and for ``nas plan`` ``foreseen(run, data)``, its spaces and works, and
+            ``rehearse(run, data, work, seconds, rng)``, which carries out units of a work for about so long and gives
+            the seconds of each.
     """
 
     title: str

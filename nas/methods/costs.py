@@ -23,7 +23,7 @@ def supernet_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int
         size: (height, width) of the images, px.
     """
     macs = cost(baseline_of(run.recipe), size).macs
-    paths = {"stages": _mean_path_macs(run, size)}
+    paths = {"stages": mean_path_macs(run, size)}
     facts = run.read_json("data.json") or {"held_out": [], "train": []}
     costs = []
     for name, history in trials.items():
@@ -86,7 +86,7 @@ def table_costs(run: Run, size: tuple[int, int]) -> tuple[PhaseCost, ...]:
     return (replace(_phase_cost("final table: trainings", seconds, images, macs), trials=len(finished)),)
 
 
-def _mean_path_macs(run: Run, size: tuple[int, int]) -> int:
+def mean_path_macs(run: Run, size: tuple[int, int]) -> int:
     """Multiply-adds of a path of the stage supernet, averaged over the uniform draws of its training.
 
     A stage's cost does not depend on the other stages, so means over stages add.

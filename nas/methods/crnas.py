@@ -11,10 +11,19 @@ from random import Random
 
 from nas.methods.catalog import baseline_of
 from nas.methods.checking import refused, require_all
-from nas.methods.costs import supernet_costs
+from nas.methods.costs import mean_path_macs, supernet_costs
 from nas.methods.data import SearchData, open_data
-from nas.methods.searching import Searched, controller_for, finish, phase_seed, search_phase
+from nas.methods.rehearsing import repeated, seconds_a_step
+from nas.methods.searching import (
+    Searched,
+    controller_for,
+    expected_trials,
+    finish,
+    phase_seed,
+    search_phase,
+)
 from nas.methods.spaces import allocation, crnas_recipe, dilation_space, stage_space
+from nas.planning import PlannedSpace, Work
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.proxies.supernet import SupernetProxy
@@ -23,13 +32,14 @@ from nas.recipes.crnas import CRNASRecipe
 from nas.run import Run
 from nas.study import Study
 from search_spaces.architecture import Architecture
+from search_spaces.cost import cost
 from search_spaces.crnas.dilations import DilationSpace
 from search_spaces.crnas.stages import StageSpace
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
 from search_spaces.randomness import seed_for
 from search_spaces.space import SearchSpace
 from trainers.detectors.catalog import build_detector
-from trainers.loop import CHECKPOINT, resolve_device
+from trainers.loop import CHECKPOINT, resolve_device, total_steps
 
 ALLOCATION = "dilations/allocation.json"
 """The winner of the first step, for workers, which never open the study."""
@@ -178,6 +188,51 @@ def worker_files(run: Run, phase: str) -> list[Path]:
     if phase == "stages":
         return [run.directory / phase / CHECKPOINT]
     return [run.directory / ALLOCATION, run.directory / "dilations" / CHECKPOINT]
+
+
+def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
+    """What the steps search and what they take; of the second the baseline's allocation stands for the winner's."""
+    recipe, first = crnas_recipe(run.recipe), stages(run)
+    size, macs = data.train_set.image_size, cost(first.space.baseline, data.train_set.image_size).macs
+    steps = [("stages", first.space, recipe.stages, mean_path_macs(run, size))]
+    if recipe.dilations is not None:
+        steps.append(("dilations", dilation_space(first.space.baseline), recipe.dilations, macs))
+    for name, space, phase, path in steps:
+        yield PlannedSpace(name=name, space=space)
+        train, count = phase.supernet.train, expected_trials(phase.controller, space)
+        batch = min(train.batch_size, len(data.train_set))
+        yield Work(
+            name=f"{name}: supernet training",
+            count=total_steps(train, len(data.train_set)),
+            unit="steps",
+            by="driver",
+            macs=3.0 * train.batch_size * path,
+        )
+        looked_at = len(data.held_out) + phase.supernet.recalibration_batches * batch
+        searches = [name]
+        if name == "dilations" and recipe.retrain is not None and "random" in recipe.retrain.rivals:
+            searches.append("random")
+        for one in searches:
+            yield Work(
+                name=f"{one}: scoring",
+                count=count,
+                unit="candidates",
+                by="engine",
+                macs=float(looked_at * macs),
+                like=f"{name}: scoring",
+            )
+
+
+def rehearse(run: Run, data: SearchData, work: str, seconds: float, rng: Random) -> list[float]:
+    """Seconds of steps of a supernet's training, or of the scoring of candidates with one that has learned little."""
+    phase, _, what = work.partition(": ")
+    if phase == "stages":
+        proxy = _stage_proxy(run, data)
+    else:
+        proxy = _dilation_proxy(run, dilation_space(stages(run).space.baseline), data, trained=True)
+    if what == "supernet training":
+        return [seconds_a_step(proxy.trainer(None), seconds)]
+    return repeated(lambda: proxy(proxy.space.sample(rng)), seconds)
 
 
 def _stage_proxy(run: Run, data: SearchData) -> SupernetProxy:

@@ -6,16 +6,29 @@ to completion beside the space's baseline.
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from random import Random
 
 from nas.export.source import backbone_source
 from nas.methods.any_space import any_space, one_phase_recipe
 from nas.methods.checking import refused, require_all
 from nas.methods.data import SearchData
-from nas.methods.one_search import OneSearch, carry_out_search, planned_steps, short_training
+from nas.methods.limits import Limits
+from nas.methods.one_search import (
+    OneSearch,
+    carry_out_search,
+    foreseen_phases,
+    planned_phases,
+    planned_steps,
+    rehearse_trainings,
+    short_training,
+)
+from nas.methods.rehearsing import drawn_within, repeated
 from nas.methods.searching import Searched, controller_for, phase_seed
+from nas.planning import PlannedSpace, Work
 from nas.progress import RunProgress, Silent
 from nas.proxies.base import Proxy
 from nas.proxies.own import make_own_proxy, require_own_proxy
+from nas.proxies.short_training import ShortTraining
 from nas.pruning import Pruning
 from nas.recipes.any_space import OnePhaseRecipe
 from nas.report.data import PhaseCost
@@ -126,6 +139,31 @@ def scorer(run: Run, data: SearchData, phase: str) -> Proxy:
         directory=run.directory / phase,
         device=recipe.device,
     )
+
+
+def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
+    """What the search and its random rival search and take."""
+    recipe, size = one_phase_recipe(run.recipe), data.train_set.image_size
+    space, train = any_space(recipe.space), recipe.search.proxy.train
+    images = 0 if train is None else total_steps(train, len(data.train_set)) * train.batch_size
+    yield from foreseen_phases(
+        run,
+        planned_phases(recipe, space, recipe.search),
+        Limits(space, recipe.search.limits, size),
+        macs=None if train is None else lambda one: 3.0 * images * cost(one, size).macs,
+        at_most=recipe.search.rungs is not None,
+    )
+
+
+def rehearse(run: Run, data: SearchData, work: str, seconds: float, rng: Random) -> list[float]:
+    """Seconds of short trainings of candidates within the limits, or of calls of a person's own proxy."""
+    recipe, proxy = one_phase_recipe(run.recipe), scorer(run, data, work.partition(": ")[0])
+    space = any_space(recipe.space)
+    limits = Limits(space, recipe.search.limits, data.train_set.image_size)
+    if isinstance(proxy, ShortTraining):
+        return rehearse_trainings(proxy, space, limits, seconds, rng)
+    draws = drawn_within(space, limits, rng)
+    return repeated(lambda: proxy(next(draws)), seconds)
 
 
 def phase_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:

@@ -5,14 +5,19 @@ beside the best of random search at the same expense. Every step is skipped when
 so carrying out a run and resuming it are one function.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
+from random import Random
 from typing import Any
 
 from nas.latency import LATENCY, LatencyRatio, Measured, known_latencies
 from nas.methods.data import SearchData, open_data
 from nas.methods.limits import Limits
-from nas.methods.searching import Beside, Searched, finish, phase_seed, search_phase
+from nas.methods.rehearsing import drawn_within, seconds_a_step
+from nas.methods.searching import Beside, Searched, expected_trials, finish, phase_seed, search_phase
+from nas.planning import PlannedSpace, Work
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.proxies.short_training import ShortTraining
@@ -36,6 +41,8 @@ TRIES = 100
 """Draws for each candidate of the random rival, where the limits reject most of the space."""
 SHARE_DRAWS = 500
 """Uniform draws for the printed share of the space that the limits let through."""
+CANDIDATES = 5
+"""Different candidates, at least, of which a plan trains some steps in the time that it has."""
 LATENCY_DRAWS = 10
 """So many of them, the first within the other limits, are timed for the share of a latency limit."""
 
@@ -268,6 +275,75 @@ def expense(record: Record, whole: int | None) -> int:
     steps = record.attributes.get("steps", whole)
     assert isinstance(steps, int)
     return steps
+
+
+def planned_phases(
+    recipe: SearchRecipe, space: SearchSpace, search: OneSearchRecipe
+) -> dict[str, tuple[SearchSpace, ControllerRecipe]]:
+    """The search and, where the table wants it, its random rival, which spends as much."""
+    names = ["search"]
+    if recipe.retrain is not None and "random" in recipe.retrain.rivals:
+        names.append("random")
+    return dict.fromkeys(names, (space, search.controller))
+
+
+def foreseen_phases(
+    run: Run,
+    phases: Mapping[str, tuple[SearchSpace, ControllerRecipe]],
+    limits: Limits,
+    *,
+    macs: Callable[[Architecture], float] | None,
+    at_most: bool,
+) -> Iterator[PlannedSpace | Work]:
+    """What phases search under one proxy, and what their scoring takes.
+
+    Args:
+        run: gives the seed.
+        phases: space and controller of each by its name.
+        limits: what candidates may cost.
+        macs: multiply-adds of scoring a candidate; None where a proxy of a person's own decides.
+        at_most: whether candidates are stopped on the way.
+    """
+    for name, (space, controller) in phases.items():
+        if name != "random":
+            yield PlannedSpace(name=name, space=space, limits=limits if limits.any else None)
+        # The same draws that the search will print its share from.
+        rng = rng_for(run.recipe.seed, "feasible share")
+        drawn = [space.sample(rng) for _ in range(SHARE_DRAWS)] if limits.any else []
+        share = sum(limits(one) is None for one in drawn) / SHARE_DRAWS if drawn else 1.0
+        count = expected_trials(controller, space)
+        within = list(islice(drawn_within(space, limits, rng), LATENCY_DRAWS))
+        yield Work(
+            name=f"{name}: scoring",
+            # What a limit rejects counts as a trial and takes no time.
+            count=None if count is None else max(1, round(share * count)),
+            unit="candidates",
+            by="engine",
+            macs=None if macs is None else sum(map(macs, within)) / len(within),
+            at_most=at_most,
+            like="search: scoring" if name == "random" else None,
+        )
+
+
+def rehearse_trainings(
+    proxy: ShortTraining,
+    space: SearchSpace,
+    limits: Limits,
+    seconds: float,
+    rng: Random,
+) -> list[float]:
+    """Seconds of whole short trainings, each from some steps and a scoring of another candidate."""
+    found: list[float] = []
+    began = time.perf_counter()
+    for candidate in drawn_within(space, limits, rng):
+        trainer = proxy.trainer(candidate, None)
+        step = seconds_a_step(trainer, seconds / CANDIDATES)
+        scored = time.perf_counter()
+        proxy.measure(trainer.detector)
+        found.append(trainer.total_steps * step + time.perf_counter() - scored)
+        if time.perf_counter() - began >= seconds:
+            break
+    return found
 
 
 def planned_steps(recipe: SearchRecipe, train: TrainRecipe) -> int | None:

@@ -7,21 +7,35 @@ held-out images; the best is trained to completion beside the baseline.
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from random import Random
 
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import short_training_costs
 from nas.methods.data import SearchData
-from nas.methods.one_search import OneSearch, carry_out_search, planned_steps, short_training
+from nas.methods.limits import Limits
+from nas.methods.one_search import (
+    OneSearch,
+    carry_out_search,
+    foreseen_phases,
+    planned_phases,
+    planned_steps,
+    rehearse_trainings,
+    short_training,
+)
 from nas.methods.searching import Searched, controller_for
 from nas.methods.spinenet_ablations import ablations, order_space, searched_orders
 from nas.methods.spinenet_space import narrowed, require_narrow, spinenet_recipe, spinenet_space
+from nas.planning import PlannedSpace, Work
 from nas.progress import RunProgress, Silent
-from nas.proxies.base import Proxy
+from nas.proxies.short_training import ShortTraining
 from nas.pruning import Pruning
+from nas.recipes.controller import ControllerRecipe
 from nas.recipes.spinenet import SpineNetRecipe
 from nas.run import Run
 from nas.study import Study
 from search_spaces.architecture import Architecture
+from search_spaces.cost import cost
+from search_spaces.space import SearchSpace
 from trainers.loop import total_steps
 
 
@@ -78,7 +92,7 @@ def searched(run: Run, data: SearchData, study: Study) -> Iterator[Searched]:
     yield from searched_orders(search)
 
 
-def scorer(run: Run, data: SearchData, phase: str) -> Proxy:
+def scorer(run: Run, data: SearchData, phase: str) -> ShortTraining:
     """The short training of a phase's candidates."""
     short = spinenet_recipe(run.recipe).search.proxy
     return short_training(
@@ -89,6 +103,31 @@ def scorer(run: Run, data: SearchData, phase: str) -> Proxy:
         recalibration_batches=short.recalibration_batches,
         narrowed=lambda architecture: narrowed(architecture, short),
     )
+
+
+def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
+    """What the phases search and take: the search, its random rival, the ablations' orders."""
+    recipe, size = spinenet_recipe(run.recipe), data.train_set.image_size
+    space, short = spinenet_space(recipe.space), recipe.search.proxy
+    phases: dict[str, tuple[SearchSpace, ControllerRecipe]] = planned_phases(recipe, space, recipe.search)
+    if recipe.ablations is not None and (controller := recipe.ablations.controller) is not None:
+        phases |= {name: (order_space(recipe, name), controller) for name in recipe.ablations.orders}
+    images = total_steps(short.train, len(data.train_set)) * short.train.batch_size
+    yield from foreseen_phases(
+        run,
+        phases,
+        Limits(space, recipe.search.limits, size),
+        macs=lambda one: 3.0 * images * cost(narrowed(one, short), size).macs,
+        at_most=recipe.search.rungs is not None,
+    )
+
+
+def rehearse(run: Run, data: SearchData, work: str, seconds: float, rng: Random) -> list[float]:
+    """Seconds of short trainings of candidates within the limits."""
+    recipe, phase = spinenet_recipe(run.recipe), work.partition(": ")[0]
+    space = spinenet_space(recipe.space) if phase in ("search", "random") else order_space(recipe, phase)
+    limits = Limits(space, recipe.search.limits, data.train_set.image_size)
+    return rehearse_trainings(scorer(run, data, phase), space, limits, seconds, rng)
 
 
 def worker_files(run: Run, phase: str) -> list[Path]:

@@ -20,7 +20,8 @@ from search_spaces.families import family_of
 from search_spaces.randomness import rng_for
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.catalog import build_detector
-from trainers.evaluate import coco_metrics, detect
+from trainers.detectors.detector import Detector
+from trainers.evaluate import Metrics, coco_metrics, detect
 from trainers.loop import StepRecord, Trainer, resolve_device, total_steps
 from trainers.recalibration import recalibrated
 from trainers.recipes import DetectorRecipe, TrainRecipe
@@ -106,35 +107,9 @@ class ShortTraining:
                 "proposes whole candidates (random, aging_evolution, tpe, ...)"
             )
         started = time.perf_counter()
-        network = self._narrowed(candidate)
-        try:
-            backbone = family_of(network).build(network, seed=self.seed)
-        except InvalidArchitecture as error:
-            raise CandidateFailed(f"the narrow network cannot be built: {error}") from error
-        detector = build_detector(
-            self.detector, backbone, self.train_set.num_classes, self.train_set.image_size, seed=self.seed
-        )
-        trainer = Trainer(
-            detector=detector,
-            data=self.train_set,
-            recipe=self.train,
-            seed=self.seed,
-            directory=self.directory / candidate.digest,
-            device=self.device,
-            on_step=self._on_step,
-        )
+        trainer = self.trainer(candidate, self.directory / candidate.digest)
         steps = trainer.run(stop_at).steps
-        # Scoring draws nothing and leaves BN as it was, so a training that goes on is one that never paused.
-        calibration = recalibrated(detector, self._recalibration(), amp=self.train.amp)
-        with calibration if self.recalibration_batches and not self.train.frozen_bn else nullcontext():
-            results = detect(
-                detector,
-                self.held_out,
-                batch_size=self.train.batch_size,
-                device=self.device,
-                amp=self.train.amp,
-            )
-        metrics = coco_metrics(self.held_out, results)
+        metrics = self.measure(trainer.detector)
         return Score(
             value=100.0 * metrics.AP,
             attributes={
@@ -145,6 +120,44 @@ class ShortTraining:
                 "seconds": round(time.perf_counter() - started, 3),
             },
         )
+
+    def trainer(self, candidate: Architecture, directory: Path | None) -> Trainer:
+        """The training of a candidate's narrow relative in a new detector.
+
+        Raises:
+            CandidateFailed: the network cannot be built so narrow.
+        """
+        network = self._narrowed(candidate)
+        try:
+            backbone = family_of(network).build(network, seed=self.seed)
+        except InvalidArchitecture as error:
+            raise CandidateFailed(f"the narrow network cannot be built: {error}") from error
+        detector = build_detector(
+            self.detector, backbone, self.train_set.num_classes, self.train_set.image_size, seed=self.seed
+        )
+        return Trainer(
+            detector=detector,
+            data=self.train_set,
+            recipe=self.train,
+            seed=self.seed,
+            directory=directory,
+            device=self.device,
+            on_step=self._on_step,
+        )
+
+    def measure(self, detector: Detector) -> Metrics:
+        """COCO metrics on the held-out images, BN statistics computed anew where the recipe wants it."""
+        # Scoring draws nothing and leaves BN as it was, so a training that goes on is one that never paused.
+        calibration = recalibrated(detector, self._recalibration(), amp=self.train.amp)
+        with calibration if self.recalibration_batches and not self.train.frozen_bn else nullcontext():
+            results = detect(
+                detector,
+                self.held_out,
+                batch_size=self.train.batch_size,
+                device=self.device,
+                amp=self.train.amp,
+            )
+        return coco_metrics(self.held_out, results)
 
     def _recalibration(self) -> Iterator[Tensor]:
         """The same training images for every candidate."""

@@ -87,17 +87,7 @@ class SupernetProxy:
 
     def prepare(self, on_step: Callable[[StepRecord], None] | None = None) -> None:
         """Train the supernet, or take up a training that was stopped; returns at once when it is done."""
-        trainer = Trainer(
-            detector=self.detector,
-            data=self.train_set,
-            recipe=self.recipe.train,
-            seed=self.seed,
-            directory=self.directory,
-            device=self.device,
-            before_step=self._draw_path,
-            on_step=on_step,
-        )
-        result = trainer.run()
+        result = self.trainer(self.directory, on_step).run()
         spent = {
             "steps": result.steps,
             "images": result.steps * self.recipe.train.batch_size,
@@ -106,6 +96,19 @@ class SupernetProxy:
             "environment": environment() | {"threads": torch.get_num_threads(), "seed": self.seed},
         }
         write_atomic(self.directory / "spent.json", (json.dumps(spent, indent=1) + "\n").encode())
+
+    def trainer(self, directory: Path | None, on_step: Callable[[StepRecord], None] | None = None) -> Trainer:
+        """The supernet's training; arguments as of :class:`trainers.loop.Trainer`."""
+        return Trainer(
+            detector=self.detector,
+            data=self.train_set,
+            recipe=self.recipe.train,
+            seed=self.seed,
+            directory=directory,
+            device=self.device,
+            before_step=self._draw_path,
+            on_step=on_step,
+        )
 
     def load(self) -> None:
         """Take the weights of a training that is done, in a process that only scores.
