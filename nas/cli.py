@@ -216,6 +216,7 @@ def show(run: RunDir, as_json: Json = False) -> None:
                 ("state", data["state"]),
                 ("winner", data["winner"]["text"] if data["winner"] else "not found yet"),
                 ("best", "-" if data["best"] is None else f"{data['best']:.2f} {data['scored_by']}"),
+                ("cost", data["cost_line"] or "no books were kept"),
                 *((f"cost: {name}", f"{value:,}") for name, value in data["cost"].items()),
             ],
         )

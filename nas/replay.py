@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from nas.controllers.base import Controller
 from nas.pruning import Pruning
-from nas.trials import LOST, STAGE, History, Record
+from nas.trials import LOST, LOST_SECONDS, STAGE, History, Record
 from search_spaces.architecture import Architecture, Prefix
 
 
@@ -86,5 +86,7 @@ def _under_way(earlier: Record, record: Record) -> bool:
 
 def _running(record: Record) -> Record:
     """A trial as it was before anything came of it."""
-    known = {name: value for name, value in record.attributes.items() if name not in (STAGE, LOST)}
+    known = {
+        name: value for name, value in record.attributes.items() if name not in (STAGE, LOST, LOST_SECONDS)
+    }
     return replace(record, value=None, state="running", reason=None, attributes=known, intermediate={})

@@ -8,13 +8,14 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from nas.config import apply_overrides, dump_yaml, read_yaml, to_data
 from nas.journal import JOURNAL, Guard, cut_before, require_record
+from nas.ledger import Books
 from nas.methods.catalog import check_search
 from nas.recipes.search import SearchRecipe
 from nas.targets import anchor, files_of, gather, portable, require_unchanged
@@ -39,6 +40,10 @@ class Run:
 
     directory: Path
     recipe: SearchRecipe
+    books: Books = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "books", Books(self.directory))
 
     @classmethod
     def create(cls, directory: Path, recipe: SearchRecipe) -> "Run":

@@ -17,13 +17,15 @@ from nas.engines.base import Engine, InProcess, Job, Lost
 from nas.proxies.base import Proxy, StagedProxy
 from nas.pruning import Pruning
 from nas.study import Phase
-from nas.trials import BESIDE, LOST, ROUND, STAGE, STOPPED_AT, History, Json, Record, Score
+from nas.trials import BESIDE, LOST, LOST_SECONDS, ROUND, STAGE, STOPPED_AT, History, Json, Record, Score
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.errors import CandidateFailed, RunError
 
+NOTHING = 0.05
+"""Seconds of a failure below which nothing is booked for it."""
 RETRIES = 2
 """Further tries of a candidate whose worker died."""
-_COSTS = ("steps", "images", "seconds")
+_COSTS = ("steps", "images", "seconds", "cpu_seconds")
 """Attributes of a score that say what it has cost."""
 
 
@@ -278,7 +280,9 @@ class _Search:
                 if self.stop():
                     self.engine.withdraw()
                 continue
-            lost = self.phase.note(job.number, {LOST: self._now(job.number).lost + 1}).lost
+            before = self._now(job.number)
+            spent = round(before.lost_seconds + outcome.seconds, 3)
+            lost = self.phase.note(job.number, {LOST_SECONDS: spent, LOST: before.lost + 1}).lost
             if lost > self.retries:
                 yield job, CandidateFailed(f"{outcome.reason}; it was tried {lost} times")
             elif not self.stop():
@@ -308,7 +312,8 @@ class _Search:
 
     def _failed(self, number: int, failure: CandidateFailed) -> None:
         self._drop(self._now(number).candidate)
-        self._told(self.phase.fail(number, str(failure)))
+        spent = failure.spent if failure.spent.get("seconds", 0.0) >= NOTHING else None
+        self._told(self.phase.fail(number, str(failure), spent))
 
     def _drop(self, candidate: Candidate) -> None:
         """Nobody goes on with a candidate."""
@@ -338,10 +343,12 @@ class _Search:
 
     def _whole(self, number: int, score: Score) -> Score:
         """The score with the seconds of the stages before it."""
-        before, now = self._now(number).stage.get("seconds"), score.attributes.get("seconds")
-        if not isinstance(before, int | float) or not isinstance(now, int | float):
-            return score
-        return Score(value=score.value, attributes={**score.attributes, "seconds": round(before + now, 3)})
+        sums: dict[str, Json] = {}
+        for name in ("seconds", "cpu_seconds"):
+            before, now = self._now(number).stage.get(name), score.attributes.get(name)
+            if isinstance(before, int | float) and isinstance(now, int | float):
+                sums[name] = round(before + now, 3)
+        return Score(value=score.value, attributes={**score.attributes, **sums}) if sums else score
 
     def _now(self, number: int) -> Record:
         return self.phase.record(number)

@@ -7,6 +7,7 @@ from typing import Any
 
 from nas.journal import JOURNAL
 from nas.methods.catalog import method_of
+from nas.methods.costs import cost_line, ledger
 from nas.pareto import front_of
 from nas.recipes.any_space import OnePhaseRecipe
 from nas.recipes.one_search import OneSearchRecipe
@@ -45,6 +46,7 @@ def summary(directory: Path) -> dict[str, Any]:
     state = state_of(run, trials)
     if state == "complete" and not (directory / "report.html").exists():
         state = "reporting"  # stopped before the last file: nas resume writes it
+    costs = ledger(run, trials)
     return {
         "run": str(directory),
         "recipe": run.digest,
@@ -55,6 +57,8 @@ def summary(directory: Path) -> dict[str, Any]:
         "best": _best(trials, ("random", *run.recipe.ablated)),
         "scored_by": own_proxy(run.recipe) or "AP on the held-out images",
         "cost": spending(run, trials),
+        "ledger": costs,
+        "cost_line": cost_line(costs) if costs["starts"] else None,
         "trials": [_trial(record) for history in trials.values() for record in history],
         "front": [record.number for record in pareto_front(run, trials)],
     }
@@ -78,12 +82,6 @@ def own_proxy(recipe: SearchRecipe) -> str | None:
     return None if target is None else bare(target)
 
 
-def scoring_seconds(record: Record) -> float:
-    """Seconds the proxy took for a trial; 0 where it was not scored."""
-    value = record.attributes.get("seconds", 0.0)
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
 def state_of(run: Run, trials: dict[str, History]) -> str:
     """``new``, the phase a run is in, ``retraining``, or ``complete``."""
     if run.read_json(FINISHED) is not None:
@@ -98,7 +96,7 @@ def spending(run: Run, trials: dict[str, History]) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, history in trials.items():
         found[f"{name}_candidates"] = sum(record.state == "complete" for record in history)
-        found[f"{name}_scoring_seconds"] = round(sum(scoring_seconds(record) for record in history), 1)
+        found[f"{name}_scoring_seconds"] = round(sum(record.seconds for record in history), 1)
         spent = run.read_json(f"{name}/spent.json")
         if spent is not None:
             found[f"{name}_supernet_seconds"] = spent["seconds"]

@@ -30,6 +30,7 @@ from nas.journal import JOURNAL, Guard, open_storage, quiet_optuna
 from nas.trials import (
     BESIDE,
     LOST,
+    LOST_SECONDS,
     ROUND,
     STAGE,
     History,
@@ -57,7 +58,7 @@ _STATES: dict[TrialState, State] = {
 _ARCHITECTURE, _PREFIX, _DIGEST = "architecture", "prefix", "digest"
 _SCORE, _REASON, _KEPT = "score", "reason", "kept"
 _RESERVED = frozenset({_ARCHITECTURE, _PREFIX, _DIGEST, _SCORE, _REASON, _KEPT})
-_LOOP = frozenset({BESIDE, ROUND, STAGE, LOST})
+_LOOP = frozenset({BESIDE, ROUND, STAGE, LOST, LOST_SECONDS})
 """Keys that the loop of a search writes, so that no score may have them."""
 
 
@@ -175,7 +176,7 @@ class Phase:
             _refuse(outcome.attributes, _RESERVED | _LOOP)
             kept: dict[str, Json] = {"value": outcome.value, "attributes": dict(outcome.attributes)}
         else:
-            kept = {"failed": str(outcome)}
+            kept = {"failed": str(outcome), "spent": outcome.spent}
         self._set_attribute(number, _KEPT, kept)
         return self._again(number)
 
@@ -186,8 +187,16 @@ class Phase:
             self._set_attribute(number, _SCORE, dict(score.attributes))
         return self._tell(number, score.value, TrialState.COMPLETE)
 
-    def fail(self, number: int, reason: str) -> Record:
-        """Write that a running trial failed, and why, in a sentence."""
+    def fail(self, number: int, reason: str, spent: Mapping[str, Json] | None = None) -> Record:
+        """Write that a running trial failed, and why, in a sentence.
+
+        Args:
+            number: of the trial.
+            reason: one sentence.
+            spent: what it has cost, ready for JSON.
+        """
+        if spent:
+            self._set_attribute(number, _SCORE, dict(spent))
         self._set_attribute(number, _REASON, reason)
         return self._tell(number, None, TrialState.FAIL)
 
@@ -387,7 +396,7 @@ def record_of(trial: FrozenTrial, phase: str, known: Candidate | None = None) ->
         )
     kept = attributes.get(_KEPT) if state == "running" else None
     measured = attributes.get(_SCORE, {})
-    if state == "pruned" and isinstance(measured, dict):
+    if state in ("pruned", "failed") and isinstance(measured, dict):
         extra |= measured
     if state == "complete":
         match trial.values:
@@ -417,7 +426,7 @@ def record_of(trial: FrozenTrial, phase: str, known: Candidate | None = None) ->
 
 def _outcome_of(kept: Mapping[str, Any]) -> Score | CandidateFailed:
     if "failed" in kept:
-        return CandidateFailed(kept["failed"])
+        return CandidateFailed(kept["failed"], kept.get("spent"))
     return Score(value=kept["value"], attributes=kept["attributes"])
 
 

@@ -22,6 +22,9 @@ STAGE = "stage"
 LOST = "lost"
 """Attribute of a trial: how many workers it has cost."""
 
+LOST_SECONDS = "lost_seconds"
+"""Attribute of such a trial: how long those workers had been at it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -113,6 +116,21 @@ class Record:
         return found if isinstance(found, int) else 0
 
     @property
+    def seconds(self) -> float:
+        """Clock seconds that scoring has taken, as far as the proxy says; 0 where it was not scored."""
+        return _number(self.attributes.get("seconds", self.stage.get("seconds")))
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The same of processors."""
+        return _number(self.attributes.get("cpu_seconds", self.stage.get("cpu_seconds")))
+
+    @property
+    def lost_seconds(self) -> float:
+        """How long the workers that this trial has cost had been at it."""
+        return _number(self.attributes.get(LOST_SECONDS))
+
+    @property
     def finished(self) -> bool:
         """Whether this record can no longer change."""
         return self.state != "running"
@@ -126,6 +144,10 @@ class Record:
             return max(self.intermediate)
         repeated = self.attributes.get(STOPPED_AT)
         return repeated if isinstance(repeated, int) else None
+
+
+def _number(value: Json) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 History = tuple[Record, ...]

@@ -1,5 +1,7 @@
 """The errors a person can cause, one root and few children; a bug of ours is an ``assert`` instead."""
 
+from collections.abc import Mapping
+
 
 class VertebraError(Exception):
     """Root of every error that a user's input can raise; its text says what to do next."""
@@ -22,7 +24,16 @@ class RunError(VertebraError):
 
 
 class CandidateFailed(VertebraError):
-    """A listed failure of one candidate (out of memory, non-finite loss): a failed trial, not a stop."""
+    """A listed failure of one candidate (out of memory, non-finite loss): a failed trial, not a stop.
+
+    Args:
+        reason: one sentence.
+        spent: what it has cost until then, by name, ready for JSON.
+    """
+
+    def __init__(self, reason: str, spent: Mapping[str, float] | None = None) -> None:
+        super().__init__(reason)
+        self.spent = dict(spent or {})
 
 
 class NonFiniteLoss(CandidateFailed):

@@ -70,7 +70,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_names_every_command() -> None:
     text = nas("--help").stdout
-    for name in ("plan", "search", "resume", "show", "describe", "spaces", "export", "train", "evaluate", "report"):
+    for name in (
+        "plan",
+        "search",
+        "resume",
+        "show",
+        "describe",
+        "spaces",
+        "export",
+        "train",
+        "evaluate",
+        "report",
+    ):
         assert name in text
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from nas.ledger import Stopwatch
 from nas.proxies.base import Proxy, StagedProxy
 from nas.trials import Score
 from search_spaces.architecture import Candidate
@@ -35,9 +36,11 @@ class Lost:
 
     Args:
         reason: one sentence.
+        seconds: that the worker had been at it.
     """
 
     reason: str
+    seconds: float = 0.0
 
 
 Outcome = Score | CandidateFailed | Lost
@@ -92,6 +95,7 @@ class InProcess:
 
 def outcome_of(job: Job, proxy: Proxy) -> Score | CandidateFailed:
     """Score a candidate, or find out why it has no score."""
+    watch = Stopwatch()
     try:
         if job.step is None:
             score = proxy(job.candidate)
@@ -100,5 +104,5 @@ def outcome_of(job: Job, proxy: Proxy) -> Score | CandidateFailed:
             score = proxy.at(job.candidate, job.step)
     except CandidateFailed as failure:
         # A class of the proxy's own might not come through the line between two processes.
-        return CandidateFailed(str(failure))
+        return CandidateFailed(str(failure), watch.read())
     return Score(value=score.value, attributes=score.attributes)

@@ -48,10 +48,12 @@ class Released:
     Args:
         key: of the job that was under way, or None.
         ready: whether its proxy was open.
+        seconds: that the job was under way.
     """
 
     key: int | None
     ready: bool
+    seconds: float = 0.0
 
 
 class Board:
@@ -104,7 +106,9 @@ class Board:
             if given is not None and begun is None:
                 self._waiting.appendleft(given)
             self._changed.notify_all()
-            return Released(key=given[0] if given is not None and begun is not None else None, ready=ready)
+            if given is None or begun is None:
+                return Released(key=None, ready=ready)
+            return Released(key=given[0], ready=ready, seconds=time.monotonic() - begun)
 
     async def begun_before(self, seconds: float) -> dict[int, Any]:
         """Leases whose job began so long ago or earlier, with their actors."""
@@ -157,12 +161,12 @@ class Lease(tune.Trainable):  # type: ignore[misc]
 def _plain(outcome: Score | CandidateFailed) -> dict[str, Any]:
     if isinstance(outcome, Score):
         return {"value": outcome.value, "attributes": dict(outcome.attributes)}
-    return {"failed": str(outcome)}
+    return {"failed": str(outcome), "spent": outcome.spent}
 
 
 def _outcome(plain: dict[str, Any]) -> Score | CandidateFailed:
     if "failed" in plain:
-        return CandidateFailed(plain["failed"])
+        return CandidateFailed(plain["failed"], plain["spent"])
     return Score(value=plain["value"], attributes=plain["attributes"])
 
 
@@ -322,13 +326,14 @@ class RayTune:
             if name != "lost":
                 raise RunError(found)
             lease, reason = found
-            if (key := self._lost(lease, reason)) is not None:
+            released = self._lost(lease, reason)
+            if released.key is not None:
                 if lease in self._late:
                     reason = f"it took longer than the deadline of {self._deadline:g} s"
-                return key, Lost(reason)
+                return released.key, Lost(reason, released.seconds)
 
-    def _lost(self, lease: int, reason: str) -> int | None:
-        """The job that a worker was at when it died."""
+    def _lost(self, lease: int, reason: str) -> Released:
+        """What a worker was at when it died."""
         released: Released = self._ask(self._board.release.remote(lease))
         if not released.ready:
             self._failed_starts += 1
@@ -337,7 +342,7 @@ class RayTune:
                     f"{STARTS} workers died before they were ready ({reason}). What was finished is kept; resume with "
                     "fewer workers"
                 )
-        return released.key
+        return released
 
     def _end_overdue(self) -> None:
         if self._deadline is None:

@@ -89,7 +89,7 @@ class Workers:
             del self._busy[worker.connection]
             code = worker.end()
             if worker.ready:
-                yield worker.job, Lost(f"its worker process died ({_exit(code)})")
+                yield worker.job, Lost(f"its worker process died ({_exit(code)})", worker.seconds)
                 return
             self._failed_starts += 1
             if self._failed_starts >= STARTS:
@@ -115,7 +115,10 @@ class Workers:
             if late and not worker.connection.poll():
                 del self._busy[worker.connection]
                 worker.end()
-                yield worker.job, Lost(f"it took longer than the deadline of {self._deadline:g} s")
+                yield (
+                    worker.job,
+                    Lost(f"it took longer than the deadline of {self._deadline:g} s", worker.seconds),
+                )
 
     def __enter__(self) -> Self:
         return self
@@ -150,6 +153,11 @@ class _Worker:
         # Where it has just died, reading from the line will say so.
         with suppress(OSError):
             self.connection.send(job)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been at its job."""
+        return max(0.0, time.monotonic() - self.since)
 
     def end(self) -> int | None:
         self.process.kill()

@@ -33,11 +33,12 @@ class Method:
         recipe: what a recipe of this method may say.
         phases: names of its studies, in the order in which they are carried out.
         baseline: recipe -> the hand-made network that the winner has to beat.
+        costs: how its phases' costs are counted, a name of ``nas.methods.costs.COUNTS``.
         module: with ``check_recipe(recipe, source=...)``, ``carry_out(run, progress)``,
             ``scorer(run, data, phase)``, which makes the proxy of a phase ready in a worker,
             ``worker_files(run, phase)``, the files that it reads beside recipe and images,
-            ``searched(run, data, study)``, the phases begun so far, for ``nas replay``,
-            ``phase_costs(run, trials, size)``, and for ``nas plan`` ``foreseen(run, data)``, its spaces and works, and
+            ``searched(run, data, study)``, the phases begun so far, for ``nas replay``, and for
+            ``nas plan`` ``foreseen(run, data)``, its spaces and works, and
             ``rehearse(run, data, work, seconds, rng)``, which carries out units of a work for about so long and gives
             the seconds of each.
     """
@@ -46,6 +47,7 @@ class Method:
     recipe: type[SearchRecipe]
     phases: tuple[str, ...]
     baseline: Callable[[Any], Architecture]
+    costs: str
     module: str
 
 
@@ -55,6 +57,7 @@ METHODS: dict[str, Method] = {
         recipe=CRNASRecipe,
         phases=("stages", "dilations", "random"),
         baseline=lambda recipe: baseline_architecture(recipe.space),
+        costs="supernet",
         module="nas.methods.crnas",
     ),
     "spinenet": Method(
@@ -62,6 +65,7 @@ METHODS: dict[str, Method] = {
         recipe=SpineNetRecipe,
         phases=("search", "random", "hourglass", "fish"),
         baseline=lambda recipe: spinenet_space(recipe.space).baseline,
+        costs="short trainings",
         module="nas.methods.spinenet",
     ),
     "search": Method(
@@ -69,6 +73,7 @@ METHODS: dict[str, Method] = {
         recipe=OnePhaseRecipe,
         phases=("search", "random"),
         baseline=lambda recipe: any_space(recipe.space).baseline,
+        costs="own",
         module="nas.methods.one_phase",
     ),
 }

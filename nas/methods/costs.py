@@ -1,17 +1,30 @@
 """What every phase of a run cost. An image trained on counts as three forward passes."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
-from nas.methods.catalog import baseline_of
+from nas.ledger import Spent, by_activity, starts_of, total
+from nas.methods.catalog import baseline_of, method_of
 from nas.methods.spaces import allocation, crnas_recipe, stage_space
 from nas.methods.spinenet_space import narrowed, spinenet_recipe
+from nas.planning import duration
 from nas.report.data import PhaseCost
 from nas.run import Run
-from nas.show import scoring_seconds
-from nas.study import History
+from nas.trials import History, Record
 from search_spaces.architecture import Architecture
 from search_spaces.cost import cost
+
+
+def phase_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:
+    """Seconds, images and backbone multiply-adds of every phase, as the run's method counts them.
+
+    Args:
+        run: finished or not.
+        trials: of every phase.
+        size: (height, width) of the images, px.
+    """
+    return COUNTS[method_of(run.recipe).costs](run, trials, size)
 
 
 def supernet_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:
@@ -40,7 +53,7 @@ def supernet_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int
             recipe.supernet.train.batch_size, max(len(facts["train"]), 1)
         )
         scored = sum("seconds" in record.attributes for record in history)
-        spent_scoring = sum(scoring_seconds(record) for record in history)
+        spent_scoring = sum(record.seconds for record in history)
         costs.append(
             replace(_phase_cost(f"{name}: scoring", spent_scoring, each * scored, macs), trials=len(history))
         )
@@ -65,10 +78,39 @@ def short_training_costs(
                 images += count
                 steps += taken
                 macs += 3 * count * cost(narrowed(record.candidate, recipe), size).macs
-        seconds = round(sum(scoring_seconds(record) for record in history), 1)
+        seconds = round(sum(record.seconds for record in history), 1)
         one = PhaseCost(name=f"{name}: short trainings", seconds=seconds, images=images, macs=macs)
         costs.append(replace(one, trials=len(history), steps=steps))
     return tuple(costs)
+
+
+def own_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:
+    """The same of candidates of any space; arguments as above.
+
+    A proxy of a person's own counts as far as it says: ``images`` and ``seconds`` among a score's attributes.
+    """
+    del run
+    costs = []
+    for name, history in trials.items():
+        images = macs = 0
+        for record in history:
+            count = record.attributes.get("images", 0)
+            if isinstance(count, int) and isinstance(record.candidate, Architecture):
+                images += count
+                macs += 3 * count * cost(record.candidate, size).macs
+        seconds = round(sum(record.seconds for record in history), 1)
+        costs.append(
+            PhaseCost(name=f"{name}: scoring", seconds=seconds, images=images, macs=macs, trials=len(history))
+        )
+    return tuple(costs)
+
+
+COUNTS: dict[str, Callable[[Run, Mapping[str, History], tuple[int, int]], tuple[PhaseCost, ...]]] = {
+    "supernet": supernet_costs,
+    "short trainings": short_training_costs,
+    "own": own_costs,
+}
+"""By how candidates are scored, as the catalog of methods names it."""
 
 
 def table_costs(run: Run, size: tuple[int, int]) -> tuple[PhaseCost, ...]:
@@ -84,6 +126,74 @@ def table_costs(run: Run, size: tuple[int, int]) -> tuple[PhaseCost, ...]:
     images = sum(result["images"] for result in finished)
     macs = 3 * cost(baseline_of(run.recipe), size).macs
     return (replace(_phase_cost("final table: trainings", seconds, images, macs), trials=len(finished)),)
+
+
+def ledger(run: Run, trials: Mapping[str, History]) -> dict[str, Any]:
+    """Everything that a run has cost until now, as plain data.
+
+    Returns:
+        ``activities``: seconds on the clock, of processors and of devices by what was done, lost work included;
+        ``total`` of them; ``starts`` of the run and how many of these did not end in order (``unended``); ``phases``:
+        images and multiply-adds that results came of; ``trials``: seconds of workers by what came of them, ``lost``
+        being what died with its worker.
+    """
+    starts = starts_of(run.directory)
+    spent = by_activity(starts)
+    facts = run.read_json("data.json")
+    size = (224, 224) if facts is None else (facts["image_size"][0], facts["image_size"][1])
+    phases = () if facts is None else (*phase_costs(run, trials, size), *table_costs(run, size))
+    every = [record for history in trials.values() for record in history]
+    by_end: dict[str, dict[str, float]] = {}
+    for state in ("complete", "failed", "pruned"):
+        by_end[state] = _sums(record for record in every if record.state == state)
+    by_end["lost"] = {
+        "count": sum(record.lost for record in every),
+        "seconds": round(sum(record.lost_seconds for record in every), 3),
+    }
+    return {
+        "starts": len(starts),
+        "unended": sum(not start.ended for start in starts),
+        "activities": {name: _rounded(one) for name, one in spent.items()},
+        "total": _rounded(total(spent)),
+        "phases": [asdict(one) for one in phases],
+        "trials": by_end,
+    }
+
+
+def cost_line(costs: Mapping[str, Any]) -> str:
+    """What a winner has cost, in one line.
+
+    Args:
+        costs: see :func:`ledger`.
+    """
+    spent, ended = costs["total"], costs["trials"]
+    images = sum(one["images"] for one in costs["phases"])
+    macs = sum(one["macs"] for one in costs["phases"])
+    parts = [
+        f"{duration(spent['wall'])} on the clock ({duration(spent['cpu'])} of processors, "
+        f"{duration(spent['device'])} of devices)",
+        f"{images:,} images",
+        f"{macs:.2g} backbone MACs",
+        f"{ended['complete']['count']:.0f} candidates scored",
+    ]
+    told = {"failed": ended["failed"]["count"], "lost workers": ended["lost"]["count"]}
+    parts += [f"{count:.0f} {what}" for what, count in told.items() if count]
+    if costs["starts"] != 1:
+        parts.append(f"{costs['starts']} starts, {costs['unended']} of them not ended in order")
+    return ", ".join(parts)
+
+
+def _sums(records: Iterable[Record]) -> dict[str, float]:
+    found = list(records)
+    return {
+        "count": len(found),
+        "seconds": round(sum(record.seconds for record in found), 3),
+        "cpu_seconds": round(sum(record.cpu_seconds for record in found), 3),
+    }
+
+
+def _rounded(spent: Spent) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in asdict(spent).items()}
 
 
 def mean_path_macs(run: Run, size: tuple[int, int]) -> int:

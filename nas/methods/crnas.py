@@ -11,7 +11,7 @@ from random import Random
 
 from nas.methods.catalog import baseline_of
 from nas.methods.checking import refused, require_all
-from nas.methods.costs import mean_path_macs, supernet_costs
+from nas.methods.costs import mean_path_macs
 from nas.methods.data import SearchData, open_data
 from nas.methods.rehearsing import repeated, seconds_a_step
 from nas.methods.searching import (
@@ -69,14 +69,15 @@ def _refused_controllers(recipe: CRNASRecipe, place: str) -> list[str]:
 
 def carry_out(run: Run, progress: RunProgress) -> Architecture:
     """Do whatever of the run is not done yet and return the winner."""
-    data = open_data(run, progress)
-    with Study.open(run.directory, run.recipe.storage) as study:
-        allocation = search_stages(run, study, data, progress)
-        winner = search_dilations(run, study, data, allocation, progress)
-        rivals = {"stages": allocation}
-        if run.recipe.retrain is not None and "random" in run.recipe.retrain.rivals:
-            rivals["random"] = search_at_random(run, study, data, allocation, progress)
-        finish(run, winner, rivals, progress)
+    with run.books.open():
+        data = open_data(run, progress)
+        with Study.open(run.directory, run.recipe.storage) as study:
+            allocation = search_stages(run, study, data, progress)
+            winner = search_dilations(run, study, data, allocation, progress)
+            rivals = {"stages": allocation}
+            if run.recipe.retrain is not None and "random" in run.recipe.retrain.rivals:
+                rivals["random"] = search_at_random(run, study, data, allocation, progress)
+            finish(run, winner, rivals, progress)
     return winner
 
 
@@ -87,7 +88,7 @@ def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgres
         study,
         data,
         stages(run),
-        proxy=lambda: _trained(_stage_proxy(run, data), "stages", progress),
+        proxy=lambda: _trained(run, _stage_proxy(run, data), "stages", progress),
         progress=progress,
     )
 
@@ -126,7 +127,7 @@ def _search_lists(
         study,
         data,
         Searched(phase=phase, space=space, controller=controller),
-        proxy=lambda: _trained(_dilation_proxy(run, space, data), "dilations", progress),
+        proxy=lambda: _trained(run, _dilation_proxy(run, space, data), "dilations", progress),
         progress=progress,
     )
 
@@ -164,9 +165,11 @@ def any_allocation(space: StageSpace, rng: Random) -> Architecture:
     return allocation(space.baseline, [rng.choice(counts) for counts in space.branches])
 
 
-def _trained(proxy: SupernetProxy, phase: str, progress: RunProgress) -> SupernetProxy:
-    progress.phase(f"{phase}: supernet training", proxy.total_steps)
-    proxy.prepare(lambda step: progress.advance(step.step + 1, f"loss {step.loss:.3f}"))
+def _trained(run: Run, proxy: SupernetProxy, phase: str, progress: RunProgress) -> SupernetProxy:
+    title = f"{phase}: supernet training"
+    progress.phase(title, proxy.total_steps)
+    with run.books.activity(title, devices=float(proxy.device.type != "cpu")):
+        proxy.prepare(lambda step: progress.advance(step.step + 1, f"loss {step.loss:.3f}"))
     return proxy
 
 
@@ -289,7 +292,3 @@ def _proxy(
         directory=run.directory / phase,
         device=resolve_device(recipe.device),
     )
-
-
-phase_costs = supernet_costs
-"""What the phases cost; see :func:`nas.methods.costs.supernet_costs`."""

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from nas.export.bundle import export_bundle
 from nas.export.card import Card
 from nas.methods.catalog import baseline_of
+from nas.methods.costs import cost_line, ledger
 from nas.methods.retraining import results_of, training_directory
 from nas.report.verdict import judge
 from nas.resolve import read_architecture
@@ -56,6 +57,8 @@ def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Pat
         state = backbone_weights(load_file(training_directory(run, winner, first["seed"]) / WEIGHTS))
         note = f"trained to completion in {run.recipe.detector.kind}, seed {first['seed']}"
     baseline = results_of(run, baseline_of(run.recipe))
+    trials = histories(run)
+    costs = ledger(run, trials)
     verdict = judge(
         winner=_by_seed(results),
         baseline=_by_seed(baseline),
@@ -70,7 +73,8 @@ def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Pat
             for role, found in (("winner", results), ("baseline", baseline))
             for result in found
         },
-        cost={name: f"{value:,}" for name, value in spending(run, histories(run)).items()},
+        cost=({"all": cost_line(costs)} if costs["starts"] else {})
+        | {name: f"{value:,}" for name, value in spending(run, trials).items()},
         facts=_facts(winner, tuple((run.read_json("data.json") or {"image_size": (224, 224)})["image_size"])),
         levels={
             name: (level.channels, level.stride) for name, level in family_of(winner).levels(winner).items()

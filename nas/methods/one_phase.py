@@ -4,7 +4,7 @@ Candidates within the limits are scored, trained for a short time where no other
 to completion beside the space's baseline.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from random import Random
 
@@ -31,10 +31,8 @@ from nas.proxies.own import make_own_proxy, require_own_proxy
 from nas.proxies.short_training import ShortTraining
 from nas.pruning import Pruning
 from nas.recipes.any_space import OnePhaseRecipe
-from nas.report.data import PhaseCost
 from nas.run import Run
-from nas.show import scoring_seconds
-from nas.study import History, Study
+from nas.study import Study
 from search_spaces.architecture import Architecture
 from search_spaces.cost import cost
 from search_spaces.errors import ConfigError, InvalidArchitecture
@@ -164,29 +162,3 @@ def rehearse(run: Run, data: SearchData, work: str, seconds: float, rng: Random)
         return rehearse_trainings(proxy, space, limits, seconds, rng)
     draws = drawn_within(space, limits, rng)
     return repeated(lambda: proxy(next(draws)), seconds)
-
-
-def phase_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:
-    """Seconds, images trained on and backbone multiply-adds of each phase.
-
-    A proxy of a person's own counts as far as it says: ``images`` and ``seconds`` among a score's attributes.
-
-    Args:
-        run: finished or not.
-        trials: of every phase.
-        size: (height, width) of the images, px.
-    """
-    del run
-    costs = []
-    for name, history in trials.items():
-        images = macs = 0
-        for record in history:
-            count = record.attributes.get("images", 0)
-            if isinstance(count, int) and isinstance(record.candidate, Architecture):
-                images += count
-                macs += 3 * count * cost(record.candidate, size).macs
-        seconds = round(sum(scoring_seconds(record) for record in history), 1)
-        costs.append(
-            PhaseCost(name=f"{name}: scoring", seconds=seconds, images=images, macs=macs, trials=len(history))
-        )
-    return tuple(costs)

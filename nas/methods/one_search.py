@@ -246,17 +246,18 @@ def carry_out_search(
         begin: makes the method's search.
         further: more networks of the final table by name.
     """
-    data = open_data(run, progress)
-    with Study.open(run.directory, run.recipe.storage) as study:
-        one = begin(run, data, study, progress)
-        one.tell_share()
-        winner = one.phase("search", one.recipe.controller)
-        rivals: dict[str, Architecture] = {}
-        if run.recipe.retrain is not None and "random" in run.recipe.retrain.rivals:
-            rivals["random"] = one.at_random()
-        if further is not None:
-            rivals |= further(one)
-        finish(run, winner, rivals, progress)
+    with run.books.open():
+        data = open_data(run, progress)
+        with Study.open(run.directory, run.recipe.storage) as study:
+            one = begin(run, data, study, progress)
+            one.tell_share()
+            winner = one.phase("search", one.recipe.controller)
+            rivals: dict[str, Architecture] = {}
+            if run.recipe.retrain is not None and "random" in run.recipe.retrain.rivals:
+                rivals["random"] = one.at_random()
+            if further is not None:
+                rivals |= further(one)
+            finish(run, winner, rivals, progress)
     return winner
 
 

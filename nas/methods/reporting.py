@@ -9,8 +9,8 @@ import torch
 
 from nas.config import dump_yaml
 from nas.latency import LATENCY, quartiles
-from nas.methods.catalog import baseline_of, method_of, procedure
-from nas.methods.costs import table_costs
+from nas.methods.catalog import baseline_of, method_of
+from nas.methods.costs import phase_costs, table_costs
 from nas.methods.fields import erf_levels
 from nas.methods.hand_made import Rival, detector_cost, hand_made
 from nas.methods.ranking import check_ranking, read_ranking
@@ -67,7 +67,11 @@ def write_report(run: Run, progress: RunProgress, *, check: int = 0) -> Path:
     """
     if check:
         # The open study keeps a second process from training the same networks.
-        with Study.open(run.directory, run.recipe.storage):
+        with (
+            Study.open(run.directory, run.recipe.storage),
+            run.books.open(),
+            run.books.activity("allocations trained alone"),
+        ):
             check_ranking(run, check, progress)
     return write_page(collect(run), run.directory)
 
@@ -102,7 +106,7 @@ def collect(run: Run) -> ReportData:
         erf=_erf(run, baseline, winner, val) if winner is not None and val is not None else None,
         detections=_samples(run, baseline, winner, val) if winner is not None and val is not None else (),
         ranks=read_ranking(run),
-        cost=(*procedure(run.recipe).phase_costs(run, trials, size), *table_costs(run, size)),
+        cost=(*phase_costs(run, trials, size), *table_costs(run, size)),
         data=_data_facts(run, val),
         reproduction=_reproduction(run),
         notes=_notes(run, rivals, winner, by_hand),

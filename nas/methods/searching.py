@@ -22,6 +22,7 @@ from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.pruning import Pruning
 from nas.recipes.controller import ControllerRecipe
+from nas.recipes.search import SearchRecipe
 from nas.run import FINISHED, Run
 from nas.search import Measurement, search
 from nas.show import own_proxy, short_text
@@ -31,6 +32,7 @@ from search_spaces.architecture import Architecture, Candidate
 from search_spaces.cost import cost
 from search_spaces.randomness import seed_for
 from search_spaces.space import SearchSpace
+from trainers.loop import resolve_device
 
 Limits = Callable[[Architecture], str | None]
 
@@ -100,10 +102,12 @@ def finish(run: Run, winner: Architecture, rivals: Mapping[str, Architecture], p
     To be called while the study is open, which keeps a second process from training the same networks.
     """
     run.write_winner(winner, rivals, baseline_of(run.recipe))
-    retrain_all(run, winner, rivals, progress)
-    export_winner(run, winner)
-    run.write_json(FINISHED, {"winner": winner.digest})
-    write_report(run, progress)
+    with run.books.activity("final table", devices=float(resolve_device(run.recipe.device).type != "cpu")):
+        retrain_all(run, winner, rivals, progress)
+    with run.books.activity("bundle and report"):
+        export_winner(run, winner)
+        run.write_json(FINISHED, {"winner": winner.digest})
+        write_report(run, progress)
 
 
 def phase_seed(run: Run, phase: str) -> int:
@@ -167,7 +171,8 @@ def search_phase(
             known = f"best {best:.2f}" if best > -inf else "nothing scored yet"
             progress.advance(done, f"{short_text(record.candidate)} {_outcome(record, unit)}, {known}")
 
-        with engine_for(run, data, name, progress) as engine, stopping(progress.say) as stop:
+        booked = run.books.activity(f"{name}: scoring", devices=scoring_devices(settings))
+        with booked, engine_for(run, data, name, progress) as engine, stopping(progress.say) as stop:
             winner = search(
                 phase=phase,
                 controller=controller,
@@ -214,6 +219,13 @@ def engine_for(
         environment={"OMP_NUM_THREADS": str(recipe.threads)},
         say=progress.say,
     )
+
+
+def scoring_devices(recipe: SearchRecipe) -> float:
+    """GPUs that the scoring of candidates holds; processes of one machine share the one that the recipe names."""
+    if recipe.engine == "ray":
+        return recipe.ray.gpus * recipe.workers
+    return float(resolve_device(recipe.device).type != "cpu")
 
 
 def _costs(run: Run, architecture: Architecture) -> dict[str, Json]:

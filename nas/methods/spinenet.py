@@ -10,7 +10,6 @@ from pathlib import Path
 from random import Random
 
 from nas.methods.checking import refused, require_all
-from nas.methods.costs import short_training_costs
 from nas.methods.data import SearchData
 from nas.methods.limits import Limits
 from nas.methods.one_search import (
@@ -134,7 +133,3 @@ def worker_files(run: Run, phase: str) -> list[Path]:
     """Nothing but the recipe: every candidate is trained from scratch."""
     del run, phase
     return []
-
-
-phase_costs = short_training_costs
-"""What the phases cost; see :func:`nas.methods.costs.short_training_costs`."""

@@ -6,13 +6,13 @@ see the same images in the same order and begin from the same seed, so that diff
 """
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 from torch import Tensor
 
+from nas.ledger import Stopwatch
 from nas.trials import Score
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.errors import CandidateFailed, InvalidArchitecture
@@ -106,7 +106,7 @@ class ShortTraining:
                 f"found {candidate}; a short training needs a complete architecture, so use a controller that "
                 "proposes whole candidates (random, aging_evolution, tpe, ...)"
             )
-        started = time.perf_counter()
+        watch = Stopwatch()
         trainer = self.trainer(candidate, self.directory / candidate.digest)
         steps = trainer.run(stop_at).steps
         metrics = self.measure(trainer.detector)
@@ -117,7 +117,7 @@ class ShortTraining:
                 "AP75": 100.0 * metrics.AP75,
                 "steps": steps,
                 "images": steps * self.train.batch_size,
-                "seconds": round(time.perf_counter() - started, 3),
+                **watch.read(),
             },
         )
 

@@ -8,7 +8,6 @@ are paired: their differences carry no luck of the draw.
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas.ledger import Stopwatch
 from nas.recipes.crnas import SupernetRecipe
 from nas.run import environment
 from nas.study import Score
@@ -126,7 +126,7 @@ class SupernetProxy:
 
     def __call__(self, candidate: Candidate) -> Score:
         """Score one candidate: AP in percent on the held-out images."""
-        started = time.perf_counter()
+        watch = Stopwatch()
         level = len(candidate.genes) if isinstance(candidate, Prefix) else -1
         results: list[dict[str, Any]] = []
         batches = self._recalibration(candidate, level)
@@ -144,7 +144,7 @@ class SupernetProxy:
                 "AP50": 100.0 * metrics.AP50,
                 "AP75": 100.0 * metrics.AP75,
                 "detections": len(results),
-                "seconds": round(time.perf_counter() - started, 3),
+                **watch.read(),
             },
         )
 
