@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it, so that ``nas --help`` answ
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,14 @@ Address = Annotated[
         "--address",
         metavar="HOST:PORT",
         help="Score candidates on a running Ray cluster (auto: this machine's); engine=ray and ray.address in one.",
+    ),
+]
+BudgetText = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="AMOUNT",
+        help="Of the whole run, retraining included: 6h, '200 trials' or '1e18 MACs'; the field budget.",
     ),
 ]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
@@ -86,6 +95,11 @@ def _limit_threads(threads: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
+def _within(budget: str | None) -> list[str]:
+    """The recipe field that ``--budget`` stands for."""
+    return [] if budget is None else [f"budget={budget}"]
+
+
 def _on_cluster(address: str | None) -> list[str]:
     """The recipe fields that ``--address`` stands for."""
     return [] if address is None else ["engine=ray", f"ray.address={address}"]
@@ -96,15 +110,16 @@ def search(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, see examples/recipes.")],
     run: Annotated[Path, typer.Option("--run", metavar="DIR", help="Where everything is written.")],
     set_: Sets = None,
+    budget: BudgetText = None,
     address: Address = None,
 ) -> None:
     """Search, retrain winner and baseline, export and report; safe to kill at any moment."""
 
-    sets = [*(set_ or []), *_on_cluster(address)]
+    sets = [*(set_ or []), *_within(budget), *_on_cluster(address)]
 
     def again() -> str:
         # Before recipe.yaml is there, there is no run to resume.
-        words = " ".join(f"--set {text}" for text in sets)
+        words = " ".join(f"--set {shlex.quote(text)}" for text in sets)
         begun = (run / "recipe.yaml").exists()
         return f"nas resume {run}" if begun else f"nas search {recipe} --run {run} {words}".rstrip()
 
@@ -123,6 +138,7 @@ def search(
 def plan(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, see examples/recipes.")],
     set_: Sets = None,
+    budget: BudgetText = None,
     measure: Annotated[
         float, typer.Option("--measure", metavar="SECONDS", help="To spend on trying everything out.")
     ] = 60.0,
@@ -146,18 +162,21 @@ def plan(
         there = None
         if devices is not None or price is not None or speed != 1.0:
             there = Place(workers=1 if devices is None else devices, speed=speed, price=price)
-        checked = check_search(read_recipe(recipe, set_ or []), source=str(recipe))
+        checked = check_search(read_recipe(recipe, [*(set_ or []), *_within(budget)]), source=str(recipe))
         _limit_threads(checked.threads)
         procedure(checked).check_recipe(checked, source=str(recipe))
+        from nas.methods.granting import budget_line
         from nas.methods.planning import make_plan
         from nas.progress import ConsoleProgress
 
         with ConsoleProgress(stderr=True) as progress:
             found = make_plan(checked, progress, seconds=measure, there=there)
+        divided = budget_line(found, checked.budget)
         if as_json:
-            _print_json(plain(found.to_dict()))
+            _print_json(plain(found.to_dict()) | {"budget": divided})
             return
         head, columns, rows, foot = plan_lines(found)
+        foot += [] if divided is None else [divided]
         _print_table(str(recipe), head)
         _print_columns(columns, rows)
         for line in foot:
@@ -168,6 +187,7 @@ def plan(
 def resume(
     run: RunDir,
     set_: Sets = None,
+    budget: BudgetText = None,
     address: Address = None,
     before: Annotated[
         int | None,
@@ -182,7 +202,7 @@ def resume(
 
         if before is not None:
             typer.echo(f"record {before} and all after it: {Run.open(run).cut_before(before)}")
-        opened = Run.open(run).extended([*(set_ or []), *_on_cluster(address)])
+        opened = Run.open(run).extended([*(set_ or []), *_within(budget), *_on_cluster(address)])
         _limit_threads(opened.recipe.threads)
         _carry_out(opened)
 
@@ -217,6 +237,7 @@ def show(run: RunDir, as_json: Json = False) -> None:
                 ("winner", data["winner"]["text"] if data["winner"] else "not found yet"),
                 ("best", "-" if data["best"] is None else f"{data['best']:.2f} {data['scored_by']}"),
                 ("cost", data["cost_line"] or "no books were kept"),
+                *([("budget", data["budget"])] if data["budget"] else []),
                 *((f"cost: {name}", f"{value:,}") for name, value in data["cost"].items()),
             ],
         )

@@ -16,6 +16,10 @@ from search_spaces.errors import ConfigError
 from search_spaces.space import SearchSpace
 
 By = Literal["driver", "engine", "processes"]
+LEAST = 4
+"""Candidates without which no search is worth its name."""
+SHARE_DRAWS = 500
+"""Uniform draws for the share of a space that its limits let through."""
 Z = 1.96
 """Of a 95 % interval."""
 
@@ -48,6 +52,8 @@ class Work:
             where a proxy of a person's own decides.
         at_most: the count is a bound, because some are stopped on the way.
         like: the work whose units are the same, so that they are measured once.
+        least: units below which a budget must not cut it; None: it cannot be cut.
+        trials: of the candidates' phase, those that its limits reject included.
     """
 
     name: str
@@ -57,6 +63,8 @@ class Work:
     macs: float | None
     at_most: bool = False
     like: str | None = None
+    least: int | None = None
+    trials: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

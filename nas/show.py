@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.journal import JOURNAL
+from nas.methods.budgeting import Allowance
 from nas.methods.catalog import method_of
 from nas.methods.costs import cost_line, ledger
 from nas.pareto import front_of
@@ -46,7 +47,7 @@ def summary(directory: Path) -> dict[str, Any]:
     state = state_of(run, trials)
     if state == "complete" and not (directory / "report.html").exists():
         state = "reporting"  # stopped before the last file: nas resume writes it
-    costs = ledger(run, trials)
+    costs, allowance = ledger(run, trials), Allowance.of(run)
     return {
         "run": str(directory),
         "recipe": run.digest,
@@ -59,6 +60,7 @@ def summary(directory: Path) -> dict[str, Any]:
         "cost": spending(run, trials),
         "ledger": costs,
         "cost_line": cost_line(costs) if costs["starts"] else None,
+        "budget": None if allowance is None else allowance.last_line(trials),
         "trials": [_trial(record) for history in trials.values() for record in history],
         "front": [record.number for record in pareto_front(run, trials)],
     }

@@ -9,7 +9,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -25,13 +26,13 @@ PATIENCE = 1.0
 
 
 def in_processes(
-    work: Callable[[Piece], Result], pieces: Sequence[Piece], workers: int
+    work: Callable[[Piece], Result], pieces: Iterable[Piece], workers: int
 ) -> Iterator[tuple[Piece, Result]]:
     """Carry out pieces side by side and give each with its result as it is finished.
 
     Args:
         work: a function at the top of a module; piece and result are pickled between our own processes.
-        pieces: what there is to do.
+        pieces: what there is to do; the next one is asked for when a process is free for it.
         workers: processes at a time.
 
     Raises:
@@ -40,16 +41,17 @@ def in_processes(
     # Spawned, because a forked process would inherit torch's thread pool in an unknown state.
     context = multiprocessing.get_context("spawn")
     running: dict[Connection, tuple[SpawnProcess, Piece]] = {}
-    waiting = list(pieces)
+    waiting = iter(pieces)
     try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                piece = waiting.pop(0)
+        while True:
+            for piece in islice(waiting, workers - len(running)):
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(target=_carry_out, args=(work, piece, sender), daemon=True)
                 start(process)
                 sender.close()
                 running[receiver] = (process, piece)
+            if not running:
+                return
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
                 process, piece = running.pop(ready)

@@ -13,6 +13,7 @@ from nas.methods.catalog import baseline_of
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import mean_path_macs
 from nas.methods.data import SearchData, open_data
+from nas.methods.granting import grant
 from nas.methods.rehearsing import repeated, seconds_a_step
 from nas.methods.searching import (
     Searched,
@@ -23,7 +24,7 @@ from nas.methods.searching import (
     search_phase,
 )
 from nas.methods.spaces import allocation, crnas_recipe, dilation_space, stage_space
-from nas.planning import PlannedSpace, Work
+from nas.planning import LEAST, PlannedSpace, Work
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.proxies.supernet import SupernetProxy
@@ -72,6 +73,7 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
     with run.books.open():
         data = open_data(run, progress)
         with Study.open(run.directory, run.recipe.storage) as study:
+            grant(run, data, progress)
             allocation = search_stages(run, study, data, progress)
             winner = search_dilations(run, study, data, allocation, progress)
             rivals = {"stages": allocation}
@@ -223,6 +225,9 @@ def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
                 by="engine",
                 macs=float(looked_at * macs),
                 like=f"{name}: scoring",
+                # A greedy search that ends early has no whole network to show.
+                least=None if phase.controller.name == "greedy" or one == "random" else LEAST,
+                trials=count,
             )
 
 

@@ -13,11 +13,13 @@ from random import Random
 from typing import Any
 
 from nas.latency import LATENCY, LatencyRatio, Measured, known_latencies
+from nas.methods.budgeting import Allowance
 from nas.methods.data import SearchData, open_data
+from nas.methods.granting import grant
 from nas.methods.limits import Limits
 from nas.methods.rehearsing import drawn_within, seconds_a_step
 from nas.methods.searching import Beside, Searched, expected_trials, finish, phase_seed, search_phase
-from nas.planning import PlannedSpace, Work
+from nas.planning import LEAST, SHARE_DRAWS, PlannedSpace, Work
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.proxies.short_training import ShortTraining
@@ -39,8 +41,6 @@ from trainers.recipes import TrainRecipe
 
 TRIES = 100
 """Draws for each candidate of the random rival, where the limits reject most of the space."""
-SHARE_DRAWS = 500
-"""Uniform draws for the printed share of the space that the limits let through."""
 CANDIDATES = 5
 """Different candidates, at least, of which a plan trains some steps in the time that it has."""
 LATENCY_DRAWS = 10
@@ -144,13 +144,14 @@ class OneSearch:
                 # All draws so far may be outside of the limits, or stopped at a rung.
                 failure = error
             missing = steps - spent("random")
-            if missing <= 0 or budget > TRIES * wanted or budget >= self.space.size:
+            ended = (allowance := Allowance.of(self.run)) is not None and "random" in allowance.closed
+            if missing <= 0 or ended or budget > TRIES * wanted or budget >= self.space.size:
                 if failure is not None:
                     raise failure
                 if missing > 0:
                     self.progress.say(
-                        f"random search ended {missing} short of the search's {steps}: too few draws are within the "
-                        "limits"
+                        f"random search ended {missing} short of the search's {steps}: "
+                        + ("the budget has no more room" if ended else "too few draws are within the limits")
                     )
                 return winner
             budget += max(missing // whole, 1)
@@ -249,6 +250,7 @@ def carry_out_search(
     with run.books.open():
         data = open_data(run, progress)
         with Study.open(run.directory, run.recipe.storage) as study:
+            grant(run, data, progress)
             one = begin(run, data, study, progress)
             one.tell_share()
             winner = one.phase("search", one.recipe.controller)
@@ -323,6 +325,8 @@ def foreseen_phases(
             macs=None if macs is None else sum(map(macs, within)) / len(within),
             at_most=at_most,
             like="search: scoring" if name == "random" else None,
+            least=None if controller.budget is None else LEAST,
+            trials=count,
         )
 
 

@@ -11,10 +11,10 @@ from nas.engines.processes import in_processes
 from nas.methods.catalog import baseline_of, procedure
 from nas.methods.data import SearchData, read_data
 from nas.methods.hand_made import rival
-from nas.methods.one_search import SHARE_DRAWS
 from nas.methods.rehearsing import Piece, rehearse
 from nas.methods.retraining import job_recipe
 from nas.planning import (
+    SHARE_DRAWS,
     Foreseen,
     Place,
     Plan,
@@ -116,6 +116,8 @@ def table_jobs(run: Run, data: SearchData) -> list[tuple[Work, TrainingJob]]:
             * total_steps(retrain.train, images)
             * retrain.train.batch_size
             * cost(architecture, size).macs,
+            # One seed of the winner and of what it is compared with.
+            least=2 if name == "trainings" else 1,
         )
         found.append((work, job))
     return found

@@ -9,6 +9,7 @@ import torch
 
 from nas.config import dump_yaml
 from nas.latency import LATENCY, quartiles
+from nas.methods.budgeting import Allowance
 from nas.methods.catalog import baseline_of, method_of
 from nas.methods.costs import phase_costs, table_costs
 from nas.methods.fields import erf_levels
@@ -361,6 +362,8 @@ def _notes(
     notes = [starved_level(name) for name, count in by_level.items() if count == 0]
     if (own := own_proxy(run.recipe)) is not None:
         notes.append(f"Scores of the search are those of {own}, not AP; the final table is AP.")
+    if (allowance := Allowance.of(run)) is not None:
+        notes.append(f"Budget: {allowance.last_line(histories(run))}.")
     stages = rivals.get("stages")
     if stages is not None and winner is not None and stages.digest != winner.digest:
         values = [100 * result["metrics"]["AP"] for result in results_of(run, stages)]

@@ -1,12 +1,13 @@
 """The final table: winner, baseline and rivals trained alone, from scratch, equally long, seed by seed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nas.engines.processes import in_processes
+from nas.methods.budgeting import table_room
 from nas.methods.catalog import baseline_of
 from nas.methods.hand_made import hand_made
 from nas.progress import RunProgress
@@ -29,30 +30,55 @@ def retrain_all(
 
     Results lie in ``retrain/<digest>/seed-<n>/result.json``; those that exist are kept.
     """
-    run_jobs(retrain_jobs(run, winner, rivals), run.recipe.workers, progress, "final table")
+    jobs = retrain_jobs(run, winner, rivals)
+    run_jobs(jobs, run.recipe.workers, progress, "final table", has_room=table_room(run))
 
 
-def run_jobs(jobs: Sequence[TrainingJob], workers: int, progress: RunProgress, title: str) -> None:
+def run_jobs(
+    jobs: Sequence[TrainingJob],
+    workers: int,
+    progress: RunProgress,
+    title: str,
+    has_room: Callable[[int, int], bool] | None = None,
+) -> None:
     """Carry out trainings side by side; finished ones are kept, and a stopped one continues next time.
 
     A training that diverges is a result too: it is written down with its reason, and the others go on.
+
+    Args:
+        jobs: the trainings, in the order in which they are worth having.
+        workers: processes at a time.
+        progress: listens.
+        title: of all of them together.
+        has_room: asked before each is begun, with the number begun and of those under way; None: always.
     """
     waiting = [
         job for job in jobs if read_result(job.directory) is None and read_failure(job.directory) is None
     ]
-    if not waiting:
+    begun = finished = len(jobs) - len(waiting)
+
+    def affordable() -> Iterator[TrainingJob]:
+        nonlocal begun
+        for job in waiting:
+            if has_room is not None and not has_room(begun, begun - finished):
+                return
+            begun += 1
+            yield job
+
+    if not waiting or (has_room is not None and not has_room(begun, 0)):
         return
     progress.phase(
         f"{title}: {len(jobs)} trainings, {workers} at a time", len(jobs), done=len(jobs) - len(waiting)
     )
     if workers == 1:
-        for job in waiting:
+        for job in affordable():
             train_or_fail(job, progress)
+            finished += 1
         return
-    finished = len(jobs) - len(waiting)
-    for done, (job, result) in enumerate(in_processes(train_or_fail, waiting, workers), start=finished + 1):
+    for job, result in in_processes(train_or_fail, affordable(), workers):
+        finished += 1
         outcome = f"{100 * result['metrics']['AP']:.2f} AP" if "metrics" in result else result["reason"]
-        progress.advance(done, f"{job.architecture.digest}, seed {job.recipe.seed}: {outcome}")
+        progress.advance(finished, f"{job.architecture.digest}, seed {job.recipe.seed}: {outcome}")
 
 
 def train_or_fail(job: TrainingJob, progress: RunProgress | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from nas.controllers.catalog import make_controller, make_own_controller
 from nas.controllers.optuna_sampler import MANY_OBJECTIVES, OptunaSampler
 from nas.engines.base import Engine
 from nas.engines.workers import Workers
+from nas.methods.budgeting import Allowance, watched, within
 from nas.methods.catalog import baseline_of
 from nas.methods.data import SearchData
 from nas.methods.exporting import export_winner
@@ -25,7 +26,7 @@ from nas.recipes.controller import ControllerRecipe
 from nas.recipes.search import SearchRecipe
 from nas.run import FINISHED, Run
 from nas.search import Measurement, search
-from nas.show import own_proxy, short_text
+from nas.show import histories, own_proxy, short_text
 from nas.stopping import stopping
 from nas.study import History, Json, Record, Study
 from search_spaces.architecture import Architecture, Candidate
@@ -68,9 +69,18 @@ class Searched:
     beside: Beside | None = None
     pruning: Pruning | None = None
 
+    def within(self, run: Run) -> ControllerRecipe:
+        """The controller's recipe as far as the run's budget lets it go."""
+        # The rival's end follows from what the search has spent.
+        return (
+            self.controller
+            if self.phase == "random"
+            else within(run, self.phase, self.controller, self.space)
+        )
+
     def controller_of(self, run: Run) -> Controller:
         """The controller, as the search has it."""
-        controller = controller_for(self.controller, self.space, phase_seed(run, self.phase))
+        controller = controller_for(self.within(run), self.space, phase_seed(run, self.phase))
         return controller if self.beside is None else TwoObjectives(controller, self.beside)
 
 
@@ -108,6 +118,8 @@ def finish(run: Run, winner: Architecture, rivals: Mapping[str, Architecture], p
         export_winner(run, winner)
         run.write_json(FINISHED, {"winner": winner.digest})
         write_report(run, progress)
+    if (allowance := Allowance.of(run)) is not None:
+        progress.say(f"budget: {allowance.last_line(histories(run))}")
 
 
 def phase_seed(run: Run, phase: str) -> int:
@@ -154,9 +166,9 @@ def search_phase(
     """
     settings, name = run.recipe, searched.phase
     phase = study.phase(name, searched.space, seed=phase_seed(run, name))
-    controller = searched.controller_of(run)
+    controller = watched(run, name, searched.controller_of(run))
     history = phase.history()
-    total = expected_trials(searched.controller, searched.space)
+    total = expected_trials(searched.within(run), searched.space)
     if any(record.state == "running" for record in history) or controller.ask(history) is not DONE:
         scorer, unit = proxy(), "" if own_proxy(settings) else " AP"
         progress.phase(f"{name}: search", total, done=sum(record.finished for record in history))

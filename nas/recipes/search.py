@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nas.budget import ALLOWED, read_budget
 from nas.recipes.crnas_space import SpaceRecipe
+from search_spaces.errors import ConfigError
 from search_spaces.recipe import FieldError, Recipe
 from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe, require_masks
 
@@ -103,6 +105,9 @@ class SearchRecipe(Recipe):
         name: shown in reports.
         method: the procedure, a name of ``nas.methods.catalog``; decides which further keys there are.
         seed: of everything but the final table.
+        budget: of the whole run, retraining included: a time (``6h``, ``90min``, ``2d``), trials (``200 trials``) or
+            backbone multiply-adds (``1e18 MACs``); divided over the phases before anything is spent. A run may be
+            resumed with a larger one.
         engine: who scores candidates: ``serial``, this process; ``processes``, as many others as there are
             ``workers``; or ``ray``, as many workers on a Ray cluster. None of them changes a score or a candidate.
         batch: candidates that are asked for before the first of them is scored, and so the most that can be scored
@@ -137,6 +142,7 @@ class SearchRecipe(Recipe):
     workers: int = 1
     threads: int = 1
     device: str = "auto"
+    budget: str | None = None
     storage: str | None = None
     data: DataRecipe = field(default_factory=DataRecipe)
     detector: DetectorRecipe = field(default_factory=DetectorRecipe)
@@ -148,6 +154,11 @@ class SearchRecipe(Recipe):
         return ()
 
     def __post_init__(self) -> None:
+        if self.budget is not None:
+            try:
+                read_budget(self.budget)
+            except ConfigError as error:
+                raise FieldError("budget", self.budget, f"allowed is {ALLOWED}") from error
         self.require("batch", self.batch >= 1, "at least 1")
         self.require("retries", self.retries >= 0, "0 or more")
         self.require(
