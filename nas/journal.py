@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.trial import FrozenTrial
 
 from search_spaces.errors import RunError
 from search_spaces.files import write_atomic
@@ -83,7 +84,7 @@ def open_storage(path: Path, *, read_only: bool = False) -> JournalStorage:
         # Absolute, for Optuna's lock is a symbolic link to this very text.
         with quiet_optuna():
             place = path.resolve()
-            return JournalStorage(JournalFileBackend(str(place)) if read_only else SummedJournal(place))
+            return JournalStorage(JournalFileBackend(str(place))) if read_only else OwnJournal(place)
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{path}: Optuna cannot replay this journal ({type(error).__name__}: {error}); restore it from a copy, go "
@@ -120,6 +121,21 @@ class SummedJournal(JournalFileBackend):
             notes.append(f"{before:x} {len(line):x} {zlib.crc32(line):08x}\n")
             before += len(line)
         os.write(self._sums, "".join(notes).encode())
+
+
+class OwnJournal(JournalStorage):
+    """The storage of a run's only writer.
+
+    Args:
+        path: of the journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(SummedJournal(path))
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """A trial as of the last write, after which everything was read, what others added included."""
+        return self._replay_result.get_trial(trial_id)
 
 
 def read_sums(path: Path) -> dict[int, tuple[int, int]]:
