@@ -9,15 +9,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import torch
 
+from nas.budget import read_budget
 from nas.config import check
 from nas.export.bundle import load_bundle
-from nas.methods.catalog import check_search
+from nas.methods.catalog import check_search, procedure
+from nas.methods.data import read_data
+from nas.methods.granting import portions_of
 from nas.methods.one_phase import carry_out, check_recipe
+from nas.planning import Work
 from nas.progress import Silent
 from nas.recipes.train_job import TrainJobRecipe
 from nas.run import Run
@@ -25,7 +30,7 @@ from nas.show import description, histories, summary
 from nas.targets import read_recipe
 from nas.testing import check_proxy
 from nas.training import evaluate_training, train_bundle
-from search_spaces.errors import RunError
+from search_spaces.errors import ConfigError, RunError
 from search_spaces.families import family_of
 from search_spaces.targets import load, load_file
 from trainers.data.catalog import open_split
@@ -135,6 +140,18 @@ def test_its_tests_pass(mine: Path) -> None:
     assert len(tests) == 3
     for test in tests.values():
         test()
+
+
+def test_a_plan_calls_its_proxy_and_does_not_guess_what_it_costs(whole: Run) -> None:
+    data = read_data(whole.recipe)
+    works = [one for one in procedure(whole.recipe).foreseen(whole, data) if isinstance(one, Work)]
+    assert [(one.name, one.macs) for one in works] == [("search: scoring", None), ("random: scoring", None)]
+    seconds = procedure(whole.recipe).rehearse(whole, data, works[0].name, 0.01, Random(0))
+    assert seconds and min(seconds) > 0
+    with pytest.raises(
+        ConfigError, match=r"budget: found 1e\+09 MACs, but nobody knows what search: scoring takes"
+    ):
+        portions_of(works, {}, read_budget("1e9 MACs"))
 
 
 def test_its_proxy_keeps_the_contract(mine: Path) -> None:
