@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 RUN    ?= runs/demo
 # One thread for each worker: two torch processes of two threads on two cores are 4 to 6 times slower.
 export OMP_NUM_THREADS ?= 1
+# Test processes side by side.
+PROCESSES ?= 2
 
 .PHONY: demo test lint types unit wheel format clean
 
@@ -27,7 +29,7 @@ types: $(VENV)/.ready
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 
 wheel: $(VENV)/.ready
 	$(BIN)/python -m build --wheel --outdir dist . > dist.log 2>&1 || (cat dist.log; exit 1)

@@ -19,6 +19,18 @@ hypothesis.settings.load_profile("vertebra")
 REQUIRED = "VERTEBRA_REQUIRE_SHARED"
 
 
+RAY = ("engines", "faults", "test_cluster_files.py", "test_launching.py")
+"""Tests that may start a Ray cluster: two of them on one machine at the same time want the same sockets."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests are dealt out to several processes, those of one file stay together, and so do those of Ray."""
+    here = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(here)
+        item.add_marker(pytest.mark.xdist_group("ray" if place.parts[0] in RAY else str(place)))
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport() -> Iterator[None]:
     """Where the shared data must be there, whoever skips for want of it has failed."""
