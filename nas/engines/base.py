@@ -1,7 +1,7 @@
 """What carries out the scoring of candidates: jobs in, outcomes out."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +46,15 @@ class Lost:
 Outcome = Score | CandidateFailed | Lost
 
 
+Began = Callable[[Job, float], None]
+"""Hears of a job, and of the seconds since a worker began with it."""
+
+
+def unheard(job: Job, seconds: float) -> None:
+    """For an engine to which nobody listens."""
+    del job, seconds
+
+
 class Engine(Protocol):
     """Carries jobs out, in this process, in others or on other machines; which, changes no outcome."""
 
@@ -71,10 +80,11 @@ class InProcess:
 
     Args:
         proxy: scores.
+        began: hears of every job.
     """
 
-    def __init__(self, proxy: Proxy) -> None:
-        self.proxy = proxy
+    def __init__(self, proxy: Proxy, began: Began = unheard) -> None:
+        self.proxy, self._began = proxy, began
         self._waiting: deque[Job] = deque()
 
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
@@ -82,6 +92,7 @@ class InProcess:
         self._waiting = deque(jobs)
         while self._waiting:
             job = self._waiting.popleft()
+            self._began(job, 0.0)
             yield job, outcome_of(job, self.proxy)
 
     def add(self, jobs: Sequence[Job]) -> None:

@@ -27,7 +27,7 @@ from ray.exceptions import RayError
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nas.engines.base import STARTS, Job, Lost, Outcome, outcome_of
+from nas.engines.base import STARTS, Began, Job, Lost, Outcome, outcome_of
 from nas.engines.ray_cluster import RayWorkers, connected, require_room
 from nas.proxies.base import Proxy
 from nas.trials import Score
@@ -35,6 +35,8 @@ from search_spaces.errors import CandidateFailed, RunError, VertebraError
 
 PATIENCE = 0.5
 """Seconds between two looks at the clock and at Tune."""
+LOOK = 1.0
+"""Seconds between two looks at what the leases are at, for a person who looks on."""
 FAREWELL = 30.0
 """Seconds that Tune may take to end its leases."""
 
@@ -114,6 +116,11 @@ class Board:
         """Leases whose job began so long ago or earlier, with their actors."""
         now = time.monotonic()
         return {lease: self._actors[lease] for lease, since in self._begun.items() if now - since >= seconds}
+
+    async def under_way(self) -> dict[int, float]:
+        """Keys of the jobs that were begun with, and the seconds since."""
+        now = time.monotonic()
+        return {self._given[lease][0]: now - since for lease, since in self._begun.items()}
 
     async def close(self) -> dict[int, Any]:
         """No lease gets another job; those at work, with their actors."""
@@ -261,6 +268,7 @@ class RayTune:
         address: of a running cluster, see :func:`nas.engines.ray_cluster.connected`.
         environment: variables of the workers, set before Python starts.
         say: gets lines for the person who looks on.
+        began: hears of a job within a second of its beginning; of one that ends sooner perhaps not at all.
     """
 
     def __init__(
@@ -272,12 +280,14 @@ class RayTune:
         address: str | None = None,
         environment: Mapping[str, str] | None = None,
         say: Callable[[str], None] = print,
+        began: Began | None = None,
     ) -> None:
         self._open_proxy, self._workers, self._deadline = open_proxy, workers, deadline
         self._address, self._environment, self._say = address, environment or {}, say
         self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._leases = Leases(workers.count)
         self._late: set[int] = set()
+        self._began, self._seen, self._looked = began, set[int](), 0.0
         self._wanted: dict[int, Job] = {}
         self._last = self._failed_starts = 0
 
@@ -315,6 +325,7 @@ class RayTune:
         """The next outcome, with the key of its job."""
         while True:
             self._end_overdue()
+            self._look()
             try:
                 name, found = self._events.get(timeout=PATIENCE)
             except queue.Empty:
@@ -351,6 +362,18 @@ class RayTune:
             if lease not in self._late:
                 self._late.add(lease)
                 ray.kill(actor)
+
+    def _look(self) -> None:
+        """Tell of the jobs begun since the last look."""
+        now = time.monotonic()
+        if self._began is None or now - self._looked < LOOK:
+            return
+        self._looked = now
+        found: dict[int, float] = self._ask(self._board.under_way.remote())
+        for key in found.keys() - self._seen:
+            if key in self._wanted:
+                self._began(self._wanted[key], found[key])
+        self._seen = set(found)
 
     def _ask(self, reply: Any) -> Any:
         try:

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Self
 
-from nas.engines.base import STARTS, Job, Lost, Outcome, outcome_of
+from nas.engines.base import STARTS, Began, Job, Lost, Outcome, outcome_of, unheard
 from nas.engines.processes import end_with_parent, start
 from nas.proxies.base import Proxy
 from search_spaces.errors import RunError, VertebraError
@@ -30,10 +30,19 @@ class Workers:
             perhaps with arguments bound by ``functools.partial``.
         count: processes at a time.
         deadline: seconds that one job may take, the worker's start not counted; None: any number.
+        began: hears of every job that an open worker has taken.
     """
 
-    def __init__(self, open_proxy: Callable[[], Proxy], count: int, *, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        open_proxy: Callable[[], Proxy],
+        count: int,
+        *,
+        deadline: float | None = None,
+        began: Began = unheard,
+    ) -> None:
         self._open_proxy, self._count, self._deadline = open_proxy, count, deadline
+        self._began = began
         self._waiting: deque[Job] = deque()
         self._idle: list[_Worker] = []
         self._busy: dict[Connection, _Worker] = {}
@@ -73,6 +82,8 @@ class Workers:
         worker = self._idle.pop() if self._idle else _Worker(self._open_proxy)
         self._busy[worker.connection] = worker
         worker.take(job)
+        if worker.ready:
+            self._began(job, 0.0)
 
     def _heard(self) -> list["_Worker"]:
         begun = [worker.since for worker in self._busy.values()]
@@ -101,6 +112,7 @@ class Workers:
             return
         if kind == "ready":
             self._failed_starts, worker.ready, worker.since = 0, True, time.monotonic()
+            self._began(worker.job, 0.0)
         elif kind == "error":
             raise RunError(found)
         else:

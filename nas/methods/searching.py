@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 
 from nas.controllers.base import DONE, Controller, Done
 from nas.controllers.catalog import make_controller, make_own_controller
 from nas.controllers.optuna_sampler import MANY_OBJECTIVES, OptunaSampler
-from nas.engines.base import Engine
+from nas.engines.base import Engine, InProcess, Job, Lost, Outcome
+from nas.engines.watched import Watched
 from nas.engines.workers import Workers
 from nas.methods.budgeting import Allowance, watched, within
 from nas.methods.catalog import baseline_of
@@ -169,27 +169,32 @@ def search_phase(
     controller = watched(run, name, searched.controller_of(run))
     history = phase.history()
     total = expected_trials(searched.within(run), searched.space)
+    unit = "" if own_proxy(settings) else " AP"
+    workers = 1 if settings.engine == "serial" else settings.workers
+    looked_on = partial(progress.searching, name, history, workers=workers, unit=unit, text=short_text)
     if any(record.state == "running" for record in history) or controller.ask(history) is not DONE:
-        scorer, unit = proxy(), "" if own_proxy(settings) else " AP"
-        progress.phase(f"{name}: search", total, done=sum(record.finished for record in history))
+        scorer, done = proxy(), sum(record.finished for record in history)
+        progress.phase(f"{name}: search", total, done=done)
+        looked_on()
 
-        told = [record for record in history if record.finished]
-        best, done = max((one.value for one in told if one.value is not None), default=-inf), len(told)
+        def ended(job: Job, outcome: Outcome) -> None:
+            progress.ended(job, lost=isinstance(outcome, Lost))
 
         def report(record: Record, history: History) -> None:
-            nonlocal best, done
+            nonlocal done
             del history
-            best, done = max(best, -inf if record.value is None else record.value), done + 1
-            known = f"best {best:.2f}" if best > -inf else "nothing scored yet"
-            progress.advance(done, f"{short_text(record.candidate)} {_outcome(record, unit)}, {known}")
+            done += 1
+            progress.told(record)
+            progress.advance(done)
 
         booked = run.books.activity(f"{name}: scoring", devices=scoring_devices(settings))
-        with booked, engine_for(run, data, name, progress) as engine, stopping(progress.say) as stop:
+        opened = engine_for(run, data, name, scorer, progress)
+        with booked, opened as engine, stopping(progress.say) as stop:
             winner = search(
                 phase=phase,
                 controller=controller,
                 score=scorer,
-                engine=engine,
+                engine=Watched(engine, ended),
                 batch=settings.batch,
                 rounds=settings.order == "rounds",
                 retries=settings.retries,
@@ -201,6 +206,7 @@ def search_phase(
                 measured=None if measured is None else measured(),
             )
     else:
+        looked_on()
         found = controller.winner(history)
         assert found is not None, "a finished search has a winner, else search() would have raised"
         winner = found
@@ -209,14 +215,15 @@ def search_phase(
 
 
 def engine_for(
-    run: Run, data: SearchData, phase: str, progress: RunProgress
-) -> AbstractContextManager[Engine | None]:
-    """The recipe's engine; None stands for this process."""
+    run: Run, data: SearchData, phase: str, proxy: Proxy, progress: RunProgress
+) -> AbstractContextManager[Engine]:
+    """The recipe's engine; ``proxy`` scores where it is this process."""
     recipe = run.recipe
     if recipe.engine == "serial":
-        return nullcontext()
+        return nullcontext(InProcess(proxy, progress.began))
     if recipe.engine == "processes":
-        return Workers(partial(open_scorer, run.directory, phase), recipe.workers, deadline=recipe.deadline)
+        opened = partial(open_scorer, run.directory, phase)
+        return Workers(opened, recipe.workers, deadline=recipe.deadline, began=progress.began)
     # It takes a second that other searches need not spend.
     from nas.engines.ray_cluster import RayWorkers
     from nas.engines.ray_tune import RayTune
@@ -230,6 +237,7 @@ def engine_for(
         # Before torch is imported: OpenMP reads this once.
         environment={"OMP_NUM_THREADS": str(recipe.threads)},
         say=progress.say,
+        began=progress.began,
     )
 
 
@@ -261,7 +269,3 @@ def expected_trials(recipe: ControllerRecipe, space: SearchSpace) -> int | None:
             survivors = min(beam, survivors * gene.size)
         return total
     return recipe.budget
-
-
-def _outcome(record: Record, unit: str) -> str:
-    return f"{record.value:.2f}{unit}" if record.value is not None else f"{record.state}: {record.reason}"

@@ -12,6 +12,7 @@ from toy import (
     KILLING,
     SPACE,
     OwnFailure,
+    Patient,
     Toy,
     Wrong,
     calls,
@@ -21,27 +22,30 @@ from toy import (
     searched,
 )
 
-from nas.engines.base import Engine, Job
+import nas.engines.ray_tune
+from nas.engines.base import Began, Engine, Job, unheard
 from nas.engines.ray_cluster import RayWorkers
 from nas.engines.ray_tune import RayTune
 from nas.engines.workers import Workers
 from nas.proxies.base import Proxy
+from nas.trials import Score
 from search_spaces.errors import CandidateFailed, RunError
+from search_spaces.randomness import rng_for
 
 Made = AbstractContextManager[Engine | None]
 JOB = Job(number=0, candidate=SPACE.baseline)
 
 
 def processes(
-    open_proxy: Callable[[], Proxy], count: int, deadline: float | None = None
+    open_proxy: Callable[[], Proxy], count: int, deadline: float | None = None, began: Began = unheard
 ) -> AbstractContextManager[Engine]:
-    return Workers(open_proxy, count, deadline=deadline)
+    return Workers(open_proxy, count, deadline=deadline, began=began)
 
 
 def on_ray(
-    open_proxy: Callable[[], Proxy], count: int, deadline: float | None = None
+    open_proxy: Callable[[], Proxy], count: int, deadline: float | None = None, began: Began | None = None
 ) -> AbstractContextManager[Engine]:
-    return RayTune(open_proxy, RayWorkers(count=count), deadline=deadline)
+    return RayTune(open_proxy, RayWorkers(count=count), deadline=deadline, began=began)
 
 
 PARALLEL = {"processes": processes, "ray": on_ray}
@@ -140,3 +144,23 @@ def test_a_worker_that_cannot_begin_is_a_sentence(
 ) -> None:
     with made(proxy, 2) as workers, pytest.raises(RunError, match=told):
         list(workers.outcomes([JOB]))
+
+
+def test_what_is_under_way_is_told_while_it_is(
+    tmp_path: Path, made: Callable[..., AbstractContextManager[Engine]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No candidate here has its score before it was heard of."""
+    monkeypatch.setattr(nas.engines.ray_tune, "LOOK", 0.05)
+    monkeypatch.setattr(nas.engines.ray_tune, "PATIENCE", 0.05)
+    heard: list[int] = []
+
+    def began(job: Job, seconds: float) -> None:
+        assert seconds >= 0
+        heard.append(job.number)
+        (tmp_path / job.candidate.digest).touch()
+
+    drawn = {one.digest: one for one in (SPACE.sample(rng_for(0, index)) for index in range(20))}
+    jobs = [Job(number=number, candidate=one) for number, one in enumerate(list(drawn.values())[:5])]
+    with made(partial(Patient, tmp_path), 2, began=began) as engine:
+        ended = [job.number for job, outcome in engine.outcomes(jobs) if isinstance(outcome, Score)]
+    assert sorted(heard) == sorted(ended) == list(range(5)), "each of them once"

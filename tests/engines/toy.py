@@ -83,6 +83,20 @@ class OwnFailure:
         raise Own(3, "nan")
 
 
+class Patient:
+    """Scores a candidate as soon as there is a file of its name."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __call__(self, candidate: Candidate) -> Score:
+        for _ in range(3000):
+            if (self.directory / candidate.digest).exists():
+                return Score(value=1.0)
+            time.sleep(0.01)
+        raise CandidateFailed("nobody has heard of it")
+
+
 class Threads:
     """Says how many threads its process would take."""
 
