@@ -30,7 +30,16 @@ FINISHED = "done.json"
 """Written when everything of a run is done."""
 ENVIRONMENT = "environment.json"
 """With what the run was begun, and with what else it was resumed."""
-EXTENSIBLE = ("budget", "workers", "engine", "deadline", "ray", "retrain.seeds", "retrain.rival_seeds")
+EXTENSIBLE = (
+    "budget",
+    "workers",
+    "engine",
+    "deadline",
+    "ray",
+    "loggers",
+    "retrain.seeds",
+    "retrain.rival_seeds",
+)
 """What ``nas resume --set`` may change, for nothing that is done already depends on it."""
 
 

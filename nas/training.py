@@ -17,6 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from nas.config import apply_overrides, check, dump_yaml, read_yaml, to_data
 from nas.export.bundle import load_bundle
+from nas.loggers.base import About
+from nas.loggers.catalog import require_packages
+from nas.loggers.listening import listening
 from nas.progress import RunProgress, Silent
 from nas.recipes.train_job import TrainJobRecipe
 from nas.resolve import read_architecture
@@ -72,7 +75,9 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
     """
     progress = progress or Silent()
     recipe = job.recipe
-    record = {"architecture": job.architecture.to_dict(), "recipe": portable(to_data(recipe))}
+    # Who listens changes nothing.
+    settings = replace(recipe, loggers=())
+    record = {"architecture": job.architecture.to_dict(), "recipe": portable(to_data(settings))}
     if job.weights is not None:
         record["initial_weights"] = _digest(job.weights)
     path = job.directory / TRAINING
@@ -125,7 +130,7 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
         "warnings": list(trained.warnings),
         "categories": [category.name for category in val.categories],
         "data": {"train": train_set.digest, "val": val.digest},
-        "recipe": recipe_digest(recipe),
+        "recipe": recipe_digest(settings),
         "train": to_data(recipe.train),
         "environment": environment() | {"threads": recipe.threads, "seed": recipe.seed},
     }
@@ -219,7 +224,9 @@ def train_bundle(
 
     Raises:
         RunError: the directory holds a training of something else, or there are no weights to begin with.
+        ConfigError: the package of a logger is not installed.
     """
+    require_packages(recipe.loggers)
     architecture, weights = read_architecture(bundle), None
     if recipe.init == "bundle":
         architecture, weights = load_bundle(Path(bundle))
@@ -237,7 +244,10 @@ def train_bundle(
         directory=directory,
         weights=weights,
     )
-    return dict(train_to_completion(job, progress)["metrics"])
+    about = About(name=recipe.name, directory=directory, settings=portable(to_data(recipe)))
+    with listening(recipe.loggers, progress, about) as progress:
+        progress.training(directory)
+        return dict(train_to_completion(job, progress)["metrics"])
 
 
 def read_result(directory: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from nas.loggers.catalog import require_packages
 from nas.methods.hand_made import rival
 from nas.recipes.search import HandMadeRecipe, SearchRecipe
 from nas.run import split_seed
@@ -43,12 +44,13 @@ def require_all(
         baseline: around which a detector is tried; None where the space gives none.
 
     Raises:
-        ConfigError: device, storage, detector or what the method found; data too where there is more than that.
+        ConfigError: device, loggers, storage, detector or what the method found; data too where there is more than
+            that.
         DataError: nothing but data that cannot be used.
     """
     place = f"{source}: "
     no_device = refused(place, lambda: resolve_device(recipe.device))
-    found = list(no_device)
+    found = [*no_device, *refused(place, lambda: require_packages(recipe.loggers))]
     if (url := recipe.storage) is not None:
         found += refused(place, lambda: open_database(url))
     found += problems

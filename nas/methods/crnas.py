@@ -20,6 +20,7 @@ from nas.methods.searching import (
     controller_for,
     expected_trials,
     finish,
+    heard,
     phase_seed,
     search_phase,
 )
@@ -72,7 +73,7 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
     """Do whatever of the run is not done yet and return the winner."""
     with run.books.open():
         data = open_data(run, progress)
-        with Study.open(run.directory, run.recipe.storage) as study:
+        with Study.open(run.directory, run.recipe.storage) as study, heard(run, progress) as progress:
             grant(run, data, progress)
             allocation = search_stages(run, study, data, progress)
             winner = search_dilations(run, study, data, allocation, progress)
@@ -85,6 +86,7 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
 
 def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgress) -> Architecture:
     """Step 1: the best allocation of blocks to stages (section 3.2.1)."""
+    progress.training(run.directory / "stages")
     return search_phase(
         run,
         study,
@@ -124,6 +126,7 @@ def _search_lists(
     progress: RunProgress,
 ) -> Architecture:
     space = dilation_space(allocation)
+    progress.training(run.directory / "dilations")
     return search_phase(
         run,
         study,

@@ -18,7 +18,7 @@ from nas.methods.data import SearchData, open_data
 from nas.methods.granting import grant
 from nas.methods.limits import Limits
 from nas.methods.rehearsing import drawn_within, seconds_a_step
-from nas.methods.searching import Beside, Searched, expected_trials, finish, phase_seed, search_phase
+from nas.methods.searching import Beside, Searched, expected_trials, finish, heard, phase_seed, search_phase
 from nas.planning import LEAST, SHARE_DRAWS, PlannedSpace, Work
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
@@ -249,7 +249,7 @@ def carry_out_search(
     """
     with run.books.open():
         data = open_data(run, progress)
-        with Study.open(run.directory, run.recipe.storage) as study:
+        with Study.open(run.directory, run.recipe.storage) as study, heard(run, progress) as progress:
             grant(run, data, progress)
             one = begin(run, data, study, progress)
             one.tell_share()

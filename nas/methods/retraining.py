@@ -52,6 +52,8 @@ def run_jobs(
         title: of all of them together.
         has_room: asked before each is begun, with the number begun and of those under way; None: always.
     """
+    for job in jobs:
+        progress.training(job.directory)
     waiting = [
         job for job in jobs if read_result(job.directory) is None and read_failure(job.directory) is None
     ]

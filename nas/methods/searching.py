@@ -11,6 +11,8 @@ from nas.controllers.optuna_sampler import MANY_OBJECTIVES, OptunaSampler
 from nas.engines.base import Engine, InProcess, Job, Lost, Outcome
 from nas.engines.watched import Watched
 from nas.engines.workers import Workers
+from nas.loggers.base import About
+from nas.loggers.listening import listening
 from nas.methods.budgeting import Allowance, watched, within
 from nas.methods.catalog import baseline_of
 from nas.methods.data import SearchData
@@ -120,6 +122,18 @@ def finish(run: Run, winner: Architecture, rivals: Mapping[str, Architecture], p
         write_report(run, progress)
     if (allowance := Allowance.of(run)) is not None:
         progress.say(f"budget: {allowance.last_line(histories(run))}")
+
+
+def heard(run: Run, progress: RunProgress) -> AbstractContextManager[RunProgress]:
+    """The progress to which the loggers of a run's recipe listen too.
+
+    To be entered while the study is open, so that nothing is logged of a run that another process carries out.
+
+    Raises:
+        ConfigError: the package of a logger is not installed.
+    """
+    about = About(name=run.recipe.name, directory=run.directory, settings=run.data)
+    return listening(run.recipe.loggers, progress, about)
 
 
 def phase_seed(run: Run, phase: str) -> int:

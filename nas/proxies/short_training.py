@@ -26,6 +26,9 @@ from trainers.loop import StepRecord, Trainer, resolve_device, total_steps
 from trainers.recalibration import recalibrated
 from trainers.recipes import DetectorRecipe, TrainRecipe
 
+LAST = 20
+"""Steps at the end of a training whose mean loss is kept."""
+
 
 class ShortTraining:
     """``architecture -> Score``; equal input gives equal values in any order and process.
@@ -108,13 +111,15 @@ class ShortTraining:
             )
         watch = Stopwatch()
         trainer = self.trainer(candidate, self.directory / candidate.digest)
-        steps = trainer.run(stop_at).steps
+        result = trainer.run(stop_at)
+        steps, last = result.steps, result.losses[-LAST:]
         metrics = self.measure(trainer.detector)
         return Score(
             value=100.0 * metrics.AP,
             attributes={
                 "AP50": 100.0 * metrics.AP50,
                 "AP75": 100.0 * metrics.AP75,
+                "loss": sum(last) / len(last),
                 "steps": steps,
                 "images": steps * self.train.batch_size,
                 **watch.read(),

@@ -6,6 +6,7 @@ from typing import Literal
 
 from nas.budget import ALLOWED, read_budget
 from nas.recipes.crnas_space import SpaceRecipe
+from nas.recipes.loggers import LoggerName, require_each_once
 from search_spaces.errors import ConfigError
 from search_spaces.recipe import FieldError, Recipe
 from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe, require_masks
@@ -123,6 +124,8 @@ class SearchRecipe(Recipe):
             those that score candidates.
         threads: torch threads of each worker; part of the run's record, because sums depend on it.
         device: ``auto`` takes a GPU where there is one.
+        loggers: ``tensorboard``, ``mlflow``, ``wandb``: where numbers go beside the run's own files. None changes a
+            result, and one that fails is switched off.
         storage: URL of a database for the trials (``sqlite:///study.db``, ``postgresql://...``); a journal
             in the run directory when left out.
         data: the images.
@@ -143,6 +146,7 @@ class SearchRecipe(Recipe):
     threads: int = 1
     device: str = "auto"
     budget: str | None = None
+    loggers: tuple[LoggerName, ...] = ()
     storage: str | None = None
     data: DataRecipe = field(default_factory=DataRecipe)
     detector: DetectorRecipe = field(default_factory=DetectorRecipe)
@@ -171,6 +175,7 @@ class SearchRecipe(Recipe):
         )
         self.require("workers", self.workers >= 1, "at least 1")
         self.require("threads", self.threads >= 1, "at least 1")
+        require_each_once(self, self.loggers)
         cpus = self.ray.cpus
         if cpus is not None and cpus < self.threads:
             raise FieldError(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nas.recipes.loggers import LoggerName, require_each_once
 from search_spaces.recipe import Recipe
 from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe, require_masks
 
@@ -16,6 +17,7 @@ class TrainJobRecipe(Recipe):
         seed: of initial weights, order and augmentation.
         threads: torch threads; part of the record, because sums depend on it.
         device: ``auto`` takes a GPU where there is one.
+        loggers: as of a search; no part of the training's record.
         data: the images.
         detector: built around the backbone.
         init: ``scratch``, as the paper's table compares networks, or ``bundle``: the backbone begins with the
@@ -29,6 +31,7 @@ class TrainJobRecipe(Recipe):
     seed: int = 0
     threads: int = 1
     device: str = "auto"
+    loggers: tuple[LoggerName, ...] = ()
     data: DataRecipe = field(default_factory=DataRecipe)
     detector: DetectorRecipe = field(default_factory=DetectorRecipe)
     init: Literal["scratch", "bundle"] = "scratch"
@@ -36,4 +39,5 @@ class TrainJobRecipe(Recipe):
     train: TrainRecipe
 
     def __post_init__(self) -> None:
+        require_each_once(self, self.loggers)
         require_masks(self.data, self.detector)
