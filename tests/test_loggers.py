@@ -284,6 +284,7 @@ def stand_in_wandb(events: Events) -> ModuleType:
     module = ModuleType("wandb")
     module.init = init  # type: ignore[attr-defined]
     module.Settings = lambda **given: given  # type: ignore[attr-defined]
+    module.setup = lambda settings: events.calls.append(("setup", settings))  # type: ignore[attr-defined]
     return module
 
 
@@ -335,6 +336,7 @@ def test_wandb_gets_a_row_a_step_on_the_axis_of_its_group(
         listener.training(training)
         searched(listener, [record(0, 1.5), record(1, state="failed", reason="no")])
         raise KeyboardInterrupt
+    assert events.calls[0] == ("setup", {"silent": True}), "it asks nobody anything"
     (given,) = events.of("init")
     assert given["project"] == "vertebra" and given["dir"] == str(tmp_path) and given["config"]["seed"] == 3
     assert given["settings"] == {"console": "off", "silent": True}

@@ -18,13 +18,16 @@ class WandbLogger:
         """Create the run, with the recipe as its configuration."""
         import wandb
 
+        # Silent: who is not logged in gets an error and no question in the middle of the search's own view.
+        wandb.setup(wandb.Settings(silent=True))
+
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or "vertebra",
             name=about.name,
             dir=str(about.directory),
             config={**about.settings, "run_directory": str(about.directory.resolve())},
             reinit="create_new",
-            # Standard output belongs to the search's own view, which nothing may wrap or write over.
+            # Standard output is the view's, and nobody else may wrap it.
             settings=wandb.Settings(console="off", silent=True),
         )
 
