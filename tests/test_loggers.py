@@ -1,6 +1,7 @@
 """Loggers: the same numbers for each, from what is durable; nothing doubled, and no failure of theirs is a search's."""
 
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -492,6 +493,16 @@ def test_optuna_alone_reads_the_journal_that_a_dashboard_shows(logged_run: Run) 
         (one.number, one.value, one.state) for one in history
     ]
     assert study.best_value == max(one.value for one in history if one.value is not None)
+
+
+def test_the_page_says_how(logged_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs/watch.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(block.replace("runs/mine", str(logged_run.directory)), "watch.md", "exec"), {})
+    (history,) = histories(logged_run).values()
+    best = max(one.value for one in history if one.value is not None)
+    assert capsys.readouterr().out == f"stages {len(history)} {best}\n"
+    assert set(re.findall(r"\[(tensorboard[\w, ]*)\]", page)) == {"tensorboard", "tensorboard, mlflow"}
 
 
 def test_a_training_of_its_own_is_logged_and_may_be_logged_otherwise_next_time(tmp_path: Path) -> None:
