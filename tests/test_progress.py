@@ -1,7 +1,7 @@
 """What a person sees of a search: the live view, the lines of a log, and what each engine knows of its workers."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,8 @@ import pytest
 from rich.console import Console
 
 from nas.controllers.catalog import make_controller
-from nas.engines.base import Began, Engine, InProcess, Job, Lost, Outcome
+from nas.engines.base import InProcess, Job, Lost, Outcome
 from nas.engines.watched import Watched
-from nas.engines.workers import Workers
 from nas.progress import EVERY, ConsoleProgress, Silent
 from nas.search import search
 from nas.standing import Standing, duration
@@ -221,42 +220,50 @@ class Heard(Silent):
         self.events.append(("lost" if lost else "ended", job.number))
 
 
-def in_process(began: Began) -> Engine:
-    return InProcess(toy_score(SPACE), began)
-
-
-def opened_toy() -> Any:
-    return toy_score(SPACE)
-
-
-def in_workers(began: Began) -> Engine:
-    return Workers(opened_toy, 2, began=began)
-
-
-@pytest.mark.parametrize("make", [in_process, in_workers])
-def test_an_engine_tells_what_its_workers_begin_with(tmp_path: Path, make: Callable[[Began], Engine]) -> None:
-    heard = Heard()
-    engine = make(heard.began)
+def test_every_outcome_is_heard_before_the_search_goes_on(tmp_path: Path) -> None:
+    """Worker processes and Ray: see the contract of the engines."""
+    heard, scored = Heard(), toy_score(SPACE)
 
     def ended(one: Job, outcome: Outcome) -> None:
         heard.ended(one, lost=isinstance(outcome, Lost))
 
     with Study.open(tmp_path) as study:
+        phase = study.phase("toy", SPACE, 3)
         search(
-            phase=study.phase("toy", SPACE, 3),
+            phase=phase,
             controller=make_controller("random", space=SPACE, seed=3, budget=6, options={}),
-            score=toy_score(SPACE),
-            engine=Watched(engine, ended),
+            score=scored,
+            engine=Watched(InProcess(scored, heard.began), ended),
             batch=3,
         )
-    if isinstance(engine, Workers):
-        engine.__exit__()
-    numbers = {number for _, number in heard.events}
+        numbers = [record.number for record in phase.history() if "same_as_trial" not in record.attributes]
     assert len(numbers) >= 5
-    under_way: set[int] = set()
-    most = 0
-    for what, number in heard.events:
-        assert (number in under_way) == (what == "ended"), "each begins once, then ends"
-        (under_way.discard if what == "ended" else under_way.add)(number)
-        most = max(most, len(under_way))
-    assert not under_way and most == (1 if make is in_process else 2)
+    assert heard.events == [(what, number) for number in numbers for what in ("began", "ended")]
+
+
+def test_a_lost_worker_is_heard_of_and_jobs_reach_the_engine() -> None:
+    class Losing:
+        """Loses every job once."""
+
+        def __init__(self) -> None:
+            self.jobs: list[Job] = []
+
+        def outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+            self.jobs = list(jobs)
+            while self.jobs:
+                yield self.jobs.pop(0), Lost("gone")
+
+        def add(self, jobs: Sequence[Job]) -> None:
+            self.jobs += jobs
+
+        def withdraw(self) -> None:
+            self.jobs.clear()
+
+    heard: list[tuple[int, bool]] = []
+    engine = Watched(Losing(), lambda one, outcome: heard.append((one.number, isinstance(outcome, Lost))))
+    for one, _ in engine.outcomes([job(0), job(1)]):
+        if one.number == 0:
+            engine.add([job(2), job(3)])
+        if one.number == 2:
+            engine.withdraw()
+    assert heard == [(0, True), (1, True), (2, True)]
