@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from nas.loggers.base import About, Ending, RunLogger, Scalar
@@ -12,7 +13,7 @@ LOOK = 2.0
 MOST = 10_000
 """Numbers in one call, more or less."""
 FAREWELL = 60.0
-"""Seconds that a logger may take to its end when the run has ended."""
+"""Seconds that loggers may take to their end when the run has ended."""
 
 
 class Guarded:
@@ -45,9 +46,12 @@ class Guarded:
             self._events.put(tail)
 
     def end(self, ending: Ending) -> None:
-        """Wait until everything is written, but not for ever."""
+        """There is nothing more to come."""
         self._events.put(ending)
-        self._thread.join(FAREWELL)
+
+    def wait(self, until: float) -> None:
+        """Until everything is written, but no longer than until then by the monotonic clock."""
+        self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
             self._say(
                 f"warning: the logger {self.name} is not done {FAREWELL:g} s after the run and is left; the run's own "

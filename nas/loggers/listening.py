@@ -5,11 +5,13 @@ tells them from the beginning; so a logger misses nothing that happened while it
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from nas.engines.base import Job
+from nas.loggers import guarded
 from nas.loggers.base import About, Ending, Scalar
 from nas.loggers.catalog import LOGGERS, require_packages
 from nas.loggers.guarded import Guarded
@@ -135,6 +137,9 @@ class Listening:
         self._tell([one for phase in self._phases.values() for one in phase.rest()])
         for logger in self._loggers:
             logger.end(ending)
+        until = time.monotonic() + guarded.FAREWELL
+        for logger in self._loggers:
+            logger.wait(until)
 
     def _tell(self, scalars: Sequence[Scalar]) -> None:
         if scalars:
