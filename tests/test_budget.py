@@ -9,7 +9,7 @@ from nas.budget import Budget, Portion, divide, more, read_budget, too_small
 from nas.config import apply_overrides, check, read_yaml
 from nas.controllers.base import DONE
 from nas.ledger import Books
-from nas.methods.budgeting import MARGIN, TABLE, Allowance, table_room, watched, within
+from nas.methods.budgeting import MARGIN, TABLE, Allowance, table_room, while_room, within
 from nas.methods.catalog import procedure
 from nas.methods.data import read_data
 from nas.methods.granting import grant
@@ -129,7 +129,7 @@ def test_a_phase_ends_where_the_clock_leaves_no_room_and_stays_ended(
 
     def ask(history: tuple[Record, ...], elapsed: float) -> object:
         monkeypatch.setattr(Books, "elapsed", lambda self: elapsed)
-        return watched(run, "stages", controller_for(recipe, space, 0)).ask(history)
+        return while_room(run, "stages", controller_for(recipe, space, 0)).ask(history)
 
     told = tuple(record(number, 1.0, run) for number in range(4))
     # 4 trainings are reserved, one more candidate is 10 s, and half of the margin is kept.

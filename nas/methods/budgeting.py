@@ -135,15 +135,15 @@ def within(run: Run, phase: str, recipe: ControllerRecipe, space: SearchSpace) -
     return replace(recipe, budget=trials)
 
 
-def watched(run: Run, phase: str, controller: Controller) -> Controller:
+def while_room(run: Run, phase: str, controller: Controller) -> Controller:
     """The controller, which proposes nothing more once the budget has no room."""
     allowance = Allowance.of(run)
     if allowance is None:
         return controller
-    return Watched(controller, allowance, phase)
+    return WhileRoom(controller, allowance, phase)
 
 
-class Watched:
+class WhileRoom:
     """A controller in a budget.
 
     Args:

@@ -13,7 +13,7 @@ from nas.engines.watched import Watched
 from nas.engines.workers import Workers
 from nas.loggers.base import About
 from nas.loggers.listening import listening
-from nas.methods.budgeting import Allowance, watched, within
+from nas.methods.budgeting import Allowance, while_room, within
 from nas.methods.catalog import baseline_of
 from nas.methods.data import SearchData
 from nas.methods.exporting import export_winner
@@ -180,7 +180,7 @@ def search_phase(
     """
     settings, name = run.recipe, searched.phase
     phase = study.phase(name, searched.space, seed=phase_seed(run, name))
-    controller = watched(run, name, searched.controller_of(run))
+    controller = while_room(run, name, searched.controller_of(run))
     history = phase.history()
     total = expected_trials(searched.within(run), searched.space)
     unit = "" if own_proxy(settings) else " AP"
