@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from search_spaces.errors import VertebraError
+from search_spaces.errors import LostRank, VertebraError
 
 app = typer.Typer(
     name="nas",
@@ -54,13 +54,21 @@ def _door(resume: str | Callable[[], str] | None = None) -> Iterator[None]:
     try:
         yield
     except VertebraError as error:
-        typer.echo(f"error: {error}", err=True)
+        command = resume() if callable(resume) else resume
+        where = f" on rank {os.environ['RANK']}" if _follows() else ""
+        hint = f". Continue with: {command}" if command and isinstance(error, LostRank) else ""
+        typer.echo(f"error{where}: {error}{hint}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         command = resume() if callable(resume) else resume
         hint = f" Nothing reported done is lost; continue with: {command}" if command else ""
         typer.echo(f"\nstopped.{hint}", err=True)
         raise typer.Exit(130) from None
+
+
+def _follows() -> bool:
+    """Whether torchrun has started this process as another rank than the first, which alone speaks."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
 
 
 def _print_json(data: Any) -> None:
@@ -388,9 +396,12 @@ def train(
 
         checked = check(TrainJobRecipe, read_recipe(recipe, set_ or []), source=str(recipe))
         _limit_threads(checked.threads)
-        from nas.progress import ConsoleProgress
+        from nas.progress import ConsoleProgress, Silent
         from nas.training import train_bundle
 
+        if _follows():
+            train_bundle(bundle, checked, run, Silent())
+            return
         with ConsoleProgress(stderr=as_json) as progress:
             result = train_bundle(bundle, checked, run, progress)
         _print_metrics(result, as_json)

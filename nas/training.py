@@ -6,29 +6,32 @@ is chosen by it.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from nas.config import apply_overrides, check, dump_yaml, read_yaml, to_data
 from nas.export.bundle import load_bundle
+from nas.launching import Launch, on_ranks
 from nas.loggers.base import About
 from nas.loggers.catalog import require_packages
 from nas.loggers.listening import listening
 from nas.progress import RunProgress, Silent
 from nas.recipes.train_job import TrainJobRecipe
 from nas.resolve import read_architecture
-from nas.run import environment, recipe_digest
+from nas.run import environment
 from nas.targets import anchor, family_files, files_of, gather, portable, require_unchanged
-from search_spaces.architecture import Architecture, Genes
+from search_spaces.architecture import Architecture, Genes, digest_of
 from search_spaces.catalog import family_of
 from search_spaces.errors import ConfigError, InvalidArchitecture, RunError
 from search_spaces.files import write_atomic
+from search_spaces.recipe import FieldError
 from search_spaces.targets import FOLDER, home_of
 from trainers.curves import rise_over_last_quarter
 from trainers.data.catalog import open_split
@@ -38,10 +41,13 @@ from trainers.detectors.detector import Detector
 from trainers.evaluate import Metrics, coco_metrics, detect
 from trainers.loop import StepRecord, Trainer, resolve_device
 from trainers.process import prepare_process
+from trainers.ranks import ALONE, Ranks, joined, require_share
 
 WEIGHTS = "detector.safetensors"
 RESULT = "result.json"
 TRAINING = "training.yaml"
+HOW = ("ranks", "launcher", "address")
+"""Fields of a recipe that say how it is carried out, and not what is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,28 +80,96 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
         RunError: the directory holds a training of another backbone or recipe.
     """
     progress = progress or Silent()
+    with joined(job.recipe.device) as ranks:
+        job = replace(job, recipe=_by_all(job.recipe, ranks))
+        done = ranks.of_first(_begun(job) if ranks.first else None)
+        if done is not None:
+            return done
+        if job.recipe.ranks == ranks.count:
+            return _trained(job, ranks, progress if ranks.first else Silent())
     recipe = job.recipe
-    # Who listens changes nothing.
-    settings = replace(recipe, loggers=())
-    record = {"architecture": job.architecture.to_dict(), "recipe": portable(to_data(settings))}
-    if job.weights is not None:
-        record["initial_weights"] = _digest(job.weights)
+    # Of a running cluster this machine may be the one without a GPU.
+    device = recipe.device if recipe.address else resolve_device(recipe.device).type
+    launch = Launch(
+        count=recipe.ranks,
+        launcher=recipe.launcher,
+        threads=recipe.threads,
+        gpu=device == "cuda",
+        address=recipe.address,
+    )
+    job.directory.mkdir(parents=True, exist_ok=True)
+    on_ranks(train_to_completion, job, launch, progress)
+    done = read_result(job.directory)
+    if done is None:
+        raise RunError(
+            f"{job.directory}: the ranks came to their end and wrote no {RESULT} that this machine sees; the directory "
+            "has to lie where all of them see it"
+        )
+    return done
+
+
+def _begun(job: TrainingJob) -> dict[str, Any] | None:
+    """The result of a training that is done, None where there is something to do.
+
+    Raises:
+        RunError: the directory holds a training of another backbone or recipe.
+    """
     path = job.directory / TRAINING
-    if path.exists() and _with_defaults(read_yaml(path), source=str(path)) != record:
+    if path.exists() and _essence(_with_defaults(read_yaml(path), source=str(path))) != _essence(
+        _record(job)
+    ):
         raise RunError(
             f"{job.directory} holds a training of another backbone or recipe; take a new directory"
         )
-    if (done := read_result(job.directory)) is not None:
-        return done
+    return read_result(job.directory)
+
+
+def _record(job: TrainingJob) -> dict[str, Any]:
+    """What ``training.yaml`` says."""
+    # Who listens changes nothing.
+    recipe = replace(job.recipe, loggers=())
+    record = {"architecture": job.architecture.to_dict(), "recipe": portable(to_data(recipe))}
+    if job.weights is not None:
+        record["initial_weights"] = _digest(job.weights)
+    return record
+
+
+def _essence(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without what may be another when a training goes on."""
+    recipe = {name: value for name, value in record["recipe"].items() if name not in HOW}
+    return {**record, "recipe": recipe}
+
+
+def _by_all(recipe: TrainJobRecipe, ranks: Ranks) -> TrainJobRecipe:
+    """The recipe as the ranks that torchrun has started carry it out.
+
+    Raises:
+        ConfigError: it asks for another number of them, or they cannot share its batch.
+    """
+    if ranks.count in (1, recipe.ranks):
+        return recipe
+    if recipe.ranks != 1:
+        raise ConfigError(
+            f"ranks: found {recipe.ranks}, but torchrun has started {ranks.count}; leave the field out, or torchrun"
+        )
+    require_share(recipe.train.batch_size, ranks.count)
+    try:
+        return replace(recipe, ranks=ranks.count)
+    except FieldError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _trained(job: TrainingJob, ranks: Ranks, progress: RunProgress) -> dict[str, Any]:
+    recipe = job.recipe
     prepare_process(recipe.threads)
     train_set, val = _splits(job)
     detector = detector_for(job.architecture, recipe, train_set)
     if job.weights is not None:
         detector.backbone.body.load_state_dict(job.weights)
-    device = resolve_device(recipe.device)
+    device = ranks.device if ranks.count > 1 else resolve_device(recipe.device)
 
     def measure(model: Detector) -> dict[str, float]:
-        return evaluate_detector(model, val, recipe, device).scalars()
+        return evaluate_detector(model, val, recipe, device, ranks).scalars()
 
     def report(step: StepRecord) -> None:
         progress.advance(step.step + 1, f"loss {step.loss:.3f}")
@@ -109,14 +183,16 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
         device=device,
         evaluate=measure,
         on_step=report,
+        ranks=ranks,
+        say=progress.say,
     )
-    # Only now: a recipe that cannot be used must not claim the directory.
-    write_atomic(path, dump_yaml(record).encode())
+    if ranks.first:
+        # Only now: a recipe that cannot be used must not claim the directory.
+        write_atomic(job.directory / TRAINING, dump_yaml(_record(job)).encode())
     network = trained_architecture(job.architecture, recipe)
     progress.phase(f"training {family_of(network).text(network)}, seed {recipe.seed}", trainer.total_steps)
     trained = trainer.run()
-    metrics = evaluate_detector(detector, val, recipe, device)
-    _write_weights(job.directory, detector, network)
+    metrics = evaluate_detector(detector, val, recipe, device, ranks)
     curve = [(point.epoch, point.metrics["AP"]) for point in trained.history]
     result = {
         "architecture": network.to_dict(),
@@ -130,11 +206,15 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
         "warnings": list(trained.warnings),
         "categories": [category.name for category in val.categories],
         "data": {"train": train_set.digest, "val": val.digest},
-        "recipe": recipe_digest(settings),
+        "recipe": digest_of(_essence(_record(job))["recipe"]),
         "train": to_data(recipe.train),
-        "environment": environment() | {"threads": recipe.threads, "seed": recipe.seed},
+        "environment": environment() | {"threads": recipe.threads, "seed": recipe.seed, "ranks": ranks.count},
     }
-    write_atomic(job.directory / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+    if ranks.first:
+        _write_weights(job.directory, detector, network)
+        write_atomic(job.directory / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+    # None of them ends before there is a result.
+    ranks.wait()
     return result
 
 
@@ -200,11 +280,22 @@ def trained_detector(
 
 
 def evaluate_detector(
-    detector: Detector, data: DetectionSet, recipe: TrainJobRecipe, device: torch.device
+    detector: Detector,
+    data: DetectionSet,
+    recipe: TrainJobRecipe,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Metrics:
-    """COCO metrics of a detector on a split, at the recipe's batch size and precision."""
-    results = detect(detector, data, batch_size=recipe.train.batch_size, device=device, amp=recipe.train.amp)
-    return coco_metrics(data, results)
+    """COCO metrics of a detector on a split, at a rank's batch size and the recipe's precision.
+
+    Each of the ranks looks at its part of the batches, which are the same for any number that looks.
+    """
+    size = recipe.train.batch_size // recipe.ranks
+    begin, end = ranks.part(math.ceil(len(data) / size))
+    part = data if ranks.count == 1 else data.subset(range(begin * size, min(end * size, len(data))))
+    found = detect(detector, part, batch_size=size, device=device, amp=recipe.train.amp)
+    results = [one for some in ranks.all_of(found) for one in some]
+    return ranks.of_first(coco_metrics(data, results) if ranks.first else cast(Metrics, None))
 
 
 def train_bundle(
@@ -224,9 +315,25 @@ def train_bundle(
 
     Raises:
         RunError: the directory holds a training of something else, or there are no weights to begin with.
+        LostRank: see :func:`nas.launching.on_ranks`.
         ConfigError: the package of a logger is not installed.
     """
     require_packages(recipe.loggers)
+    with joined(recipe.device) as ranks:
+        # The first one alone writes where others may look already.
+        if ranks.first:
+            job = _job(bundle, recipe, directory)
+        ranks.wait()
+        if not ranks.first:
+            job = _job(bundle, recipe, directory)
+        about = About(name=recipe.name, directory=directory, settings=portable(to_data(recipe)))
+        with listening(recipe.loggers if ranks.first else (), progress, about) as progress:
+            progress.training(directory)
+            return dict(train_to_completion(job, progress)["metrics"])
+
+
+def _job(bundle: str, recipe: TrainJobRecipe, directory: Path) -> TrainingJob:
+    """The training of a bundle, with copies of its own files in the directory."""
     architecture, weights = read_architecture(bundle), None
     if recipe.init == "bundle":
         architecture, weights = load_bundle(Path(bundle))
@@ -238,16 +345,12 @@ def train_bundle(
     files = (*files_of(to_data(recipe)), *family_files(architecture))
     gather(files, directory, begun=(directory / TRAINING).exists())
     home = anchor(portable(to_data(recipe)), directory)
-    job = TrainingJob(
+    return TrainingJob(
         architecture=architecture.at(directory / FOLDER),
         recipe=check(TrainJobRecipe, home, source=str(directory)),
         directory=directory,
         weights=weights,
     )
-    about = About(name=recipe.name, directory=directory, settings=portable(to_data(recipe)))
-    with listening(recipe.loggers, progress, about) as progress:
-        progress.training(directory)
-        return dict(train_to_completion(job, progress)["metrics"])
 
 
 def read_result(directory: Path) -> dict[str, Any] | None:

@@ -23,6 +23,10 @@ class RunError(VertebraError):
     """A run directory, checkpoint or bundle that cannot be opened or continued."""
 
 
+class LostRank(RunError):
+    """A process of a training on several devices is gone; started again, the training goes on."""
+
+
 class CandidateFailed(VertebraError):
     """A listed failure of one candidate (out of memory, non-finite loss): a failed trial, not a stop.
 

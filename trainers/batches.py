@@ -9,11 +9,14 @@ from torchvision.transforms.v2.functional import pad, resize
 
 from search_spaces.randomness import rng_for, seed_for
 from trainers.data.detection_set import DetectionSet, Target
+from trainers.ranks import ALONE, Ranks
 from trainers.recipes import TrainRecipe
 
 # After a crop: px of each side that must be left of a box. The authors of SpineNet drop boxes of no area; with less
 # than a pixel there is nothing to see either.
 _LEFT_OVER = 1.0
+# Of each image, by jitter_scale: its factor and its place.
+_JITTER_DRAWS = 3
 
 
 class Batches:
@@ -41,14 +44,18 @@ class Batches:
             chosen.append(self._permutation(epoch)[place])
         return chosen
 
-    def at(self, step: int, device: torch.device) -> tuple[Tensor, list[Target]]:
-        """Images (N, 3, H, W), bytes, and their targets, augmented, on ``device``."""
+    def at(self, step: int, device: torch.device, ranks: Ranks = ALONE) -> tuple[Tensor, list[Target]]:
+        """Images (N, 3, H, W), bytes, and their targets, augmented, on ``device``: a rank's part of the batch."""
         chosen = self.indices(step)
+        begin, end = ranks.part(len(chosen))
         rng = rng_for(self._seed, "augment", step)
+        mirrored = [rng.random() < 0.5 for _ in chosen][begin:end] if self._recipe.flip else None
+        chosen = chosen[begin:end]
         images = self._data.images[chosen].to(device)
         targets = [self._data.target(index) for index in chosen]
-        mirrored = [rng.random() < 0.5 for _ in chosen] if self._recipe.flip else None
         if self._recipe.scale_jitter is not None:
+            for _ in range(begin * _JITTER_DRAWS):
+                rng.random()
             contents = [self._data.content(index) for index in chosen]
             images, targets = jitter_scale(images, targets, contents, self._recipe.scale_jitter, rng)
         if mirrored is not None:

@@ -3,7 +3,8 @@ on equals one that was never stopped: bit for bit on a CPU with the same number 
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,12 +16,21 @@ from search_spaces.architecture import digest_of
 from search_spaces.errors import ConfigError, NonFiniteLoss, RunError
 from search_spaces.randomness import seed_for
 from trainers.batches import Batches
-from trainers.checkpoint import load_checkpoint, save_checkpoint
+from trainers.checkpoint import (
+    drop_previous,
+    newest_checkpoint,
+    read_checkpoint,
+    restore_previous,
+    save_checkpoint,
+    sweep,
+)
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
 from trainers.metrics_log import MetricsLog
+from trainers.ranks import ALONE, Ranks, require_share
 from trainers.recipes import TrainRecipe
-from trainers.seeding import torch_seed
+from trainers.seeding import DrawsOfPart, torch_seed
+from trainers.synced_norm import together
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -57,7 +67,7 @@ class TrainResult:
         history: all evaluations so far, those before a stop included.
         losses: of all steps so far.
         seconds: spent in steps, over all starts.
-        warnings: what a resumed training cannot promise any more.
+        warnings: what a resumed training cannot promise any more, and what was wrong with its checkpoint.
     """
 
     steps: int
@@ -79,11 +89,15 @@ class Trainer:
         directory: for checkpoint and metrics; None keeps nothing, so nothing can be resumed.
         device: where it runs.
         before_step: called with the step's number before it, so that a supernet can set its path.
-        evaluate: detector -> numbers; called by ``recipe.evaluate_every``, at three quarters and at the end.
+        evaluate: detector -> numbers; called by ``recipe.evaluate_every``, at three quarters and at the end, on every
+            rank, and what the first one returns counts.
         on_step: called after every step.
+        ranks: those that train this network together, every one with a trainer of the same arguments. The batch is
+            that of all ranks, and so are the losses that are told; the first one writes and reads the directory.
+        say: gets a sentence for the person whose training goes on in another way than it was stopped.
 
     Raises:
-        ConfigError: see :func:`require_trainable`.
+        ConfigError: see :func:`require_trainable`; or a batch that the ranks cannot share.
     """
 
     def __init__(
@@ -98,7 +112,10 @@ class Trainer:
         before_step: Callable[[int], None] | None = None,
         evaluate: Callable[[Detector], Mapping[str, float]] | None = None,
         on_step: Callable[[StepRecord], None] | None = None,
+        ranks: Ranks = ALONE,
+        say: Callable[[str], None] | None = None,
     ) -> None:
+        require_share(recipe.batch_size, ranks.count)
         self.detector = detector.to(device)
         self.recipe = recipe
         self.seed = seed
@@ -107,19 +124,21 @@ class Trainer:
         self._before_step = before_step
         self._evaluate = evaluate
         self._on_step = on_step
+        self._ranks = ranks
+        self._say = say
         self._size = len(data)
         self._batches = Batches(data, recipe, seed)
         self.total_steps = total_steps(recipe, len(data))
         if recipe.frozen_bn:
             freeze_bn(detector)
         body = detector.backbone.body
-        require_trainable(body, recipe, device)
+        require_trainable(body, recipe, device, ranks)
         if isinstance(body, StochasticDepth):
             body.set_drop_path(recipe.drop_path)
         if recipe.compile:
             # In place, so that the weights keep their names.
             body.compile()
-        self._optimizer = _optimizer(detector, recipe)
+        self._optimizer = _optimizer([one for one in detector.parameters() if one.requires_grad], recipe)
         self._identity = digest_of(
             {
                 "recipe": asdict(recipe),
@@ -128,7 +147,7 @@ class Trainer:
                 "weights": {name: list(value.shape) for name, value in detector.state_dict().items()},
             }
         )
-        self._log = MetricsLog(None if directory is None else directory / METRICS)
+        self._log = MetricsLog(directory / METRICS if directory is not None and ranks.first else None)
         self._step = 0
         self._history: list[Evaluation] = []
         self._losses: list[float] = []
@@ -141,7 +160,7 @@ class Trainer:
 
         Raises:
             NonFiniteLoss: before the optimiser moves.
-            RunError: the checkpoint is of another recipe, data set or network.
+            RunError: the checkpoint is of another recipe, data set or network, or damaged with none before it.
         """
         # Callers and files get the plain layout back.
         _set_layout(self.detector, self.detector.layout)
@@ -170,6 +189,8 @@ class Trainer:
             if self._step in evaluations or (every and self._step % every == 0):
                 self._save()
         self._save()
+        if self.directory is not None and self._ranks.first and self._step == self.total_steps:
+            drop_previous(self.directory / CHECKPOINT)
 
     def _advance(self) -> None:
         started = time.perf_counter()
@@ -180,23 +201,29 @@ class Trainer:
         lr = learning_rate(self.recipe, step, self._size)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        images, targets = self._batches.at(step, self.device)
+        images, targets = self._batches.at(step, self.device, self._ranks)
         # set_to_none: weights off the sampled path get no gradient, so momentum and decay leave them alone.
         self._optimizer.zero_grad(set_to_none=True)
         with (
             torch_seed(seed_for(self.seed, "step", step), self.device),
             torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.amp == "bf16"),
+            together(self.detector, self._ranks),
+            self._draws(),
         ):
             terms = self.detector.losses(images, targets)
-        loss = torch.stack(list(terms.values())).sum()
-        values = {name: float(term.detach()) for name, term in terms.items()}
-        self._require_finite("loss", float(loss.detach()), step, values, lr)
-        loss.backward()  # type: ignore[no-untyped-call]
+        own = torch.stack(list(terms.values()))
+        # Over all ranks, so that each of them stops at a loss that is not finite.
+        shared = self._ranks.mean(own.detach())
+        values = dict(zip(terms, shared.tolist(), strict=True))
+        loss = float(shared.sum())
+        self._require_finite("loss", loss, step, values, lr)
+        own.sum().backward()  # type: ignore[no-untyped-call]
+        self._ranks.average_gradients(self._moved())
         self._clip(step, values, lr)
         self._optimizer.step()
         seconds = time.perf_counter() - started
         self._step += 1
-        self._losses.append(float(loss.detach()))
+        self._losses.append(loss)
         self._seconds += seconds
         record = StepRecord(step=step, loss=self._losses[-1], terms=values, lr=lr, seconds=seconds)
         if step % _LOG_EVERY == 0 or self._step == self.total_steps:
@@ -205,6 +232,17 @@ class Trainer:
             )
         if self._on_step is not None:
             self._on_step(record)
+
+    def _draws(self) -> AbstractContextManager[object]:
+        """Where a backbone drops branches, its draws are a rank's part of those for the batch."""
+        if self._ranks.count == 1 or not self.recipe.drop_path:
+            return nullcontext()
+        size = self.recipe.batch_size
+        return DrawsOfPart(*self._ranks.part(size), size)
+
+    def _moved(self) -> list[nn.Parameter]:
+        """What the optimiser moves, in its order."""
+        return [one for group in self._optimizer.param_groups for one in group["params"]]
 
     def _train_mode(self) -> None:
         self.detector.train()
@@ -244,13 +282,18 @@ class Trainer:
 
     def _evaluate_now(self) -> None:
         assert self._evaluate is not None
-        found = {name: float(value) for name, value in self._evaluate(self.detector).items()}
+        found = self._ranks.of_first(
+            {name: float(value) for name, value in self._evaluate(self.detector).items()}
+        )
         epoch = round(self._step * self.recipe.batch_size / self._size, 6)
         self._history.append(Evaluation(step=self._step, epoch=epoch, metrics=found))
         self._log.append({"kind": "evaluation", "steps": self._step, "epoch": epoch, "metrics": found})
 
     def _save(self) -> None:
         if self.directory is None or self._saved_at == self._step:
+            return
+        self._saved_at = self._step
+        if not self._ranks.first:
             return
         save_checkpoint(
             self.directory / CHECKPOINT,
@@ -262,17 +305,17 @@ class Trainer:
                 "history": [asdict(one) for one in self._history],
                 "losses": torch.tensor(self._losses, dtype=torch.float64),
                 "seconds": self._seconds,
-                **_circumstances(self.device),
+                **_circumstances(self.device, self._ranks),
             },
         )
-        self._saved_at = self._step
 
     def _resume(self) -> None:
-        if self.directory is None or not (self.directory / CHECKPOINT).exists():
+        content, damage = self._stored()
+        if self.directory is None or content is None:
             self._log.truncate(self._step)
             return
         path = self.directory / CHECKPOINT
-        state = load_checkpoint(path)
+        state = read_checkpoint(content)
         if state.get("identity") != self._identity:
             raise RunError(
                 f"{path} was written by another recipe, data set, seed or network; "
@@ -284,13 +327,28 @@ class Trainer:
         self._history = [Evaluation(**one) for one in state["history"]]
         self._losses = state["losses"].tolist()
         self._seconds = float(state["seconds"])
-        now = _circumstances(self.device)
-        self._warnings = tuple(
-            f"resumed with {name} {now[name]}, stopped with {state[name]}: last digits may differ"
+        now, before = _circumstances(self.device, self._ranks), {"ranks": 1, **state}
+        changes = [
+            f"resumed with {name} {now[name]}, stopped with {before[name]}: last digits may differ"
             for name in now
-            if now[name] != state[name]
-        )
+            if now[name] != before[name]
+        ]
+        self._warnings = (*([damage] if damage else []), *changes)
+        if self._ranks.first:
+            if damage:
+                restore_previous(path)
+            if self._say is not None:
+                for warning in self._warnings:
+                    self._say(warning)
         self._log.truncate(self._step)
+
+    def _stored(self) -> tuple[bytes | None, str]:
+        """What the first rank finds in the directory, for all of them, and what is wrong with it."""
+        found: tuple[bytes | None, str] = (None, "")
+        if self.directory is not None and self._ranks.first:
+            sweep(self.directory / CHECKPOINT)
+            found = newest_checkpoint(self.directory / CHECKPOINT)
+        return self._ranks.of_first(found)
 
 
 def total_steps(recipe: TrainRecipe, images: int) -> int:
@@ -330,11 +388,14 @@ class StochasticDepth(Protocol):
         """The rate of the last block; 0 drops nothing."""
 
 
-def require_trainable(backbone: nn.Module, recipe: TrainRecipe, device: torch.device) -> None:
+def require_trainable(
+    backbone: nn.Module, recipe: TrainRecipe, device: torch.device, ranks: Ranks = ALONE
+) -> None:
     """Check what a recipe asks of a backbone and of this machine.
 
     Raises:
-        ConfigError: stochastic depth for a network without it, or ``compile`` where nothing can be compiled.
+        ConfigError: stochastic depth for a network without it, or ``compile`` where nothing can be compiled or
+            several ranks train.
     """
     if recipe.drop_path and not isinstance(backbone, StochasticDepth):
         raise ConfigError(
@@ -343,6 +404,11 @@ def require_trainable(backbone: nn.Module, recipe: TrainRecipe, device: torch.de
         )
     if not recipe.compile:
         return
+    if ranks.count > 1:
+        raise ConfigError(
+            f"train.compile: found true for {ranks.count} ranks, whose norms talk to each other within the backbone; "
+            "set it to false, or train on one"
+        )
     try:
         # One addition takes seconds; a network that cannot be compiled would be known only in its first step.
         torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
@@ -383,8 +449,7 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def _optimizer(detector: Detector, recipe: TrainRecipe) -> torch.optim.Optimizer:
-    weights: list[Tensor] = [one for one in detector.parameters() if one.requires_grad]
+def _optimizer(weights: Sequence[Tensor], recipe: TrainRecipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             weights, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
@@ -399,6 +464,11 @@ def _set_layout(module: nn.Module, layout: torch.memory_format) -> None:
             parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
-def _circumstances(device: torch.device) -> dict[str, Any]:
+def _circumstances(device: torch.device, ranks: Ranks) -> dict[str, Any]:
     """What bit-for-bit equality depends on besides the seed."""
-    return {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "device": device.type}
+    return {
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "ranks": ranks.count,
+    }

@@ -102,10 +102,11 @@ def end_with_parent() -> None:
     """In a worker: watch the parent from now on, and end when it is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker was started by somebody"
-    threading.Thread(target=_watch, args=(parent.pid,), daemon=True).start()
+    threading.Thread(target=watch, args=(parent.pid,), daemon=True).start()
 
 
-def _watch(parent: int) -> None:
+def watch(parent: int) -> None:
+    """End this process when its parent, of this number, is gone; for a thread."""
     while os.getppid() == parent:
         time.sleep(PATIENCE)
     os._exit(1)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nas.recipes.loggers import LoggerName, require_each_once
-from search_spaces.recipe import Recipe
+from search_spaces.recipe import FieldError, Recipe
 from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe, require_masks
 
 
@@ -25,6 +25,13 @@ class TrainJobRecipe(Recipe):
         activation: trains the network with this activation in place of its own (SpineNet's protocol C retrains
             with swish what was found with ReLU); a network whose family has no such setting is refused.
         train: length, optimiser, schedule.
+        ranks: processes that train the one network together, each with a GPU of its own where there are any; they
+            share ``train.batch_size`` images a step, and losses are those of one process up to rounding. Like the two
+            fields below no part of what is trained: a stopped training may go on with others.
+        launcher: who starts the ranks, ``torchrun`` or Ray Train. In a process that torchrun has started already
+            nobody is started.
+        address: of a running Ray cluster (``host:port`` or ``auto``) whose nodes see the training's directory; with
+            ``launcher: ray`` only. One that only this machine reaches is started when left out.
     """
 
     name: str
@@ -37,7 +44,32 @@ class TrainJobRecipe(Recipe):
     init: Literal["scratch", "bundle"] = "scratch"
     activation: Literal["relu", "swish", "hswish"] | None = None
     train: TrainRecipe
+    ranks: int = 1
+    launcher: Literal["torchrun", "ray"] = "torchrun"
+    address: str | None = None
 
     def __post_init__(self) -> None:
         require_each_once(self, self.loggers)
         require_masks(self.data, self.detector)
+        require_ranks(self.ranks, self.train)
+        self.require(
+            "address",
+            self.address is None or self.launcher == "ray",
+            "null with launcher torchrun; or choose ray",
+        )
+
+
+def require_ranks(ranks: int, train: TrainRecipe) -> None:
+    """So many ranks can share the batch, and train so.
+
+    Raises:
+        FieldError: naming ``ranks``.
+    """
+    if ranks < 1 or train.batch_size % ranks:
+        raise FieldError(
+            "ranks",
+            ranks,
+            f"allowed are divisors of train.batch_size, {train.batch_size}, the images of all ranks together",
+        )
+    if train.compile and ranks > 1:
+        raise FieldError("ranks", ranks, "allowed with train.compile is 1")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trainers.data.detection_set import Target
 from trainers.detectors.pyramid import BackboneWithPyramid
+from trainers.ranks import ALONE, Ranks
 
 # Of ImageNet, as torchvision's weights expect them.
 _MEAN = (0.485, 0.456, 0.406)
@@ -37,7 +38,13 @@ class Detector(nn.Module, ABC):
     Args:
         backbone: with its pyramid.
         num_classes: categories, background not counted.
+
+    Attributes:
+        ranks: those that compute losses together; the mean over them is what is minimised, so a sum that is divided by
+            a number of positives is divided by the mean of that number.
     """
+
+    ranks: Ranks = ALONE
 
     def __init__(self, backbone: BackboneWithPyramid, num_classes: int) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ from trainers.detectors.detector import Detections, Detector
 from trainers.detectors.norm import BatchNorm
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.detectors.retinanet_head import Tower
+from trainers.detectors.sampler import SharedSampler
 from trainers.recipes import DetectorRecipe
 
 _ROI_SIDE = 7
@@ -56,6 +57,7 @@ class FasterRCNN(Detector):
             post_nms_top_n=proposals,
             nms_thresh=0.7,
         )
+        self.rpn.fg_bg_sampler = SharedSampler(256, 0.5)
         self.roi_heads = RoIHeads(
             roi_align(backbone, _ROI_SIDE, recipe),
             _box_head(channels, recipe),
@@ -69,14 +71,25 @@ class FasterRCNN(Detector):
             nms_thresh=recipe.nms,
             detections_per_img=recipe.detections,
         )
+        self.roi_heads.fg_bg_sampler = SharedSampler(recipe.roi_batch, 0.25)
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Two terms of the proposals, two of the boxes; proposals are sampled with torch's generator."""
         maps, batch = self._maps(images)
         inside = [self._inside(target, images.device) for target in targets]
+        samplers = self.rpn.fg_bg_sampler, self.roi_heads.fg_bg_sampler
+        for one in samplers:
+            one.ranks = self.ranks
         proposals, first = self.rpn(batch, maps, inside)
         _, second = self.roi_heads(maps, proposals, batch.image_sizes, inside)
-        return {**first, **second}
+        if self.ranks.count == 1:
+            return {**first, **second}
+        of_proposals, of_boxes = (one.share() for one in samplers)
+        of_masks = samplers[1].share(positives=True)
+        return {
+            **{name: of_proposals * term for name, term in first.items()},
+            **{name: (of_masks if name == "loss_mask" else of_boxes) * term for name, term in second.items()},
+        }
 
     def detections(self, images: Tensor) -> list[Detections]:
         """The best-scored boxes after non-maximum suppression within classes."""

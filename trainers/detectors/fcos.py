@@ -18,6 +18,7 @@ from trainers.detectors.dense import DenseDetector
 from trainers.detectors.detector import Detections
 from trainers.detectors.fcos_head import FCOSHead
 from trainers.detectors.pyramid import BackboneWithPyramid
+from trainers.ranks import ALONE, Ranks
 from trainers.recipes import DetectorRecipe
 
 # Half side, in anchors, of the square around a box's centre whose locations are positive.
@@ -53,6 +54,7 @@ class FCOS(DenseDetector):
             chosen=(image, location),
             boxes=boxes,
             labels=labels,
+            ranks=self.ranks,
         )
 
     def detections(self, images: Tensor) -> list[Detections]:
@@ -178,6 +180,7 @@ def fcos_losses(
     chosen: tuple[Tensor, Tensor],
     boxes: Tensor,
     labels: Tensor,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Tensor]:
     """The three terms of FCOS, torchvision's normaliser: all over the number of positives.
 
@@ -189,8 +192,9 @@ def fcos_losses(
         chosen: image and location index of the positives.
         boxes: that the positives answer for, (P, 4) px.
         labels: of these boxes, (P,).
+        ranks: whose positives count.
     """
-    positives = max(1, len(labels))
+    positives = max(1, ranks.total(len(labels))) / ranks.count
     wanted = torch.zeros_like(logits)
     wanted[chosen[0], chosen[1], labels] = 1.0
     sides = torch.cat((points - boxes[:, :2], boxes[:, 2:] - points), dim=1)

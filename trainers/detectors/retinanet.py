@@ -19,6 +19,7 @@ from trainers.detectors.dense import DenseDetector
 from trainers.detectors.detector import Detections
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.detectors.retinanet_head import RetinaNetHead
+from trainers.ranks import ALONE, Ranks
 from trainers.recipes import RETINANET_OCTAVES, DetectorRecipe
 
 _ASPECTS = (0.5, 1.0, 2.0)
@@ -67,6 +68,7 @@ class RetinaNet(DenseDetector):
             focal=self.focal,
             huber_delta=self.huber_delta,
             box_weight=self.box_weight,
+            ranks=self.ranks,
         )
 
     def detections(self, images: Tensor) -> list[Detections]:
@@ -177,6 +179,7 @@ def retinanet_losses(
     focal: tuple[float, float],
     huber_delta: float,
     box_weight: float,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Tensor]:
     """The two terms of RetinaNet.
 
@@ -189,9 +192,10 @@ def retinanet_losses(
         focal: alpha and gamma (Lin et al. 2017, equation 5).
         huber_delta: where Huber loss turns from a square to a line, in units of the codes.
         box_weight: of the box term, which is a mean over the four codes.
+        ranks: whose positives count.
     """
     # One more than there are, as in the authors' code, and never zero.
-    positives = len(labels) + 1
+    positives = (ranks.total(len(labels)) + 1) / ranks.count
     truth = torch.zeros_like(logits)
     truth[chosen[0], chosen[1], labels] = 1.0
     alpha, gamma = focal
