@@ -39,6 +39,7 @@ EXTENSIBLE = (
     "loggers",
     "retrain.seeds",
     "retrain.rival_seeds",
+    "retrain.ranks",
 )
 """What ``nas resume --set`` may change, for nothing that is done already depends on it."""
 

@@ -220,6 +220,7 @@ class Trainer:
         own.sum().backward()  # type: ignore[no-untyped-call]
         self._ranks.average_gradients(self._moved())
         self._clip(step, values, lr)
+        _begin_momentum(self._optimizer)
         self._optimizer.step()
         seconds = time.perf_counter() - started
         self._step += 1
@@ -305,6 +306,7 @@ class Trainer:
                 "history": [asdict(one) for one in self._history],
                 "losses": torch.tensor(self._losses, dtype=torch.float64),
                 "seconds": self._seconds,
+                "warnings": list(self._warnings),
                 **_circumstances(self.device, self._ranks),
             },
         )
@@ -333,12 +335,14 @@ class Trainer:
             for name in now
             if now[name] != before[name]
         ]
-        self._warnings = (*([damage] if damage else []), *changes)
+        new = [*([damage] if damage else []), *changes]
+        # Also those of earlier stops, for they hold for whatever comes of this training.
+        self._warnings = tuple(dict.fromkeys([*state.get("warnings", []), *self._warnings, *new]))
         if self._ranks.first:
             if damage:
                 restore_previous(path)
             if self._say is not None:
-                for warning in self._warnings:
+                for warning in new:
                     self._say(warning)
         self._log.truncate(self._step)
 
@@ -455,6 +459,20 @@ def _optimizer(weights: Sequence[Tensor], recipe: TrainRecipe) -> torch.optim.Op
             weights, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
         )
     return torch.optim.AdamW(weights, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give weights that move for the first time a momentum of zero, where others have moved before.
+
+    That is what they have anyhow; torch's fused SGD fails when some have one and some do not, as in a supernet.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        moved = [one for one in group["params"] if one.grad is not None]
+        new = [one for one in moved if optimizer.state[one].get("momentum_buffer") is None]
+        for one in new if group["momentum"] and len(new) < len(moved) else ():
+            optimizer.state[one]["momentum_buffer"] = torch.zeros_like(one)
 
 
 def _set_layout(module: nn.Module, layout: torch.memory_format) -> None:

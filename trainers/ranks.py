@@ -111,12 +111,9 @@ class Ranks:
         """
         if self.count == 1:
             return
-        exists = torch.tensor(
-            [one.grad is not None for one in parameters], dtype=torch.uint8, device=self.device
-        )
-        with _peers():
-            dist.all_reduce(exists, op=dist.ReduceOp.MAX)
-        moved = [one for one, wanted in zip(parameters, exists.tolist(), strict=True) if wanted]
+        exists = torch.tensor([float(one.grad is not None) for one in parameters], device=self.device)
+        share = self.mean(exists).tolist()
+        moved = [one for one, found in zip(parameters, share, strict=True) if found]
         for one in moved:
             if one.grad is None:
                 one.grad = torch.zeros_like(one)

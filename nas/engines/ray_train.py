@@ -114,6 +114,7 @@ def _failure(error: TrainingFailedError) -> Failure:
         while cause is not None and not isinstance(cause, Raised):
             cause = getattr(cause, "cause", None) or cause.__cause__
         if cause is None:
+            one = getattr(one, "health_check_failure", one)
             died[int(rank)] = f"{type(one).__name__}: {str(one).strip().splitlines()[0]}"
         else:
             errors[int(rank)] = (cause.kind, cause.text)

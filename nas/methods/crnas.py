@@ -174,7 +174,7 @@ def _trained(run: Run, proxy: SupernetProxy, phase: str, progress: RunProgress) 
     title = f"{phase}: supernet training"
     progress.phase(title, proxy.total_steps)
     with run.books.activity(title, devices=float(proxy.device.type != "cpu")):
-        proxy.prepare(lambda step: progress.advance(step.step + 1, f"loss {step.loss:.3f}"))
+        proxy.prepare(lambda step: progress.advance(step.step + 1, f"loss {step.loss:.3f}"), progress.say)
     return proxy
 
 

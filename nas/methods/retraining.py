@@ -119,7 +119,7 @@ def retrain_jobs(run: Run, winner: Architecture, rivals: Mapping[str, Architectu
     for folder, seed in wanted:
         architecture, detector = networks[folder]
         directory = training_directory(run, folder, seed)
-        job = replace(job_recipe(run.recipe, recipe.train, seed), detector=detector)
+        job = replace(job_recipe(run.recipe, recipe.train, seed), detector=detector, ranks=recipe.ranks)
         jobs[directory] = TrainingJob(architecture=architecture, recipe=job, directory=directory)
     return list(jobs.values())
 

@@ -30,6 +30,7 @@ from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
 from trainers.evaluate import coco_metrics, detect
 from trainers.loop import CHECKPOINT, StepRecord, Trainer, total_steps
+from trainers.ranks import ALONE, Ranks
 from trainers.recalibration import recalibrated
 
 
@@ -47,6 +48,7 @@ class SupernetProxy:
         seed: of weights' training order, paths, completions and recalibration images.
         directory: holds checkpoint and metrics of the training.
         device: where it runs.
+        ranks: those that train it together, each with a proxy of the same arguments; every one draws the same paths.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class SupernetProxy:
         seed: int,
         directory: Path,
         device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.space = space
         self.supernet = supernet
@@ -72,6 +75,7 @@ class SupernetProxy:
         self.seed = seed
         self.directory = directory
         self.device = device
+        self.ranks = ranks
         self._sample_path = sample_path
         size = recipe.score_batch
         # Cut once: every candidate is scored on the same mini-batches.
@@ -85,9 +89,20 @@ class SupernetProxy:
         """Optimiser steps of the supernet's training."""
         return total_steps(self.recipe.train, len(self.train_set))
 
-    def prepare(self, on_step: Callable[[StepRecord], None] | None = None) -> None:
-        """Train the supernet, or take up a training that was stopped; returns at once when it is done."""
-        result = self.trainer(self.directory, on_step).run()
+    def prepare(
+        self,
+        on_step: Callable[[StepRecord], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        """Train the supernet, or take up a training that was stopped; returns at once when it is done.
+
+        Args:
+            on_step: called after every step.
+            say: see :class:`trainers.loop.Trainer`.
+        """
+        result = self.trainer(self.directory, on_step, say).run()
+        if not self.ranks.first:
+            return
         spent = {
             "steps": result.steps,
             "images": result.steps * self.recipe.train.batch_size,
@@ -97,7 +112,12 @@ class SupernetProxy:
         }
         write_atomic(self.directory / "spent.json", (json.dumps(spent, indent=1) + "\n").encode())
 
-    def trainer(self, directory: Path | None, on_step: Callable[[StepRecord], None] | None = None) -> Trainer:
+    def trainer(
+        self,
+        directory: Path | None,
+        on_step: Callable[[StepRecord], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Trainer:
         """The supernet's training; arguments as of :class:`trainers.loop.Trainer`."""
         return Trainer(
             detector=self.detector,
@@ -108,6 +128,8 @@ class SupernetProxy:
             device=self.device,
             before_step=self._draw_path,
             on_step=on_step,
+            ranks=self.ranks,
+            say=say,
         )
 
     def load(self) -> None:

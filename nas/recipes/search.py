@@ -7,6 +7,7 @@ from typing import Literal
 from nas.budget import ALLOWED, read_budget
 from nas.recipes.crnas_space import SpaceRecipe
 from nas.recipes.loggers import LoggerName, require_each_once
+from nas.recipes.train_job import require_ranks
 from search_spaces.errors import ConfigError
 from search_spaces.recipe import FieldError, Recipe
 from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe, require_masks
@@ -45,6 +46,8 @@ class RetrainRecipe(Recipe):
         rivals: ``random``: the best of random search at the search's expense, under the same proxy (in CR-NAS
             dilation lists of the winner's allocation); ``stages``, of CR-NAS: the stage winner without dilations.
         rival_seeds: trainings of each rival.
+        ranks: processes that carry out each training together, so ``workers`` times as many in all; see
+            :class:`nas.recipes.train_job.TrainJobRecipe`.
         hand_made: further detectors to compare with, under the same seeds as winner and baseline.
         tried_before: every recipe tried on these images before, a line each; the report and the results show
             them, for a table is only worth what was not tried until it came out well.
@@ -55,12 +58,14 @@ class RetrainRecipe(Recipe):
     first_seed: int = 1000
     rivals: tuple[Literal["stages", "random"], ...] = ()
     rival_seeds: int = 1
+    ranks: int = 1
     hand_made: tuple[HandMadeRecipe, ...] = ()
     tried_before: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.require("seeds", self.seeds >= 1, "at least 1")
         self.require("rival_seeds", self.rival_seeds >= 1, "at least 1")
+        require_ranks(self.ranks, self.train)
         names = [one.name for one in self.hand_made]
         taken = {"winner", "baseline", "random", "stages"}.intersection(names)
         self.require(
