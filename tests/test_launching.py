@@ -15,14 +15,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nas.config import check, dump_yaml, read_yaml, to_data
+from nas.config import apply_overrides, check, dump_yaml, read_yaml, to_data
 from nas.launching import Failure, Launch, _raise
 from nas.recipes.search import RetrainRecipe
 from nas.recipes.train_job import TrainJobRecipe
+from nas.resolve import read_architecture
 from nas.training import TrainingJob, _by_all, read_result, train_to_completion
 from search_spaces.architecture import Genes
 from search_spaces.catalog import get_architecture
 from search_spaces.errors import ConfigError, LostRank, NonFiniteLoss, RunError
+from trainers.checkpoint import newest_checkpoint, read_checkpoint
 from trainers.ranks import Ranks
 
 ROOT = Path(__file__).parents[1]
@@ -70,19 +72,29 @@ def whole(network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def processes() -> dict[int, tuple[int, list[str], str]]:
-    """Number -> parent, command and variables of every process that started for a rank."""
-    found = {}
+def children(parent: int) -> list[int]:
+    found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            words = (place / "cmdline").read_bytes().decode().split("\0")
-            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            variables = (place / "environ").read_bytes().decode(errors="replace")
+            fields = (place / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if "nas.launching" in words:
-            found[int(place.name)] = (parent, words, variables)
+        if int(fields[1]) == parent:
+            found.append(int(place.name))
     return found
+
+
+def started_by(command: int) -> list[int]:
+    """The agent and the ranks of a command."""
+    (agent,) = children(command)
+    return [agent, *children(agent)]
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def until(true: Callable[[], bool], still: Callable[[], bool]) -> None:
@@ -92,9 +104,9 @@ def until(true: Callable[[], bool], still: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def started(words: list[str]) -> "subprocess.Popen[str]":
+def started(*words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "nas.cli", *words],
+        [sys.executable, *words],
         env=VARIABLES,
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -104,26 +116,19 @@ def started(words: list[str]) -> "subprocess.Popen[str]":
 
 
 def step(run: Path) -> int:
-    from trainers.checkpoint import newest_checkpoint, read_checkpoint
-
     content, _ = newest_checkpoint(run / "checkpoint.pt")
     return 0 if content is None else int(read_checkpoint(content)["step"])
 
 
-def test_a_rank_is_killed_then_the_command_then_ray_train_finishes_what_they_began(
+def test_a_rank_is_killed_and_ray_train_finishes_what_was_begun(
     network: Path, whole: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     words = command(network, run, "ranks=2")
-    first = started(words)
-    until(lambda: step(run) >= 4, lambda: first.poll() is None)
-    agents = [number for number, (parent, _, _) in processes().items() if parent == first.pid]
-    assert len(agents) == 1
-    (second,) = (
-        number
-        for number, (parent, _, variables) in processes().items()
-        if parent == agents[0] and "\0RANK=1\0" in variables
-    )
+    first = started("-m", "nas.cli", *words)
+    until((run / "checkpoint.previous.pt").exists, lambda: first.poll() is None)
+    agent, *ranks = started_by(first.pid)
+    (second,) = (one for one in ranks if b"\0RANK=1\0" in Path(f"/proc/{one}/environ").read_bytes())
     os.kill(second, signal.SIGKILL)
     _, errors = first.communicate(timeout=120)
     assert first.returncode == 2
@@ -132,22 +137,11 @@ def test_a_rank_is_killed_then_the_command_then_ray_train_finishes_what_they_beg
     assert line.endswith(f"Continue with: nas {' '.join(words)}")
     assert "Traceback" not in errors
     reached = step(run)
-    assert 4 <= reached < 30 and not {agents[0], second} & processes().keys()
-
-    again = started(words)
-    until(lambda: step(run) >= reached + 2, lambda: again.poll() is None)
-    mine = [number for number, (parent, _, _) in processes().items() if parent == again.pid]
-    mine += [number for number, (parent, _, _) in processes().items() if parent in mine]
-    assert len(mine) == 3
-    again.kill()
-    again.communicate()
-    until(lambda: not set(mine) & processes().keys(), lambda: True)
-    assert step(run) < 30 and read_result(run) is None
+    assert 4 <= reached < 30 and not any(map(alive, (agent, *ranks)))
 
     home = {path.name for path in Path.home().iterdir()}
-    job = TrainingJob(
-        architecture=get_architecture_of(network), recipe=recipe(ranks=2, launcher="ray"), directory=run
-    )
+    architecture = read_architecture(str(network))
+    job = TrainingJob(architecture=architecture, recipe=recipe(ranks=2, launcher="ray"), directory=run)
     heard = Heard()
     result = train_to_completion(job, heard)
     assert {path.name for path in Path.home().iterdir()} == home
@@ -161,6 +155,55 @@ def test_a_rank_is_killed_then_the_command_then_ray_train_finishes_what_they_beg
     assert {path.name for path in run.iterdir()} == names == {path.name for path in whole.iterdir()}
     assert heard.phases == [("training 1,1,1,1, seed 5", 30)] and heard.done[-1] == 30
     assert heard.done == list(range(heard.done[0], 31)) and heard.done[0] > reached
+
+
+SLEEPING = """
+import sys
+from nas.launching import Launch, on_ranks
+from waiting import Told, wait
+
+on_ranks(wait, sys.argv[1], Launch(count=2, launcher="torchrun", threads=1, gpu=False), Told(sys.argv[2]))
+"""
+WAITING = """
+import os, time
+from pathlib import Path
+from nas.progress import Silent
+
+def wait(folder, progress):
+    Path(folder, os.environ["RANK"]).touch()
+    progress.say("begun")
+    time.sleep(300)
+
+class Told(Silent):
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def say(self, text):
+        self.path.write_text(text)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_no_rank_outlives_the_command(
+    tmp_path: Path, hear_interrupts: Callable[[], None], how: signal.Signals
+) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING)
+    (tmp_path / "sleeping.py").write_text(SLEEPING)
+    (tmp_path / "ranks").mkdir()
+    words = [sys.executable, "sleeping.py", str(tmp_path / "ranks"), str(tmp_path / "told")]
+    variables = {**VARIABLES, "PYTHONPATH": f"{ROOT}:{tmp_path}", "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        words, env=variables, cwd=tmp_path, stderr=subprocess.DEVNULL, preexec_fn=hear_interrupts
+    )
+    ready = [tmp_path / "told", tmp_path / "ranks/0", tmp_path / "ranks/1"]
+    until(lambda: all(path.exists() for path in ready), lambda: process.poll() is None)
+    mine = started_by(process.pid)
+    assert len(mine) == 3 and (tmp_path / "told").read_text() == "begun"
+    process.send_signal(how)
+    process.wait(timeout=120)
+    until(lambda: not any(map(alive, mine)), lambda: True)
+    left = list(tmp_path.glob("vertebra-ranks-*"))
+    assert len(left) == (how == signal.SIGKILL), "who is killed tidies nothing"
 
 
 class Heard:
@@ -181,15 +224,7 @@ class Heard:
         self.said.append(text)
 
 
-def get_architecture_of(network: Path) -> Any:
-    from nas.resolve import read_architecture
-
-    return read_architecture(str(network))
-
-
 def recipe(**changes: Any) -> TrainJobRecipe:
-    from nas.config import apply_overrides
-
     return replace(check(TrainJobRecipe, apply_overrides(to_data(RECIPE), SETS), source="r"), **changes)
 
 

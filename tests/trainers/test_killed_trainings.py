@@ -14,14 +14,17 @@ import torch
 from trainers.checkpoint import load_checkpoint
 
 HERE = Path(__file__).parent
-STEPS = 14
+STEPS = 11
 TRAIN = {"steps": STEPS, "batch_size": 4, "lr": 0.005, "warmup_steps": 2, "checkpoint_every": 3}
 FCOS = {"name": "fcos", "fpn_channels": 8, "levels": ["c3", "c4", "c5"]}
 MASKS = {"name": "mask_rcnn", "fpn_channels": 8, "box_head": 16, "roi_batch": 16, "candidates": 30}
 JOBS = {
     "fcos": {"detector": FCOS, "train": {**TRAIN, "evaluate_every": 2}},
-    "mask_rcnn": {"detector": MASKS, "train": {**TRAIN, "scale_jitter": (0.3, 1.9)}},
-    "branches dropped": {"detector": FCOS, "train": {**TRAIN, "drop_path": 0.5}, "body": "dropping"},
+    "mask_rcnn": {
+        "detector": MASKS,
+        "train": {**TRAIN, "scale_jitter": (0.3, 1.9), "drop_path": 0.5},
+        "body": "dropping",
+    },
     "supernet": {"detector": FCOS, "train": TRAIN, "body": "supernet"},
     "supernet by sgd": {"detector": FCOS, "train": {**TRAIN, "optimizer": "sgd"}, "body": "supernet"},
 }
