@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,9 +16,12 @@ from typing import Any
 
 import pytest
 import ray
+import typer
 import yaml
 from kubernetes_validate import validate
+from torch.distributed.run import get_args_parser
 
+from nas.cli import app
 from nas.config import check, read_yaml
 from nas.methods.catalog import procedure
 from nas.progress import Silent
@@ -113,6 +117,31 @@ def test_slurm_knows_every_option_and_the_token_comes_first() -> None:
     )
     assert text.index("export RAY_AUTH_TOKEN") < text.index("\nsrun")
     assert "Never run by us" in text
+
+
+def test_torchrun_takes_the_training_and_its_options() -> None:
+    file = CLUSTER / "torchrun.sbatch"
+    text = file.read_text()
+    assert subprocess.run(["bash", "-n", str(file)], check=False).returncode == 0 and os.access(file, os.X_OK)
+    options = re.findall(r"^#SBATCH --([a-z-]+)=\S+$", text, re.MULTILINE)
+    assert len(options) == text.count("\n#SBATCH") and set(options) <= SBATCH
+    assert "set -euo pipefail" in text and "Never run by us" in text
+    lines = text.replace("\\\n", " ").splitlines()
+    (line,) = (line for line in lines if line.startswith("exec srun torchrun"))
+    values = {"$SLURM_JOB_NUM_NODES": "2", "$SLURM_JOB_ID": "7", "$head:$port": "one:20007"}
+    for name, value in values.items():
+        line = line.replace(f'"{name}"', value)
+    words = shlex.split(line)[3:]
+    started = get_args_parser().parse_args(words)
+    assert (started.nnodes, started.nproc_per_node, started.rdzv_endpoint) == ("2", "4", "one:20007")
+    assert started.module and started.training_script == "nas.cli"
+    name, *arguments = started.training_script_args
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    found = commands[name].make_context(name, arguments).params
+    assert (found["bundle"], str(found["recipe"]), str(found["run"])) == ("$bundle", "$recipe", "$run")
+    # Without the two dashes torchrun looks for options of its own among them.
+    with pytest.raises(SystemExit):
+        get_args_parser().parse_args([word for word in words if word != "--"])
 
 
 def test_the_fields_that_slurm_sets_are_fields_of_a_recipe() -> None:

@@ -114,7 +114,9 @@ def finish(run: Run, winner: Architecture, rivals: Mapping[str, Architecture], p
     To be called while the study is open, which keeps a second process from training the same networks.
     """
     run.write_winner(winner, rivals, baseline_of(run.recipe))
-    with run.books.activity("final table", devices=float(resolve_device(run.recipe.device).type != "cpu")):
+    ranks = run.recipe.retrain.ranks if run.recipe.retrain is not None else 1
+    devices = float(ranks * (resolve_device(run.recipe.device).type != "cpu"))
+    with run.books.activity("final table", devices=devices):
         retrain_all(run, winner, rivals, progress)
     with run.books.activity("bundle and report"):
         export_winner(run, winner)

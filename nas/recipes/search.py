@@ -47,7 +47,7 @@ class RetrainRecipe(Recipe):
             dilation lists of the winner's allocation); ``stages``, of CR-NAS: the stage winner without dilations.
         rival_seeds: trainings of each rival.
         ranks: processes that carry out each training together, so ``workers`` times as many in all; see
-            :class:`nas.recipes.train_job.TrainJobRecipe`.
+            :class:`nas.recipes.train_job.TrainJobRecipe`. ``nas plan`` counts each training as one process.
         hand_made: further detectors to compare with, under the same seeds as winner and baseline.
         tried_before: every recipe tried on these images before, a line each; the report and the results show
             them, for a table is only worth what was not tried until it came out well.
