@@ -56,7 +56,8 @@ def _door(resume: str | Callable[[], str] | None = None) -> Iterator[None]:
     except VertebraError as error:
         command = resume() if callable(resume) else resume
         where = f" on rank {os.environ['RANK']}" if _follows() else ""
-        hint = f". Continue with: {command}" if command and isinstance(error, LostRank) else ""
+        again = f": {command}" if _ranks() == 1 else " the same torchrun command"
+        hint = f". Continue with{again}" if command and isinstance(error, LostRank) else ""
         typer.echo(f"error{where}: {error}{hint}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
@@ -66,9 +67,14 @@ def _door(resume: str | Callable[[], str] | None = None) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def _ranks() -> int:
+    """Of how many ranks torchrun has started this process as one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
 def _follows() -> bool:
-    """Whether torchrun has started this process as another rank than the first, which alone speaks."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
+    """Whether this is another rank than the first, which alone speaks."""
+    return _ranks() > 1 and os.environ["RANK"] != "0"
 
 
 def _print_json(data: Any) -> None:

@@ -101,7 +101,13 @@ def test_the_result_says_where_it_comes_from(done: Path) -> None:
 
 def test_a_finished_training_is_not_done_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nas.training, "Trainer", None)
+    monkeypatch.setattr(nas.training, "on_ranks", None)
     assert train_to_completion(job(done)) == read_result(done)
+    # How it is carried out is no part of what was trained.
+    others = replace(RECIPE, ranks=2, launcher="ray", address="auto")
+    assert train_to_completion(job(done, recipe=others)) == read_result(done)
+    with pytest.raises(RunError, match="another backbone or recipe"):
+        train_to_completion(job(done, recipe=replace(others, seed=9)))
 
 
 def test_evaluating_again_gives_the_same_digits(done: Path) -> None:

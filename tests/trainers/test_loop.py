@@ -200,13 +200,32 @@ def test_a_broken_or_hostile_checkpoint_is_refused_and_runs_no_code(
     assert not (tmp_path / "harm").exists()
 
 
-def test_another_number_of_threads_is_said(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["threads", "ranks"])
+def test_another_number_of_threads_or_ranks_is_said(
+    trainer: Callable[..., Trainer], tmp_path: Path, name: str
+) -> None:
     trainer(tmp_path).run(stop_at=2)
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
-    state["threads"] += 1
+    state[name] += 1
     torch.save(state, tmp_path / CHECKPOINT)
-    result = trainer(tmp_path).run(stop_at=3)
-    assert len(result.warnings) == 1 and "threads" in result.warnings[0]
+    said: list[str] = []
+    result = trainer(tmp_path, say=said.append).run(stop_at=3)
+    assert len(result.warnings) == 1 and f"stopped with {state[name]}" in result.warnings[0]
+    assert name in result.warnings[0] and said == [*result.warnings]
+    again = trainer(tmp_path, say=said.append).run()
+    assert again.warnings == result.warnings and len(said) == 1, (
+        "it holds for what comes of it, and is said once"
+    )
+
+
+def test_a_checkpoint_of_a_version_without_ranks_goes_on(
+    trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    trainer(tmp_path).run(stop_at=2)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    del state["ranks"], state["warnings"]
+    torch.save(state, tmp_path / CHECKPOINT)
+    assert trainer(tmp_path).run().warnings == ()
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
