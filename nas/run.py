@@ -36,12 +36,14 @@ EXTENSIBLE = (
     "engine",
     "deadline",
     "ray",
+    "threads",
     "loggers",
     "retrain.seeds",
     "retrain.rival_seeds",
     "retrain.ranks",
 )
-"""What ``nas resume --set`` may change, for nothing that is done already depends on it."""
+"""What ``nas resume --set`` may change, for nothing that is done already depends on it; ``threads`` changes the last
+digits of what is still to come, which is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +183,16 @@ class Run:
     def split_seed(self) -> int:
         """Seed of the hold-out split, the same for every use of it in this run."""
         return split_seed(self.recipe)
+
+    def other_bits(self) -> str | None:
+        """Why a resumed run cannot promise what one without a stop would have found; None where it can."""
+        before = (self.read_json(ENVIRONMENT) or {}).get("threads", self.recipe.threads)
+        if before == self.recipe.threads:
+            return None
+        return (
+            f"threads: begun with {before}, now {self.recipe.threads}: sums are taken in another order, so what is "
+            f"computed from now on differs in its last digits from a run with {before}, and close decisions may too"
+        )
 
     def record_environment(self) -> None:
         """Write down versions, hardware and threads, and again wherever a resumption finds others."""

@@ -46,7 +46,7 @@ from trainers.ranks import ALONE, Ranks, joined, require_share
 WEIGHTS = "detector.safetensors"
 RESULT = "result.json"
 TRAINING = "training.yaml"
-HOW = ("ranks", "launcher", "address")
+HOW = ("ranks", "launcher", "address", "threads")
 """Fields of a recipe that say how it is carried out, and not what is trained."""
 
 

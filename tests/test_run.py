@@ -165,7 +165,7 @@ def test_a_run_can_be_extended_by_seeds_and_by_nothing_that_is_done(tmp_path: Pa
     assert run.extended([]).recipe == run.recipe
     with pytest.raises(
         RunError,
-        match=r"--set seed=4: a run can only be extended; allowed are budget, .*, ray, loggers, retrain\.s",
+        match=r"--set seed=4: a run can only be extended; allowed are budget, .*, ray, threads, loggers, retrain\.s",
     ):
         run.extended(["seed=4", "workers=3"])
     with pytest.raises(
@@ -175,3 +175,14 @@ def test_a_run_can_be_extended_by_seeds_and_by_nothing_that_is_done(tmp_path: Pa
     with pytest.raises(ConfigError, match="workers: found 0"):
         more.extended(["workers=0"])
     assert Run.open(tmp_path / "run").recipe == more.recipe
+
+
+def test_a_run_resumed_with_other_threads_says_that_bits_will_differ(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", RECIPE)
+    assert run.other_bits() is None
+    other = run.extended([f"threads={RECIPE.threads + 1}"])
+    text = other.other_bits()
+    assert text is not None and text.startswith(
+        f"threads: begun with {RECIPE.threads}, now {RECIPE.threads + 1}:"
+    )
+    assert other.extended([f"threads={RECIPE.threads}"]).other_bits() is None

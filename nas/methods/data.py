@@ -35,6 +35,8 @@ def open_data(run: Run, progress: RunProgress) -> SearchData:
 
         require_listener(run.recipe.ray.address)
     prepare_process(run.recipe.threads)
+    if (reason := run.other_bits()) is not None:
+        progress.say(f"warning: {reason}")
     run.record_environment()
     data = read_data(run.recipe)
     record_data(run, data, progress)
