@@ -1,6 +1,9 @@
 """The images of a search: the training split in its two parts, and the record of what they are."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
 
 from nas.methods.catalog import baseline_of
 from nas.methods.reporting import starved_level
@@ -13,6 +16,9 @@ from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet, hold_out
 from trainers.detectors.catalog import build_detector
 from trainers.process import prepare_process
+
+if TYPE_CHECKING:
+    from nas.engines.ray_cluster import RayWorkers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +33,10 @@ def open_data(run: Run, progress: RunProgress) -> SearchData:
     """The training split in its two parts, written down in the run.
 
     Raises:
-        RunError: the images are not those that the run began with, or nobody answers at ``ray.address``.
+        RunError: the images are not those that the run began with, or there is no room for a worker on Ray.
     """
-    if run.recipe.engine == "ray" and run.recipe.ray.address is not None:
-        # Its import takes a second that other searches need not spend. Asked now, not after a supernet was trained.
-        from nas.engines.ray_cluster import require_listener
-
-        require_listener(run.recipe.ray.address)
+    if run.recipe.engine == "ray":
+        _require_ray(run.recipe)
     prepare_process(run.recipe.threads)
     if (reason := run.other_bits()) is not None:
         progress.say(f"warning: {reason}")
@@ -41,6 +44,34 @@ def open_data(run: Run, progress: RunProgress) -> SearchData:
     data = read_data(run.recipe)
     record_data(run, data, progress)
     return data
+
+
+def _require_ray(recipe: SearchRecipe) -> None:
+    """Look for the cluster, and for room for a worker, before a supernet is trained for it.
+
+    Raises:
+        RunError: there is none.
+    """
+    # Its import takes a second that other searches need not spend.
+    from nas.engines.ray_cluster import connected, require_room
+
+    workers = ray_workers(recipe)
+    if recipe.ray.address is not None:
+        with connected(workers, address=recipe.ray.address, environment={}):
+            require_room(workers)
+    elif workers.gpus > (here := torch.cuda.device_count()):
+        raise RunError(
+            f"ray.gpus: found {workers.gpus:g} for each worker, but this machine has {here} GPUs; lower it, or name a "
+            "cluster as ray.address"
+        )
+
+
+def ray_workers(recipe: SearchRecipe) -> "RayWorkers":
+    """The workers that a recipe wants of Ray."""
+    from nas.engines.ray_cluster import RayWorkers
+
+    cpus = recipe.threads if recipe.ray.cpus is None else recipe.ray.cpus
+    return RayWorkers(count=recipe.workers, cpus=cpus, gpus=recipe.ray.gpus)
 
 
 def read_data(recipe: SearchRecipe) -> SearchData:

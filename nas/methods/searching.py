@@ -15,7 +15,7 @@ from nas.loggers.base import About
 from nas.loggers.listening import listening
 from nas.methods.budgeting import Allowance, while_room, within
 from nas.methods.catalog import baseline_of
-from nas.methods.data import SearchData
+from nas.methods.data import SearchData, ray_workers
 from nas.methods.exporting import export_winner
 from nas.methods.reporting import write_report
 from nas.methods.retraining import retrain_all
@@ -241,13 +241,11 @@ def engine_for(
         opened = partial(open_scorer, run.directory, phase)
         return Workers(opened, recipe.workers, deadline=recipe.deadline, began=progress.began)
     # It takes a second that other searches need not spend.
-    from nas.engines.ray_cluster import RayWorkers
     from nas.engines.ray_tune import RayTune
 
-    cpus = recipe.threads if recipe.ray.cpus is None else recipe.ray.cpus
     return RayTune(
         partial(open_shipped, pack(run, phase, data)),
-        RayWorkers(count=recipe.workers, cpus=cpus, gpus=recipe.ray.gpus),
+        ray_workers(recipe),
         deadline=recipe.deadline,
         address=recipe.ray.address,
         # Before torch is imported: OpenMP reads this once.

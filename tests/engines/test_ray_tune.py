@@ -15,9 +15,14 @@ from ray.cluster_utils import Cluster
 from ray.tune.search import Searcher
 from toy import SPACE, Threads, Toy, calls, outline, searched
 
+from nas.config import check, read_yaml
 from nas.engines.base import Job
 from nas.engines.ray_cluster import RayWorkers, connected, require_room
 from nas.engines.ray_tune import Board, Leases, RayTune
+from nas.methods.data import open_data
+from nas.progress import Silent
+from nas.recipes.crnas import CRNASRecipe
+from nas.run import Run
 from nas.trials import Score
 from search_spaces.architecture import Candidate
 from search_spaces.errors import RunError
@@ -186,3 +191,18 @@ def test_a_node_that_dies_costs_time_only(tmp_path: Path, nodes: Cluster) -> Non
     assert {digest for digest, _ in calls(directory / "calls")} == {
         digest for digest, _ in calls(tmp_path / "calm" / "calls")
     }
+
+
+def test_too_little_room_is_known_before_anything_is_trained(tmp_path: Path) -> None:
+    plain = {**read_yaml(Path(__file__).parents[1] / "recipes/tiny.yaml"), "engine": "ray"}
+    no_gpu = check(CRNASRecipe, {**plain, "ray": {"gpus": 99}}, source="tiny")
+    with pytest.raises(RunError, match=r"ray\.gpus: found 99 for each worker, but this machine has \d+ GPUs"):
+        open_data(Run.create(tmp_path / "gpus", no_gpu), Silent())
+    nobody = check(CRNASRecipe, {**plain, "ray": {"address": "127.0.0.1:1"}}, source="tiny")
+    with pytest.raises(RunError, match=r"ray\.address: found '127\.0\.0\.1:1'"):
+        open_data(Run.create(tmp_path / "address", nobody), Silent())
+    with connected(RayWorkers(count=1), address=None, environment={}):
+        here = ray.get_runtime_context().gcs_address
+        large = check(CRNASRecipe, {**plain, "ray": {"address": here, "cpus": 64}}, source="tiny")
+        with pytest.raises(RunError, match=r"no node of the Ray cluster has 64 CPUs for a worker"):
+            open_data(Run.create(tmp_path / "room", large), Silent())
