@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from search_spaces.errors import LostRank, VertebraError
+from search_spaces.errors import LostRank, VertebraError, out_of_memory
+from search_spaces.files import refused
 
 app = typer.Typer(
     name="nas",
@@ -53,18 +54,29 @@ def _door(resume: str | Callable[[], str] | None = None) -> Iterator[None]:
     """A person's mistake ends in its sentences and exit code 2, Ctrl-C in the line that resumes and 130."""
     try:
         yield
-    except VertebraError as error:
+    except (VertebraError, MemoryError, OSError, RuntimeError) as error:
+        if (sentence := _sentence(error)) is None:
+            raise
         command = resume() if callable(resume) else resume
         where = f" on rank {os.environ['RANK']}" if _follows() else ""
         again = f": {command}" if _ranks() == 1 else " the same torchrun command"
         hint = f". Continue with{again}" if command and isinstance(error, LostRank) else ""
-        typer.echo(f"error{where}: {error}{hint}", err=True)
+        typer.echo(f"error{where}: {sentence}{hint}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         command = resume() if callable(resume) else resume
         hint = f" Nothing reported done is lost; continue with: {command}" if command else ""
         typer.echo(f"\nstopped.{hint}", err=True)
         raise typer.Exit(130) from None
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to say about an error; None for a mistake of ours, whose traceback is wanted."""
+    if isinstance(error, VertebraError):
+        return str(error)
+    if (memory := out_of_memory(error)) is not None:
+        return f"{memory}. What was finished is kept; take a smaller batch or fewer workers, or resume when it is free"
+    return refused(error) if isinstance(error, OSError) else None
 
 
 def _ranks() -> int:

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import socket
+import tempfile
 import time
 import weakref
 import zlib
@@ -25,7 +26,7 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial
 
 from search_spaces.errors import RunError
-from search_spaces.files import write_atomic
+from search_spaces.files import write_atomic, writing
 
 JOURNAL = "study.log"
 """Name of the journal in a run directory."""
@@ -45,12 +46,13 @@ class Guard:
     parent does not keep the run closed.
 
     Raises:
-        RunError: another living process writes to this run.
+        RunError: another living process writes to this run, or nobody can write to it.
     """
 
     def __init__(self, directory: Path) -> None:
         path = directory / _GUARD
-        self._file: IO[str] = path.open("a+", encoding="utf-8")
+        with writing(path):
+            self._file: IO[str] = path.open("a+", encoding="utf-8")
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -61,13 +63,23 @@ class Guard:
                 f"{directory}: another process ({owner}) is running this search; "
                 "wait for it, stop it with Ctrl-C, or give this search a directory of its own"
             ) from error
-        self._file.truncate(0)
-        self._file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
-        self._file.flush()
+        try:
+            with writing(path):
+                self._file.truncate(0)
+                self._file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+                self._file.flush()
+                # The file may have been there, in a directory that has been closed since.
+                with tempfile.TemporaryFile(dir=directory):
+                    pass
+        except RunError:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Let another process write; harmless when called twice."""
-        self._file.close()
+        # On a full disk what could not be written is tried again here.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def open_storage(path: Path, *, read_only: bool = False) -> JournalStorage:
@@ -103,16 +115,23 @@ class SummedJournal(JournalFileBackend):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
+        with writing(path):
+            super().__init__(str(path))
         self._path = path
         # Written without a buffer, so that what was noted outlives this process.
-        self._sums = os.open(path.with_name(SUMS), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        with writing(path.with_name(SUMS)):
+            self._sums = os.open(path.with_name(SUMS), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         weakref.finalize(self, os.close, self._sums)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write records, and then their checksums."""
+        """Write records, and then their checksums.
+
+        Raises:
+            RunError: the disk is full, for example; a piece of a record that it leaves is mended by the next opening.
+        """
         before = self._path.stat().st_size
-        super().append_logs(logs)
+        with writing(self._path):
+            super().append_logs(logs)
         lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
         if self._path.stat().st_size - before != sum(map(len, lines)):
             return  # another program wrote at the same moment, so which bytes are ours is not known
@@ -120,7 +139,10 @@ class SummedJournal(JournalFileBackend):
         for line in lines:
             notes.append(f"{before:x} {len(line):x} {zlib.crc32(line):08x}\n")
             before += len(line)
-        os.write(self._sums, "".join(notes).encode())
+        text = "".join(notes).encode()
+        with writing(self._path.with_name(SUMS)):
+            while text:
+                text = text[os.write(self._sums, text) :]
 
 
 class OwnJournal(JournalStorage):
@@ -191,12 +213,16 @@ def _set_aside(path: Path, content: bytes, whole: int, why: str) -> Path:
 
 
 def _forget_sums(path: Path, size: int) -> None:
-    """Drop the checksums of bytes that the journal does not have, for others may come to stand there."""
-    known = read_sums(path)
+    """Drop the checksums of bytes that the journal does not have, for others may come to stand there.
+
+    A torn last note goes too: the next one would be glued to it and might read as one of another place.
+    """
+    sums, known = path.with_name(SUMS), read_sums(path)
     kept = {place: rest for place, rest in known.items() if place + rest[0] <= size}
-    if len(kept) < len(known):
+    torn = sums.exists() and sums.read_bytes()[-1:] not in (b"", b"\n")
+    if torn or len(kept) < len(known):
         lines = (f"{place:x} {length:x} {crc:08x}\n" for place, (length, crc) in sorted(kept.items()))
-        write_atomic(path.with_name(SUMS), "".join(lines).encode())
+        write_atomic(sums, "".join(lines).encode())
 
 
 def repair(path: Path) -> Path | None:
@@ -305,7 +331,11 @@ def _identity(lock: Path) -> tuple[int, int] | None:
 
 
 def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with writing(path), path.open("xb") as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            path.unlink()
+            raise

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from search_spaces.errors import RunError
 from search_spaces.files import write_atomic
 
 FOLDER = "ledger"
@@ -156,7 +157,7 @@ class Books:
             path = self._path
         assert path is not None, "written while open only"
         # Books must not hurt what they are about; where the disk is full the next entry holds this one too.
-        with suppress(OSError):
+        with suppress(RunError):
             write_atomic(path, (json.dumps(asdict(start), indent=1) + "\n").encode())
 
 

@@ -1,5 +1,6 @@
 """The errors a person can cause, one root and few children; a bug of ours is an ``assert`` instead."""
 
+import errno
 from collections.abc import Mapping
 
 
@@ -42,3 +43,14 @@ class CandidateFailed(VertebraError):
 
 class NonFiniteLoss(CandidateFailed):
     """A loss that is NaN or infinite; raised before the optimiser moves."""
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """The sentence for an error of too little memory, whoever raised it; None for any other."""
+    # By name, for torch is not imported here; on a CPU it raises no class of its own.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    known = names & {"MemoryError", "OutOfMemoryError"} or "DefaultCPUAllocator: " in str(error)
+    if not known and getattr(error, "errno", None) != errno.ENOMEM:
+        return None
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"out of memory ({first or type(error).__name__})"

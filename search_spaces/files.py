@@ -1,31 +1,84 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and saying why where it cannot be written."""
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from search_spaces.errors import RunError
+
+_REFUSED = {
+    getattr(errno, name)
+    for name in ("EACCES", "EDQUOT", "EFBIG", "EIO", "ENOSPC", "EPERM", "EROFS")
+    if hasattr(errno, name)
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around whatever writes ``path``.
+
+    Raises:
+        RunError: the system refuses it; names the file, for the system's own error often does not.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}. {_ADVICE}") from error
+
+
+def refused(error: OSError) -> str | None:
+    """The sentence for an error of a disk that is full, failing or not to be written; None for any other."""
+    if error.errno not in _REFUSED:
+        return None
+    return f"{error.filename or 'a file'}: the system refuses it: {error.strerror}. {_ADVICE}"
+
+
+_ADVICE = "What was finished is kept; make room or allow writing, then resume"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Replace ``path`` with ``content``; a kill at any moment leaves the old file or the new one."""
+    """Replace ``path`` with ``content``; a kill at any moment leaves the old file or the new one.
+
+    Raises:
+        RunError: see :func:`writing`; the old file is left.
+    """
     put(write_beside(path, content), path)
 
 
 def write_beside(path: Path, content: bytes) -> Path:
-    """Write ``content`` where it can take the place of ``path``, and bring it to the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
+    """Write ``content`` where it can take the place of ``path``, and bring it to the disk.
+
+    Raises:
+        RunError: see :func:`writing`; nothing is left of it.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            # A piece of it would take the room that somebody is about to make.
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
 
 
 def put(new: Path, path: Path) -> None:
-    """Rename a file to ``path``, over what is there, and bring that to the disk."""
-    new.replace(path)
-    # The rename itself must reach the disk too, else a power cut can undo it.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """Rename a file to ``path``, over what is there, and bring that to the disk.
+
+    Raises:
+        RunError: see :func:`writing`.
+    """
+    with writing(path):
+        new.replace(path)
+        # The rename itself must reach the disk too, else a power cut can undo it.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search_spaces.files import write_atomic
+from search_spaces.files import write_atomic, writing
 
 
 class MetricsLog:
@@ -22,9 +22,10 @@ class MetricsLog:
         """Add one line; ``entry["steps"]`` says after how many steps it was written."""
         if self._path is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        with writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
 
     def truncate(self, steps: int) -> None:
         """Keep the lines of the first ``steps`` steps; a torn last line goes too."""

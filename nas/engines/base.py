@@ -1,5 +1,8 @@
 """What carries out the scoring of candidates: jobs in, outcomes out."""
 
+import gc
+import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +12,8 @@ from nas.ledger import Stopwatch
 from nas.proxies.base import Proxy, StagedProxy
 from nas.trials import Score
 from search_spaces.architecture import Candidate
-from search_spaces.errors import CandidateFailed
+from search_spaces.errors import CandidateFailed, RunError, VertebraError, out_of_memory
+from search_spaces.files import refused
 
 STARTS = 3
 """Workers in a row that may die before they are ready, until the search stops."""
@@ -32,7 +36,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Lost:
-    """What came of a job whose worker died or took too long; another worker may try it again.
+    """What came of a job whose worker died, took too long or ran out of memory; another worker may try it again.
 
     Args:
         reason: one sentence.
@@ -104,8 +108,12 @@ class InProcess:
         self._waiting.clear()
 
 
-def outcome_of(job: Job, proxy: Proxy) -> Score | CandidateFailed:
-    """Score a candidate, or find out why it has no score."""
+def outcome_of(job: Job, proxy: Proxy) -> Outcome:
+    """Score a candidate, or find out why it has no score.
+
+    Raises:
+        RunError: a disk is full or not to be written.
+    """
     watch = Stopwatch()
     try:
         if job.step is None:
@@ -116,4 +124,36 @@ def outcome_of(job: Job, proxy: Proxy) -> Score | CandidateFailed:
     except CandidateFailed as failure:
         # A class of the proxy's own might not come through the line between two processes.
         return CandidateFailed(str(failure), watch.read())
-    return Score(value=score.value, attributes=score.attributes)
+    except (MemoryError, OSError, RuntimeError) as error:
+        # Whoever shares the memory may need less of it another time, so that this is tried again as for a dead worker.
+        if (reason := out_of_memory(error)) is not None:
+            lost = Lost(reason, watch.read()["seconds"])
+        elif isinstance(error, OSError) and (reason := refused(error)) is not None:
+            raise RunError(reason) from error
+        else:
+            raise
+    else:
+        return Score(value=score.value, attributes=score.attributes)
+    # Here, because the error has held what the candidate had taken.
+    _give_back_memory()
+    return lost
+
+
+def problem_of(error: Exception) -> str:
+    """What a worker says that cannot go on, while the error is being handled."""
+    if isinstance(error, VertebraError):
+        return str(error)
+    if (reason := out_of_memory(error)) is not None:
+        return (
+            f"a worker cannot open its proxy: {reason}. What was finished is kept; resume with fewer workers"
+        )
+    if isinstance(error, OSError) and (reason := refused(error)) is not None:
+        return reason
+    return f"a worker raised an error that it does not know:\n{traceback.format_exc()}"
+
+
+def _give_back_memory() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

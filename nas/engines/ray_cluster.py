@@ -19,6 +19,8 @@ from search_spaces.errors import RunError
 PATIENCE = 10.0
 """Seconds in which the head node of a cluster has to answer."""
 
+_RAYLET, _GCS = ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERVER
+
 
 @dataclass(frozen=True, kw_only=True)
 class RayWorkers:
@@ -101,6 +103,32 @@ def require_room(workers: RayWorkers) -> int:
             "ray.gpus, or name a larger one as ray.address"
         )
     return min(room, workers.count)
+
+
+def require_alive() -> None:
+    """Fail while there is time to say so: Ray ends its driver without a word, a minute after its own processes died.
+
+    Raises:
+        RunError: the raylet of this machine is gone, or the head of the cluster.
+    """
+    node = ray._private.worker._global_node
+    dead = {name for name, _ in node.dead_processes()} & {_RAYLET, _GCS}
+    if not dead and not node.all_processes.get(_RAYLET):
+        # A cluster that somebody else has started: the head answers, and says whether this machine is part of it.
+        host, _, port = node.gcs_address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+        except OSError:
+            dead = {f"{_GCS} at {node.gcs_address}"}
+        else:
+            here = ray.get_runtime_context().get_node_id()
+            if not any(one["Alive"] for one in ray.nodes() if one["NodeID"] == here):
+                dead = {_RAYLET}
+    if dead:
+        raise RunError(
+            f"Ray's {' and '.join(sorted(dead))} died, so this machine has no part in a cluster any more. What was "
+            "finished is kept; go on with nas resume"
+        )
 
 
 def require_listener(address: str | None) -> None:

@@ -13,11 +13,11 @@ import queue
 import tempfile
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,16 +27,18 @@ from ray.exceptions import RayError
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nas.engines.base import STARTS, Began, Job, Lost, Outcome, outcome_of
-from nas.engines.ray_cluster import RayWorkers, connected, require_room
+from nas.engines.base import STARTS, Began, Job, Lost, Outcome, outcome_of, problem_of
+from nas.engines.ray_cluster import RayWorkers, connected, require_alive, require_room
 from nas.proxies.base import Proxy
 from nas.trials import Score
-from search_spaces.errors import CandidateFailed, RunError, VertebraError
+from search_spaces.errors import CandidateFailed, RunError
 
 PATIENCE = 0.5
 """Seconds between two looks at the clock and at Tune."""
 LOOK = 1.0
 """Seconds between two looks at what the leases are at, for a person who looks on."""
+KNOCK = 3.0
+"""Seconds between two looks at Ray's own processes."""
 FAREWELL = 30.0
 """Seconds that Tune may take to end its leases."""
 
@@ -139,10 +141,8 @@ class Lease(tune.Trainable):  # type: ignore[misc]
         self._problem: str | None = None
         try:
             self._proxy = open_proxy()
-        except VertebraError as error:
-            self._problem = str(error)
-        except Exception:
-            self._problem = f"a worker raised an error that it does not know:\n{traceback.format_exc()}"
+        except Exception as error:
+            self._problem = problem_of(error)
 
     def step(self) -> dict[str, Any]:
         """One candidate's outcome as JSON text, in which a float is the same to the bit."""
@@ -157,21 +157,27 @@ class Lease(tune.Trainable):  # type: ignore[misc]
         try:
             # Written by our own driver, and it came through Ray, which pickles as well.
             outcome = outcome_of(pickle.loads(job), self._proxy)  # noqa: S301
-        except VertebraError as error:
-            return {"problem": str(error), "done": True}
-        except Exception:
-            problem = f"a worker raised an error that it does not know:\n{traceback.format_exc()}"
-            return {"problem": problem, "done": True}
-        return {"outcome": json.dumps({"key": key, **_plain(outcome)})}
+        except Exception as error:
+            return {"problem": problem_of(error), "done": True}
+        answer: dict[str, Any] = {"outcome": json.dumps({"key": key, **_plain(outcome)})}
+        if isinstance(outcome, Lost):
+            # Short of memory: what this worker still holds is free once it has ended.
+            ray.get(self._board.release.remote(self._lease))
+            answer["done"] = True
+        return answer
 
 
-def _plain(outcome: Score | CandidateFailed) -> dict[str, Any]:
+def _plain(outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, Score):
         return {"value": outcome.value, "attributes": dict(outcome.attributes)}
+    if isinstance(outcome, Lost):
+        return {"lost": outcome.reason, "seconds": outcome.seconds}
     return {"failed": str(outcome), "spent": outcome.spent}
 
 
-def _outcome(plain: dict[str, Any]) -> Score | CandidateFailed:
+def _outcome(plain: dict[str, Any]) -> Outcome:
+    if "lost" in plain:
+        return Lost(plain["lost"], plain["seconds"])
     if "failed" in plain:
         return CandidateFailed(plain["failed"], plain["spent"])
     return Score(value=plain["value"], attributes=plain["attributes"])
@@ -290,6 +296,7 @@ class RayTune:
         self._began, self._seen, self._looked = began, set[int](), 0.0
         self._wanted: dict[int, Job] = {}
         self._last = self._failed_starts = 0
+        self._knocked = -inf
 
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """As they come.
@@ -324,6 +331,7 @@ class RayTune:
     def _next(self) -> tuple[int, Outcome]:
         """The next outcome, with the key of its job."""
         while True:
+            self._knock()
             self._end_overdue()
             self._look()
             try:
@@ -355,6 +363,11 @@ class RayTune:
                 )
         return released
 
+    def _knock(self) -> None:
+        if time.monotonic() - self._knocked > KNOCK:
+            require_alive()
+            self._knocked = time.monotonic()
+
     def _end_overdue(self) -> None:
         if self._deadline is None:
             return
@@ -379,6 +392,7 @@ class RayTune:
         try:
             return ray.get(reply, timeout=60)
         except RayError as error:
+            require_alive()
             raise RunError(
                 f"Ray is gone ({type(error).__name__}). What was finished is kept; go on with nas resume"
             ) from error
@@ -403,6 +417,7 @@ class RayTune:
         self._leases.closed = True
         # Where Ray is gone, there is nobody left to end.
         with self._opened, suppress(RayError, RunError):
+            require_alive()
             for actor in self._ask(self._board.close.remote()).values():
                 ray.kill(actor)
             self._thread.join(FAREWELL)

@@ -6,7 +6,6 @@ replaced, and its candidate comes back as :class:`~nas.engines.base.Lost`.
 
 import multiprocessing
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -14,10 +13,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Self
 
-from nas.engines.base import STARTS, Began, Job, Lost, Outcome, outcome_of, unheard
+from nas.engines.base import STARTS, Began, Job, Lost, Outcome, outcome_of, problem_of, unheard
 from nas.engines.processes import end_with_parent, start
 from nas.proxies.base import Proxy
-from search_spaces.errors import RunError, VertebraError
+from search_spaces.errors import RunError
 
 _OPENING = float("inf")
 
@@ -117,7 +116,11 @@ class Workers:
             raise RunError(found)
         else:
             del self._busy[worker.connection]
-            self._idle.append(worker)
+            if isinstance(found, Lost):
+                # Short of memory: what it still holds is free once it has ended.
+                worker.end()
+            else:
+                self._idle.append(worker)
             yield worker.job, found
 
     def _overdue(self) -> Iterator[tuple[Job, Outcome]]:
@@ -194,9 +197,5 @@ def _work(open_proxy: Callable[[], Proxy], connection: Connection) -> None:
                 return
             answer: tuple[str, Any] = ("outcome", outcome_of(job, proxy))
             connection.send(answer)
-    except VertebraError as error:
-        connection.send(("error", str(error)))
-    except Exception:
-        connection.send(
-            ("error", f"a worker process raised an error that it does not know:\n{traceback.format_exc()}")
-        )
+    except Exception as error:
+        connection.send(("error", problem_of(error)))

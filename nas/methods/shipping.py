@@ -25,6 +25,7 @@ from nas.run import Run
 from nas.trials import Score
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.errors import DataError
+from search_spaces.files import write_atomic
 from search_spaces.targets import FOLDER
 from trainers.data.detection_set import DetectionSet
 from trainers.process import prepare_process
@@ -81,7 +82,7 @@ def pack(run: Run, phase: str, data: SearchData) -> Shipment:
     wanted = [run.directory / "recipe.yaml", *procedure(run.recipe).worker_files(run, phase)]
     wanted += [path for path in sorted(run.home.rglob("*")) if path.is_file() and path.suffix != ".pyc"]
     name = uuid4().hex
-    (run.directory / MARK).write_text(name)
+    write_atomic(run.directory / MARK, name.encode())
     return Shipment(
         name=name,
         directory=run.directory.resolve(),
