@@ -9,7 +9,6 @@ environment of its own.
 """
 
 import json
-import os
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -78,7 +77,8 @@ class Neps:
         import torch
 
         logging.getLogger("neps").setLevel(logging.ERROR)
-        for seed in (random.seed, np.random.seed, torch.manual_seed):  # noqa: NPY002 - NePS draws from the global ones
+        # NePS draws from the global ones.
+        for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(self.plan["seed"])
 
         class Space(neps.PipelineSpace):  # type: ignore[misc]
@@ -116,12 +116,7 @@ class Neps:
 
     @staticmethod
     def _key(point: Mapping[str, Any]) -> str:
-        found = {
-            name: value
-            for key, value in point.items()
-            for name in NAMES
-            if name in key.split("::")[-1].split(".")[-1]
-        }
+        found = {name: value for key, value in point.items() for name in NAMES if key.endswith(name)}
         return key_of(values_of(found))
 
 
@@ -132,7 +127,6 @@ class RayTune:
         import ray
         from ray import tune
 
-        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
         self.plan, self.tune = plan, tune
         self.path = Path(plan["directory"]) / "toy"
         ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)

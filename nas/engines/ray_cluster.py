@@ -6,6 +6,7 @@ import math
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from search_spaces.errors import RunError
 
 PATIENCE = 10.0
 """Seconds in which the head node of a cluster has to answer."""
-
-_RAYLET, _GCS = ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERVER
+SECOND_LOOK = 2.0
+"""Seconds until a process of Ray that did not answer is asked again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,30 +106,39 @@ def require_room(workers: RayWorkers) -> int:
     return min(room, workers.count)
 
 
-def require_alive() -> None:
-    """Fail while there is time to say so: Ray ends its driver without a word, a minute after its own processes died.
+def vital() -> dict[str, tuple[str, int]]:
+    """Ray's processes that this driver cannot do without, and where they listen."""
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    here = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+    return {
+        "gcs_server": (host, int(port)),
+        "raylet": (here["NodeManagerAddress"], here["NodeManagerPort"]),
+    }
+
+
+def require_alive(processes: Mapping[str, tuple[str, int]]) -> None:
+    """Fail while there is time to say why: Ray ends its driver without a word some seconds after their death.
+
+    Args:
+        processes: see :func:`vital`.
 
     Raises:
-        RunError: the raylet of this machine is gone, or the head of the cluster.
+        RunError: one of them does not answer, and not a moment later either.
     """
-    node = ray._private.worker._global_node
-    dead = {name for name, _ in node.dead_processes()} & {_RAYLET, _GCS}
-    if not dead and not node.all_processes.get(_RAYLET):
-        # A cluster that somebody else has started: the head answers, and says whether this machine is part of it.
-        host, _, port = node.gcs_address.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=PATIENCE).close()
-        except OSError:
-            dead = {f"{_GCS} at {node.gcs_address}"}
+    for name, place in processes.items():
+        for wait in (SECOND_LOOK, 0.0):
+            try:
+                socket.create_connection(place, timeout=PATIENCE).close()
+                break
+            except OSError as error:
+                found = error
+            time.sleep(wait)
         else:
-            here = ray.get_runtime_context().get_node_id()
-            if not any(one["Alive"] for one in ray.nodes() if one["NodeID"] == here):
-                dead = {_RAYLET}
-    if dead:
-        raise RunError(
-            f"Ray's {' and '.join(sorted(dead))} died, so this machine has no part in a cluster any more. What was "
-            "finished is kept; go on with nas resume"
-        )
+            raise RunError(
+                f"Ray's {name} at {place[0]}:{place[1]} has died or is out of reach ({found}). What was finished is "
+                "kept; go on with nas resume"
+            ) from found
 
 
 def require_listener(address: str | None) -> None:

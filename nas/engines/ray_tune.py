@@ -28,7 +28,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas.engines.base import STARTS, Began, Job, Lost, Outcome, outcome_of, problem_of
-from nas.engines.ray_cluster import RayWorkers, connected, require_alive, require_room
+from nas.engines.ray_cluster import RayWorkers, connected, require_alive, require_room, vital
 from nas.proxies.base import Proxy
 from nas.trials import Score
 from search_spaces.errors import CandidateFailed, RunError
@@ -365,7 +365,7 @@ class RayTune:
 
     def _knock(self) -> None:
         if time.monotonic() - self._knocked > KNOCK:
-            require_alive()
+            require_alive(self._vital)
             self._knocked = time.monotonic()
 
     def _end_overdue(self) -> None:
@@ -392,7 +392,7 @@ class RayTune:
         try:
             return ray.get(reply, timeout=60)
         except RayError as error:
-            require_alive()
+            require_alive(self._vital)
             raise RunError(
                 f"Ray is gone ({type(error).__name__}). What was finished is kept; go on with nas resume"
             ) from error
@@ -402,6 +402,7 @@ class RayTune:
             stack.enter_context(
                 connected(self._workers, address=self._address, environment=self._environment)
             )
+            self._vital = vital()
             room = require_room(self._workers)
             if room < self._workers.count:
                 self._say(f"the Ray cluster has room for {room} of {self._workers.count} workers")
@@ -417,7 +418,7 @@ class RayTune:
         self._leases.closed = True
         # Where Ray is gone, there is nobody left to end.
         with self._opened, suppress(RayError, RunError):
-            require_alive()
+            require_alive(self._vital)
             for actor in self._ask(self._board.close.remote()).values():
                 ray.kill(actor)
             self._thread.join(FAREWELL)

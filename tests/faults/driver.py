@@ -328,13 +328,14 @@ class Case:
         """SIGKILL to the raylet of the driver's machine: the search ends with a sentence, and is resumed."""
         for _ in range(times):
             session = self.session()
-            if self.moment(session, 0.7 / times):
+            if self.moment(session, 0.3 / times):
                 pids = self.log.with_name("raylets.json")
                 raylet = json.loads(pids.read_text())[0] if pids.exists() else raylet_of(session.process.pid)
                 self.account.faults += kill_below(raylet)
-                self.ended(session, "Ray.* died.*resume")
+                self.ended(session, "Ray's raylet .* died.*resume")
             else:
                 session.kill()
+            self.account.stuck += len(self.outliving())
             self.count()
         return self.finish()
 
@@ -479,7 +480,8 @@ def faulted(
         engine=engine,
         seed=seed % 4,
         budget=budget,
-        seconds=seconds,
+        # Ray is looked at every few seconds.
+        seconds=0.8 if kind == "own raylet" else seconds,
         trouble=trouble,
         deadline=1.0 if kind == "hang" else None,
         address=address,
