@@ -29,10 +29,9 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +214,13 @@ def theirs(share: float, rows: list[dict[str, Any]], pythons: dict[str, str]) ->
 
 def in_turn(lanes: Iterator[Iterator[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """One of each lane, and again, until all are empty."""
-    for row in zip_longest(*lanes):
-        yield from (one for one in row if one is not None)
+    waiting = deque(lanes)
+    while waiting:
+        lane = waiting.popleft()
+        for row in lane:
+            yield row
+            waiting.append(lane)
+            break
 
 
 def version_in(python: str, package: str) -> str | None:
