@@ -38,24 +38,26 @@ class OptunaStudy:
         self.plan, self.optuna = plan, optuna
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         backend = optuna.storages.journal.JournalFileBackend(str(Path(plan["directory"]) / "study.log"))
-        self.study = optuna.create_study(
-            study_name="toy",
-            storage=optuna.storages.JournalStorage(backend),
-            direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=plan["seed"]),
-            load_if_exists=True,
-        )
+        self.storage = optuna.storages.JournalStorage(backend)
 
     def search(self) -> None:
         def objective(trial: Any) -> float:
             values = [trial.suggest_int(name, 1, OPTIONS) for name in NAMES]
             return evaluate(values, Path(self.plan["log"]), self.plan["seconds"])
 
-        complete = sum(trial.state.name == "COMPLETE" for trial in self.study.trials)
-        self.study.optimize(objective, n_trials=self.plan["budget"] - complete)
+        study = self.optuna.create_study(
+            study_name="toy",
+            storage=self.storage,
+            direction="maximize",
+            sampler=self.optuna.samplers.TPESampler(seed=self.plan["seed"]),
+            load_if_exists=True,
+        )
+        complete = sum(trial.state.name == "COMPLETE" for trial in study.trials)
+        study.optimize(objective, n_trials=self.plan["budget"] - complete)
 
     def tell(self) -> dict[str, Any]:
-        trials = self.study.trials
+        begun = self.optuna.get_all_study_names(self.storage)
+        trials = self.optuna.load_study(study_name="toy", storage=self.storage).trials if begun else []
         return {
             "complete": [key_of(values_of(one.params)) for one in trials if one.state.name == "COMPLETE"],
             "stuck": sum(not one.state.is_finished() for one in trials),

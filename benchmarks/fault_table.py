@@ -16,9 +16,9 @@ and left stuck nothing.
 
 Columns: *lost*, results that were there before a fault and are gone at the end; *repeated*, evaluations of candidates
 that had their result; *proposed twice*, trials at a point that another trial has; *stuck*, trials without an end;
-*missing*, results that the budget had paid for and that are not there. For ours "there" is what the study holds on disk
-when the killed process is gone. For the others an evaluation has its result when it ended a quarter of a second before
-the kill, for what they hold on disk is not for us to say.
+*missing*, results that the budget had paid for and that are not there. "There" is what a system holds on disk when the
+killed process is gone. Ray Tune writes that down every ten seconds or so; its evaluations have their result when they
+ended a quarter of a second before the kill.
 """
 
 import argparse
@@ -108,7 +108,7 @@ class Search:
         (self.folder / "run").mkdir(parents=True)
         faults, done, ended = 0, set[str](), True
         repeated = 0
-        for turn in range(times if self.kind == "driver" else 1):
+        for _ in range(times if self.kind == "driver" else 1):
             session = self._session(log)
             if self.kind == "driver":
                 if not moment(session, rng, BUDGET / times, SECONDS):
@@ -124,8 +124,9 @@ class Search:
                 ended = session.end()[0] == 0
                 killed = math.inf
             repeated += self._again(session, done)
-            done |= completed(session.new(), killed)
-            del turn
+            done |= (
+                completed(session.new(), killed) if self.system == "ray" else set(self._told()["complete"])
+            )
         # Restored once more where workers were killed, for that is how its failed trials are tried again.
         session = self._session(log)
         code, text = session.end()
