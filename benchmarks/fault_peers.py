@@ -131,7 +131,7 @@ class RayTune:
 
         self.plan, self.tune = plan, tune
         self.path = Path(plan["directory"]) / "toy"
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
 
     def _tuner(self) -> Any:
         plan, tune = dict(self.plan), self.tune
