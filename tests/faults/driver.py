@@ -6,6 +6,7 @@ never from what the search says of itself. Used by the tests beside it and by ``
 
 import ctypes
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -165,8 +166,8 @@ def moment(session: Session, rng: random.Random, evaluations: float, seconds: fl
 class Case:
     """One search and what happens to it; kinds of faults are its methods, see :data:`KINDS`."""
 
-    def __init__(self, kind: str, plan: Plan, rng: random.Random, seed: int) -> None:
-        self.plan, self.rng = plan, rng
+    def __init__(self, kind: str, plan: Plan, rng: random.Random, seed: int, last: str | None = None) -> None:
+        self.plan, self.rng, self._last = plan, rng, last
         self.account = Account(kind=kind, engine=plan.engine, seed=seed)
         self.log, self.directory = Path(plan.log), Path(plan.directory)
         self._read = 0
@@ -211,6 +212,8 @@ class Case:
 
     def finish(self) -> Account:
         """Resume to the end, and compare with the undisturbed search."""
+        if self._last is not None:
+            self.plan = dataclasses.replace(self.plan, engine=self._last, seconds=0.0)
         session = self.session()
         code, text = session.end()
         if code != 0:
@@ -244,7 +247,7 @@ class Case:
 
     def outliving(self) -> set[int]:
         """Workers that live although their search is over."""
-        pids = {int(words[1]) for words in lines_of(self.log) if words[0] == "begin"}
+        pids = {int(words[1]) for words in lines_of(self.log) if words[0] == "begin"} - {os.getpid()}
         deadline = time.monotonic() + 10
         while (left := {pid for pid in pids if working(pid)}) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -431,13 +434,20 @@ KINDS: dict[str, tuple[Callable[[Case, int], Account], tuple[str, ...]]] = {
     "out of memory": (Case.candidate, ("serial", "processes", "ray")),
     "hang": (Case.candidate, ("processes", "ray")),
     "kills its worker": (Case.candidate, ("processes", "ray")),
+    "any trouble": (Case.candidate, ("processes", "ray")),
     "full disk": (Case.disk, ("serial", "processes")),
     "read-only": (Case.read_only, ("serial",)),
     "truncation": (Case.truncation, ("serial",)),
     "flipped bit": (Case.flip, ("serial",)),
 }
 """Kind of fault -> what brings it about, and the engines that it concerns."""
-TROUBLE = {"out of memory": ("exceed", "starve"), "hang": ("hang",), "kills its worker": ("die",)}
+TROUBLE = {
+    "out of memory": ("exceed", "starve"),
+    "hang": ("hang",),
+    "kills its worker": ("die",),
+    "any trouble": ("exceed", "starve", "hang", "die"),
+}
+"""Kind of fault -> what candidates do, in turn."""
 
 
 def faulted(
@@ -450,6 +460,7 @@ def faulted(
     address: str | None = None,
     budget: int = 20,
     seconds: float = 0.06,
+    last: str | None = None,
 ) -> Account:
     """Disturb a search and bring it to its end.
 
@@ -462,6 +473,7 @@ def faulted(
         address: of a Ray cluster that runs.
         budget: trials.
         seconds: of an evaluation.
+        last: engine of the last session; the same one where None.
     """
     rng = random.Random(f"{kind} {seed}")
     folder.mkdir(parents=True)
@@ -470,10 +482,9 @@ def faulted(
     if kind in TROUBLE:
         asked = [key for _, key, _, _ in undisturbed(seed % 4, budget, ())]
         first = list(dict.fromkeys(asked))[: budget // 2]
-        for key in rng.sample(first, times):
+        for key, what in zip(rng.sample(first, times), itertools.cycle(TROUBLE[kind]), strict=False):
             # A process that is the driver too does not outlive the system's own kill.
-            what = rng.choice(TROUBLE[kind]) if engine != "serial" else TROUBLE[kind][0]
-            trouble[key] = what + rng.choice(("", " once"))
+            trouble[key] = (TROUBLE[kind][0] if engine == "serial" else what) + rng.choice(("", " once"))
     plan = Plan(
         directory=str(folder / "run"),
         log=str(folder / "calls.log"),
@@ -483,10 +494,10 @@ def faulted(
         # Ray is looked at every few seconds.
         seconds=0.8 if kind == "own raylet" else seconds,
         trouble=trouble,
-        deadline=1.0 if kind == "hang" else None,
+        deadline=1.0 if "hang" in TROUBLE.get(kind, ()) else None,
         address=address,
     )
-    return KINDS[kind][0](Case(kind, plan, rng, seed), times)
+    return KINDS[kind][0](Case(kind, plan, rng, seed, last), times)
 
 
 @cache
