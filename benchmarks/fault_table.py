@@ -76,9 +76,9 @@ OURS: dict[tuple[str, str], tuple[int, int]] = {
 """Kind and engine -> faults of the whole table, and those of one search."""
 THEIRS: dict[tuple[str, str], tuple[int, int]] = {
     ("driver", "optuna"): (24, 4),
-    ("driver", "neps"): (24, 4),
-    ("driver", "ray"): (24, 4),
-    ("worker", "ray"): (20, 4),
+    ("driver", "neps"): (20, 4),
+    ("driver", "ray"): (20, 4),
+    ("worker", "ray"): (8, 4),
 }
 """Kind and system -> the same."""
 NAMES = {"optuna": "optuna", "neps": "neural-pipeline-search", "ray": "ray"}
