@@ -23,7 +23,6 @@ from search_spaces.files import write_atomic
 ROOT = Path(__file__).parents[2]
 BUDGET = 12
 SAMPLE = [
-    ("driver", "serial", 2),
     ("driver", "processes", 1),
     ("worker", "processes", 2),
     ("any trouble", "processes", 4),
