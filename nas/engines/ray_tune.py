@@ -153,7 +153,8 @@ class Lease(tune.Trainable):  # type: ignore[misc]
         if taken is None:
             return {"done": True}
         key, job = taken
-        self._board.begin.remote(self._lease)
+        # Waited for: a candidate that kills at once would take the message with it, and never be charged.
+        ray.get(self._board.begin.remote(self._lease))
         try:
             # Written by our own driver, and it came through Ray, which pickles as well.
             outcome = outcome_of(pickle.loads(job), self._proxy)  # noqa: S301
