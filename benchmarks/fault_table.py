@@ -40,7 +40,7 @@ FAULTS = ROOT / "tests/faults"
 sys.path.insert(0, str(FAULTS))
 
 # The harness is the tests' own.
-from driver import Session, completed, faulted, kill_below, moment, under_way
+from driver import Session, completed, faulted, kill_below, moment, wait_for_busy
 from objective import lines_of
 
 from nas.run import environment
@@ -118,7 +118,7 @@ class Search:
             else:
                 for _ in range(times):
                     if moment(session, rng, 0.8 * BUDGET / times, SECONDS) and (
-                        busy := under_way(session.new())
+                        busy := wait_for_busy(session)
                     ):
                         faults += kill_below(rng.choice(busy)[0])
                 ended = session.end()[0] == 0

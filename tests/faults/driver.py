@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -300,8 +300,9 @@ class Case:
         for _ in range(times):
             if not self.moment(session, 0.8 / times):
                 break
-            busy = [one for one in under_way(session.new()) if hit[one[1]] < 2]
-            if busy:
+            if busy := wait_for_busy(
+                session, spared={key for key, times_hit in hit.items() if times_hit == 2}
+            ):
                 pid, key = self.rng.choice(busy)
                 hit[key] += 1
                 self.account.faults += kill_below(pid)
@@ -546,6 +547,23 @@ def under_way(lines: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
     """Evaluations that were begun and not ended: pid and candidate."""
     last = {words[1]: words for words in lines if words[0] in ("begin", "end")}
     return [(int(pid), words[2]) for pid, words in last.items() if words[0] == "begin"]
+
+
+def wait_for_busy(session: Session, spared: Collection[str] = ()) -> list[tuple[int, str]]:
+    """Evaluations under way, as soon as there is one; none when the search ends before.
+
+    Args:
+        session: that evaluates.
+        spared: candidates that do not count.
+    """
+    busy: list[tuple[int, str]] = []
+
+    def found() -> bool:
+        busy[:] = [one for one in under_way(session.new()) if one[1] not in spared]
+        return bool(busy)
+
+    session.wait_for(found)
+    return busy
 
 
 def kill_below(pid: int) -> bool:
