@@ -559,7 +559,8 @@ def wait_for_busy(session: Session, spared: Collection[str] = ()) -> list[tuple[
     busy: list[tuple[int, str]] = []
 
     def found() -> bool:
-        busy[:] = [one for one in under_way(session.new()) if one[1] not in spared]
+        lines = session.new()
+        busy[:] = [one for one in under_way(lines) if one[1] not in spared and working(one[0])]
         return bool(busy)
 
     session.wait_for(found)
