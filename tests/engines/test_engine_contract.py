@@ -11,6 +11,7 @@ from toy import (
     HANGING,
     KILLING,
     SPACE,
+    STARVING,
     OwnFailure,
     Patient,
     Toy,
@@ -97,17 +98,18 @@ def test_a_lost_worker_costs_a_retry_and_never_the_search(
 ) -> None:
     _, calm = searched(tmp_path / "calm", nullcontext())
     scored = [record for record in calm if record.state == "complete"]
-    trouble = {scored[0].digest: KILLING, scored[1].digest: FAILING}
+    trouble = {scored[0].digest: KILLING, scored[1].digest: FAILING, scored[2].digest: STARVING}
     directory = tmp_path / "troubled"
     _, history = searched(directory, made(partial(Toy, directory / "calls", trouble), 2), trouble=trouble)
-    killed, failed = history[scored[0].number], history[scored[1].number]
+    killed, failed, starved = (history[record.number] for record in scored[:3])
     assert killed.state == failed.state == "failed" and failed.reason == "loss is nan at step 3"
     assert "its worker process died (" in str(killed.reason)
     assert killed.lost == 3 and str(killed.reason).endswith("it was tried 3 times")
+    assert starved.lost == 3 and starved.reason == "out of memory (MemoryError); it was tried 3 times"
     assert len(history) == 22 and all(record.finished for record in history)
     noted = calls(directory / "calls")
-    assert noted.count((killed.digest, 0)) == 3
-    assert all(noted.count(call) == 1 for call in noted if call[0] != killed.digest)
+    assert noted.count((killed.digest, 0)) == noted.count((starved.digest, 0)) == 3
+    assert all(noted.count(call) == 1 for call in noted if call[0] not in (killed.digest, starved.digest))
 
 
 def test_a_hanging_candidate_meets_its_deadline(

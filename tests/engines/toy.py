@@ -25,11 +25,11 @@ from search_spaces.errors import CandidateFailed, DataError
 from search_spaces.randomness import rng_for
 
 SPACE = SeparableSpace(3, 3)
-FAILING, KILLING, HANGING = "failing", "killing", "hanging"
+FAILING, KILLING, HANGING, STARVING = "failing", "killing", "hanging", "starving"
 
 
 class Toy:
-    """Scores at once; some candidates fail, some kill or hold up whoever scores them."""
+    """Scores at once; some candidates fail, some kill, starve or hold up whoever scores them."""
 
     def __init__(self, directory: Path, trouble: dict[str, str]) -> None:
         self.directory, self.trouble, self.worth = directory, trouble, toy_score(SPACE)
@@ -45,6 +45,8 @@ class Toy:
             os.kill(os.getpid(), signal.SIGKILL)
         if trouble == HANGING:
             time.sleep(60)
+        if trouble == STARVING:
+            raise MemoryError
         if trouble == FAILING:
             raise CandidateFailed("loss is nan at step 3")
         noise = rng_for(step, candidate.digest).random() / (step or 8)

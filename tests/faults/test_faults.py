@@ -26,7 +26,6 @@ SAMPLE = [
     ("driver", "processes", 1),
     ("worker", "processes", 2),
     ("any trouble", "processes", 4),
-    ("any trouble", "ray", 2),
     ("out of memory", "serial", 2),
     ("full disk", "serial", 2),
     ("read-only", "serial", 1),
