@@ -84,7 +84,9 @@ def connected(workers: RayWorkers, *, address: str | None, environment: Mapping[
                 _require_loopback()
             yield
         finally:
-            ray.shutdown()
+            # Where Ray is dead its farewell may fail too, and would hide why the search ends.
+            with suppress(Exception):
+                ray.shutdown()
 
 
 def require_room(workers: RayWorkers) -> int:
