@@ -1,5 +1,6 @@
 """What a whole run may cost, and how that is divided over its works: arithmetic only, torch-free."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,9 +44,10 @@ def read_budget(text: str) -> Budget:
         ConfigError: it is no budget.
     """
     found = _TEXT.fullmatch(text)
-    if found is None or float(found[1]) <= 0:
+    amount = 0.0 if found is None else float(found[1])
+    if found is None or not 0 < amount < math.inf or (found[2][0] in "tT" and amount % 1):
         raise ConfigError(f"budget: found {text!r}; allowed is {ALLOWED}")
-    amount, unit = float(found[1]), found[2].lower()
+    unit = found[2].lower()
     if unit.startswith("trial"):
         return Budget(amount=amount, unit="trials")
     if unit.startswith("mac"):
@@ -92,13 +94,16 @@ def divide(portions: Sequence[Portion], amount: float) -> dict[str, int] | None:
     }
 
 
-def too_small(budget: Budget, portions: Sequence[Portion], gone: float = 0.0) -> ConfigError:
+def too_small(
+    budget: Budget, portions: Sequence[Portion], gone: float = 0.0, *, begun: bool = False
+) -> ConfigError:
     """The sentence for a budget that cannot hold a run at all.
 
     Args:
         budget: that is too small.
         portions: the works.
         gone: what was spent before, on none of them.
+        begun: whether the run is under way, so that its recipe stands.
     """
     parts = sorted(portions, key=lambda one: -one.least * one.each)
     least = gone + sum(one.least * one.each for one in portions)
@@ -108,9 +113,15 @@ def too_small(budget: Budget, portions: Sequence[Portion], gone: float = 0.0) ->
         if one.least * one.each > 0
     )
     said += f", {budget.say(gone)} of them spent before" if gone else ""
+    remedy = (
+        "nas resume takes a larger one, or --set budget=null"
+        if begun
+        else "raise it (nas resume takes a larger one too), or ask for less in the recipe: fewer steps or epochs, "
+        "smaller images, narrower networks"
+    )
     return ConfigError(
-        f"budget: found {budget}, but the least that this recipe can do takes about {budget.say(least)}: {said}. "
-        "Raise the budget, or ask for less in the recipe: fewer steps or epochs, smaller images, narrower networks"
+        f"budget: found {budget}, but the least that this recipe can do takes about {budget.say(least)}: {said}; "
+        f"{remedy}"
     )
 
 

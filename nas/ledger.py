@@ -20,6 +20,8 @@ from search_spaces.errors import RunError
 from search_spaces.files import write_atomic
 
 FOLDER = "ledger"
+BEGUN = "data.json"
+"""Is in the directory of every run that has begun."""
 BEAT = 2.0
 """Seconds between two entries of a running process; so much of it a kill can lose."""
 REST = "everything else"
@@ -52,6 +54,7 @@ class Start:
         pid: its number there.
         began: seconds since 1970.
         ended: whether it came to an orderly end; the others were killed, or run still.
+        late: whether the run had begun before books were kept.
         activities: what was spent on each.
     """
 
@@ -59,6 +62,7 @@ class Start:
     pid: int
     began: float
     ended: bool
+    late: bool = False
     activities: Mapping[str, Spent]
 
 
@@ -73,6 +77,7 @@ class Books:
     directory: Path
     _path: Path | None = None
     _began: float = 0.0
+    _late: bool = False
     _spent: dict[str, Spent] = field(default_factory=dict)
     _stack: list[tuple[str, float]] = field(default_factory=list)
     _since: Spent = field(default_factory=Spent)
@@ -87,6 +92,8 @@ class Books:
         self._began = time.time()
         self._path = self.directory / FOLDER / f"{time.time_ns()}-{os.getpid()}.json"
         self._spent, self._stack, self._since = {}, [(REST, 0.0)], _now()
+        self._late = (self.directory / BEGUN).exists() and not _starts(self.directory)
+        self._write(ended=False)
         over = threading.Event()
         beat = threading.Thread(target=self._beat, args=(over,), name="ledger", daemon=True)
         beat.start()
@@ -96,7 +103,7 @@ class Books:
             over.set()
             beat.join()
             self._write(ended=True)
-            self._path = None
+            self._path, self._spent = None, {}
 
     @contextmanager
     def activity(self, name: str, devices: float = 0.0) -> Iterator[None]:
@@ -152,6 +159,7 @@ class Books:
                 pid=os.getpid(),
                 began=self._began,
                 ended=ended,
+                late=self._late,
                 activities=dict(self._spent),
             )
             path = self._path

@@ -54,6 +54,7 @@ class Work:
         like: the work whose units are the same, so that they are measured once.
         least: units below which a budget must not cut it; None: it cannot be cut.
         trials: of the candidates' phase, those that its limits reject included.
+        exhaustive: whether its controller looks at all of a space, in the order of the genes.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Work:
     like: str | None = None
     least: int | None = None
     trials: int | None = None
+    exhaustive: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

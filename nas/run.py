@@ -106,7 +106,8 @@ class Run:
         return cls(directory=directory, recipe=check_search(data, source=str(path)))
 
     def extended(self, overrides: Sequence[str]) -> "Run":
-        """The run with more seeds or other workers; what is done already stays as it is.
+        """The run with more seeds or other workers; what is done already stays as it is, and so does ``recipe.yaml``
+        until :meth:`keep`.
 
         Args:
             overrides: ``key=value`` for the keys of :data:`EXTENSIBLE`.
@@ -131,12 +132,14 @@ class Run:
                         f"--set retrain.{name}={getattr(after, name)}: this run has {getattr(before, name)}; "
                         "trainings are added, not taken away"
                     )
-        run = replace(self, recipe=recipe)
-        if run.digest != self.digest:
+        return replace(self, recipe=recipe)
+
+    def keep(self) -> None:
+        """Write an extended recipe down, once nothing speaks against it any more."""
+        if Run.open(self.directory).digest != self.digest:
             # First, so that a run with more to do never reads as complete.
             (self.directory / FINISHED).unlink(missing_ok=True)
-            run._write_recipe()
-        return run
+            self._write_recipe()
 
     def cut_before(self, record: int) -> Path:
         """Leave out a record of the journal and all after it; what they told is found out again.

@@ -312,7 +312,12 @@ class _Search:
 
     def _failed(self, number: int, failure: CandidateFailed) -> None:
         self._drop(self._now(number).candidate)
-        spent = failure.spent if failure.spent.get("seconds", 0.0) >= NOTHING else None
+        spent: Mapping[str, Json] = failure.spent
+        if stage := self._now(number).stage:
+            # What it has cost until its last rung, and since.
+            spent = {**stage, **self._with_stages(number, spent)}
+        elif failure.spent.get("seconds", 0.0) < NOTHING:
+            spent = {}
         self._told(self.phase.fail(number, str(failure), spent))
 
     def _drop(self, candidate: Candidate) -> None:
@@ -343,12 +348,17 @@ class _Search:
 
     def _whole(self, number: int, score: Score) -> Score:
         """The score with the seconds of the stages before it."""
+        sums = self._with_stages(number, score.attributes)
+        return Score(value=score.value, attributes={**score.attributes, **sums}) if sums else score
+
+    def _with_stages(self, number: int, now: Mapping[str, Json]) -> dict[str, Json]:
+        """Seconds of a trial's stages and of what came after them."""
         sums: dict[str, Json] = {}
         for name in ("seconds", "cpu_seconds"):
-            before, now = self._now(number).stage.get(name), score.attributes.get(name)
-            if isinstance(before, int | float) and isinstance(now, int | float):
-                sums[name] = round(before + now, 3)
-        return Score(value=score.value, attributes={**score.attributes, **sums}) if sums else score
+            before, after = self._now(number).stage.get(name), now.get(name)
+            if isinstance(before, int | float) and isinstance(after, int | float):
+                sums[name] = round(before + after, 3)
+        return sums
 
     def _now(self, number: int) -> Record:
         return self.phase.record(number)

@@ -1,5 +1,6 @@
 """A budget: what a person may write, how it is divided, and a search that stays within it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,21 +8,29 @@ import pytest
 
 from nas.budget import Budget, Portion, divide, more, read_budget, too_small
 from nas.config import apply_overrides, check, read_yaml
-from nas.controllers.base import DONE
+from nas.controllers.base import DONE, Done
 from nas.ledger import Books
+from nas.methods import retraining
 from nas.methods.budgeting import MARGIN, TABLE, Allowance, table_room, while_room, within
 from nas.methods.catalog import procedure
 from nas.methods.data import read_data
 from nas.methods.granting import grant
+from nas.methods.rehearsing import repeated, until_one_works
 from nas.methods.replaying import replay_run
+from nas.methods.retraining import job_recipe
+from nas.methods.searching import controller_for, opened
 from nas.methods.spaces import stage_space
 from nas.progress import Silent
 from nas.recipes.controller import ControllerRecipe
 from nas.recipes.crnas import CRNASRecipe
 from nas.run import Run
 from nas.show import histories, summary
-from nas.study import Record
-from search_spaces.errors import ConfigError
+from nas.study import History, Record, Study
+from nas.training import TrainingJob
+from search_spaces.architecture import Architecture
+from search_spaces.errors import CandidateFailed, ConfigError, RunError
+from search_spaces.space import SearchSpace
+from trainers.loop import CHECKPOINT
 
 TINY = Path(__file__).parent / "recipes/tiny.yaml"
 SHORT = (
@@ -49,7 +58,9 @@ def test_a_budget_is_read_as_people_write_it(text: str, amount: float, unit: str
     assert read_budget(text) == Budget(amount=amount, unit=unit)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["6", "h", "-6h", "0h", "6 weeks", "200trails", "1e18"])
+@pytest.mark.parametrize(
+    "text", ["6", "h", "-6h", "0h", "6 weeks", "200trails", "1e18", "1e400 MACs", "0.4 trials"]
+)
 def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
     with pytest.raises(ConfigError, match=r"budget: found .*; allowed is a time \(6h"):
         read_budget(text)
@@ -97,7 +108,7 @@ def allowance(run: Run, **fields: object) -> Allowance:
     """Room for 4 to 100 candidates at 10 s each and 2 to 8 trainings at 100 s each."""
     made = Allowance(
         run=run,
-        budget=Budget(amount=1000, unit="seconds"),
+        text="1000s",
         portions=(portion("stages: scoring", 6, 4, 10.0), portion(TABLE, 8, 2, 100.0)),
         units={"stages: scoring": 6, TABLE: 4},
         trials={"stages": 6},
@@ -125,11 +136,10 @@ def test_a_phase_ends_where_the_clock_leaves_no_room_and_stays_ended(
     allowance(run).write()
     recipe = ControllerRecipe(name="exhaustive")
     space = stage_space(run.recipe.space)  # type: ignore[attr-defined]
-    from nas.methods.searching import controller_for
 
     def ask(history: tuple[Record, ...], elapsed: float) -> object:
         monkeypatch.setattr(Books, "elapsed", lambda self: elapsed)
-        return while_room(run, "stages", controller_for(recipe, space, 0)).ask(history)
+        return while_room(run, "stages", controller_for(recipe, space, 0), {}).ask(history)
 
     told = tuple(record(number, 1.0, run) for number in range(4))
     # 4 trainings are reserved, one more candidate is 10 s, and half of the margin is kept.
@@ -154,18 +164,24 @@ def test_trainings_of_the_table_are_begun_while_there_is_room(
     assert has_room(0, 0) and has_room(2, 0) and not has_room(2, 1) and not has_room(4, 0)
     monkeypatch.setattr(Books, "elapsed", lambda self: 990)
     assert has_room(1, 1) and not has_room(2, 0), "winner and baseline are trained once in any case"
+    line = Allowance.of(run).last_line({})  # type: ignore[union-attr]
+    assert line is not None and line.endswith(
+        "ended early for lack of room: final table. More would buy 6 units of final table: all of the recipe takes "
+        "about 14.3 min"
+    )
 
 
 def test_what_cannot_be_looked_at_whole_is_looked_at_by_chance(tmp_path: Path) -> None:
     run = run_in(tmp_path, "budget=5 trials")
-    space = stage_space(run.recipe.space)  # type: ignore[attr-defined]
     every = ControllerRecipe(name="exhaustive")
-    assert within(run, "stages", every, space) is every, "nothing was granted yet"
+    assert within(run, "stages", every) is every, "nothing was granted yet"
+    allowance(run, trials={"stages": 5}, drawn=["stages"]).write()
+    assert within(run, "stages", every) == ControllerRecipe(name="random", budget=5)
+    assert within(run, "other", every) is every
     allowance(run, trials={"stages": 5}).write()
-    assert within(run, "stages", every, space) == ControllerRecipe(name="random", budget=5)
-    assert within(run, "other", every, space) is every
     some = ControllerRecipe(name="tpe", budget=50)
-    assert within(run, "stages", some, space) == ControllerRecipe(name="tpe", budget=5)
+    assert within(run, "stages", some) == ControllerRecipe(name="tpe", budget=5)
+    assert within(run, "stages", every) is every, "begun in the order of the genes, it stays so"
 
 
 def test_a_search_keeps_to_its_trials(tmp_path: Path) -> None:
@@ -180,10 +196,19 @@ def test_a_search_keeps_to_its_trials(tmp_path: Path) -> None:
     assert len(list(run.directory.glob("retrain/*/*/result.json"))) in (2, 4), "trainings are no trials"
     assert all(one.difference is None for one in replay_run(run))
     assert "Budget: 4 trials of 4 trials spent" in (run.directory / "report.html").read_text()
-    # The winner was trained: what it followed from stays as it is.
-    later = Run.open(run.directory).extended(["budget=6 trials"])
-    procedure(later.recipe).carry_out(later, Silent())
-    assert len(histories(later)["stages"]) == 4 and summary(run.directory)["state"] == "complete"
+    # The winner was trained: what it followed from stays as it is, and seeds are added.
+    trained = len(list(run.directory.glob("retrain/*/*/result.json")))
+    for change in (["budget=6 trials"], ["retrain.seeds=3"], ["budget=null"], ["budget=1 trial"]):
+        later = Run.open(run.directory).extended(change)
+        if change == ["budget=1 trial"]:
+            with pytest.raises(ConfigError, match="nas resume takes a larger one, or --set budget=null"):
+                procedure(later.recipe).carry_out(later, Silent())
+        else:
+            procedure(later.recipe).carry_out(later, Silent())
+        assert len(histories(later)["stages"]) == 4 and summary(run.directory)["state"] == "complete"
+        assert all(one.difference is None for one in replay_run(later))
+    assert Run.open(run.directory).recipe.budget is None, "what was refused was not kept"
+    assert len(list(run.directory.glob("retrain/*/*/result.json"))) == trained * 3 // 2
 
 
 def test_multiply_adds_are_divided_without_measuring(tmp_path: Path) -> None:
@@ -206,3 +231,91 @@ def test_multiply_adds_are_divided_without_measuring(tmp_path: Path) -> None:
         grant(run_in(tmp_path / "c", "budget=1000 MACs"), data, Silent())
     grant(run_in(tmp_path / "d"), data, Silent())
     assert not (tmp_path / "d/budget.json").exists()
+
+
+class Picky:
+    """Proposes what is within the limits only, as a controller may learn to."""
+
+    def __init__(self, space: SearchSpace, within: Callable[[Architecture], bool]) -> None:
+        self.found = [one for one in space.enumerate() if within(one)]
+
+    def ask(self, history: History) -> Architecture | Done:
+        return self.found[len(history)] if len(history) < len(self.found) else DONE
+
+    def winner(self, history: History) -> Architecture | None:
+        return None
+
+
+def test_a_phase_ends_with_its_units_whatever_share_its_limits_were_to_reject(tmp_path: Path) -> None:
+    run = run_in(tmp_path, "budget=60 trials")
+    made = allowance(
+        run,
+        text="60 trials",
+        portions=(portion("stages: scoring", 6, 4, 5.0),),
+        units={"stages: scoring": 5},
+        trials={"stages": 25},
+    )
+    made.write()
+    space = stage_space(run.recipe.space)  # type: ignore[attr-defined]
+    controller = while_room(run, "stages", Picky(space, lambda one: True), {})
+    told = tuple(record(number, 1.0, run) for number in range(5))
+    assert controller.ask(told[:4]) not in (DONE, None) and controller.ask(told) is DONE
+    # Trials of all phases count together.
+    made.write()
+    others = {"before": tuple(record(0, 1.0, run) for _ in range(53))}
+    full = while_room(run, "stages", Picky(space, lambda one: True), others)
+    assert full.ask(told[:3]) not in (DONE, None) and full.ask(told[:4]) is DONE
+
+
+def test_a_training_under_way_is_finished_whatever_room_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(retraining, "train_or_fail", lambda job, progress: done.append(job.directory.name))
+    run = run_in(tmp_path)
+    baseline = stage_space(run.recipe.space).baseline  # type: ignore[attr-defined]
+    jobs = [
+        TrainingJob(
+            architecture=baseline,
+            recipe=job_recipe(run.recipe, run.recipe.retrain.train, seed),  # type: ignore[union-attr]
+            directory=tmp_path / f"seed-{seed}",
+        )
+        for seed in range(3)
+    ]
+    (tmp_path / "seed-1").mkdir()
+    (tmp_path / "seed-1" / CHECKPOINT).touch()
+    retraining.run_jobs(jobs, 1, Silent(), "table", has_room=lambda begun, under_way: False)
+    assert done == ["seed-1"]
+
+
+def test_a_plan_looks_past_candidates_that_fail() -> None:
+    calls = 0
+
+    def some() -> int:
+        nonlocal calls
+        calls += 1
+        if calls % 3:
+            raise CandidateFailed("too wide")
+        return calls
+
+    assert until_one_works(some) == 3
+    assert min(repeated(some, 0.0)) >= 0
+
+    def none() -> None:
+        raise CandidateFailed("too wide")
+
+    with pytest.raises(ConfigError, match=r"each of 10 candidates failed when tried out: too wide"):
+        until_one_works(none)
+
+
+def test_who_is_refused_has_spent_nothing_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_in(tmp_path)
+
+    def refuse(*place: object, **how: object) -> Study:
+        raise RunError("another process is running this search")
+
+    # The real lock knows processes, and this is one.
+    monkeypatch.setattr(Study, "open", refuse)
+    with pytest.raises(RunError, match="another process"), opened(run, Silent()):
+        pass
+    assert not (run.directory / "ledger").exists()

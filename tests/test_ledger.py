@@ -19,7 +19,7 @@ from nas.search import search
 from nas.study import Score, Study
 from nas.testing import ToySpace, toy_score
 from search_spaces.architecture import Candidate
-from search_spaces.errors import CandidateFailed
+from search_spaces.errors import CandidateFailed, RunError
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,8 +38,10 @@ def test_every_second_is_under_one_name(tmp_path: Path, monkeypatch: pytest.Monk
             clock.pass_(4)
         clock.pass_(2)
         assert books.elapsed() == 137
+        assert [one.ended for one in starts_of(tmp_path)] == [False], "from the first moment on"
+    assert books.elapsed() == 137, "closed books are counted once"
     (start,) = starts_of(tmp_path)
-    assert start.ended and start.pid == os.getpid()
+    assert start.ended and start.pid == os.getpid() and not start.late
     assert start.activities == {
         REST: Spent(wall=3, cpu=1, device=0),
         "outer": Spent(wall=34, cpu=5, device=60),
@@ -63,6 +65,14 @@ class Clock:
 
     def pass_(self, wall: float, cpu: float = 0.0) -> None:
         self.now = self.now + Spent(wall=wall, cpu=cpu)
+
+
+def test_books_of_a_run_that_had_begun_without_any_say_so(tmp_path: Path) -> None:
+    (tmp_path / "data.json").touch()
+    for late in (True, False):
+        with Books(tmp_path).open():
+            pass
+        assert starts_of(tmp_path)[-1].late is late
 
 
 def test_nothing_is_written_outside_of_open_books(tmp_path: Path) -> None:
@@ -107,7 +117,7 @@ def test_a_killed_process_has_booked_all_but_its_last_moments(tmp_path: Path) ->
 
 def test_books_do_not_hurt_what_they_are_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
-        raise OSError(28, "No space left on device", str(path))
+        raise RunError(f"{path}: No space left on device")
 
     monkeypatch.setattr(books_module, "write_atomic", full)
     monkeypatch.setattr(books_module, "BEAT", 0.01)
@@ -195,6 +205,7 @@ def test_a_winners_cost_is_one_line() -> None:
             "trials": {"complete": {"count": 9}, "failed": {"count": 1}, "lost": {"count": 2}},
             "starts": 3,
             "unended": 1,
+            "late": False,
         }
     )
     assert line == (

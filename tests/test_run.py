@@ -156,11 +156,14 @@ def test_a_run_can_be_extended_by_seeds_and_by_nothing_that_is_done(tmp_path: Pa
     assert run.recipe.retrain is not None
     run.write_json("done.json", {})
     more = run.extended(["retrain.seeds=5", "workers=2", "engine=processes"])
+    assert run.read_json("done.json") is not None and Run.open(tmp_path / "run").recipe == run.recipe
+    more.keep()
     assert run.read_json("done.json") is None, "there is more to do"
     assert more.recipe == Run.open(tmp_path / "run").recipe
     assert more.recipe.retrain == replace(run.recipe.retrain, seeds=5) and more.recipe.workers == 2
     assert more.recipe.engine == "processes"
     more = more.extended(["ray.address=auto", "ray.gpus=0.5"])
+    more.keep()
     assert more.recipe.ray.address == "auto"
     assert run.extended([]).recipe == run.recipe
     with pytest.raises(

@@ -60,7 +60,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return read_checkpoint(path.read_bytes())
     except (OSError, _Damaged) as error:
-        raise RunError(f"{path} cannot be read as a checkpoint ({error}); delete it to start anew") from error
+        raise RunError(
+            f"{path} cannot be read as a checkpoint ({error}); delete it, and {previous_of(path).name} where there is "
+            "one, to start anew"
+        ) from error
 
 
 def newest_checkpoint(path: Path) -> tuple[bytes | None, str]:
@@ -92,7 +95,7 @@ def newest_checkpoint(path: Path) -> tuple[bytes | None, str]:
     names = " and ".join(file.name for file, _ in problems)
     raise RunError(
         f"{'; '.join(problem for _, problem in problems)}; there is no other to go on from. What it held is lost: put "
-        f"a copy of {names} back if you have one, or delete it to start anew"
+        f"a copy of {names} back if you have one, or delete all of {path.stem}.* there to start anew"
     )
 
 

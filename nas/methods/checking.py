@@ -15,6 +15,7 @@ from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet, hold_out, require_objects, require_same_categories
 from trainers.detectors.catalog import build_detector
 from trainers.loop import require_trainable, resolve_device
+from trainers.ranks import rank_device
 from trainers.recipes import TrainRecipe
 
 _DIVISIBLE = (1024, 1024)
@@ -67,6 +68,9 @@ def require_all(
         if (retrain := recipe.retrain) is not None and not no_device:
             device = resolve_device(recipe.device)
             found += refused(f"{place}retrain.", lambda: require_trainable(backbone, retrain.train, device))
+            if retrain.ranks > 1:
+                last = retrain.ranks - 1
+                found += refused(f"{place}retrain.ranks: ", lambda: rank_device(recipe.device, last))
         if not found and failure is None and recipe.retrain is not None:
             for index, one in enumerate(recipe.retrain.hand_made):
                 train = recipe.retrain.train

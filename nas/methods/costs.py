@@ -153,6 +153,7 @@ def ledger(run: Run, trials: Mapping[str, History]) -> dict[str, Any]:
     return {
         "starts": len(starts),
         "unended": sum(not start.ended for start in starts),
+        "late": any(start.late for start in starts),
         "activities": {name: _rounded(one) for name, one in spent.items()},
         "total": _rounded(total(spent)),
         "phases": [asdict(one) for one in phases],
@@ -169,8 +170,9 @@ def cost_line(costs: Mapping[str, Any]) -> str:
     spent, ended = costs["total"], costs["trials"]
     images = sum(one["images"] for one in costs["phases"])
     macs = sum(one["macs"] for one in costs["phases"])
+    since = "since books are kept " if costs["late"] else ""
     parts = [
-        f"{duration(spent['wall'])} on the clock ({duration(spent['cpu'])} of processors, "
+        f"{since}{duration(spent['wall'])} on the clock ({duration(spent['cpu'])} of processors, "
         f"{duration(spent['device'])} of devices)",
         f"{images:,} images",
         f"{macs:.2g} backbone MACs",

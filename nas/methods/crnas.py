@@ -12,15 +12,14 @@ from random import Random
 from nas.methods.catalog import baseline_of
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import mean_path_macs
-from nas.methods.data import SearchData, open_data
-from nas.methods.granting import grant
+from nas.methods.data import SearchData
 from nas.methods.rehearsing import repeated, seconds_a_step
 from nas.methods.searching import (
     Searched,
     controller_for,
     expected_trials,
     finish,
-    heard,
+    opened,
     phase_seed,
     search_phase,
 )
@@ -71,16 +70,13 @@ def _refused_controllers(recipe: CRNASRecipe, place: str) -> list[str]:
 
 def carry_out(run: Run, progress: RunProgress) -> Architecture:
     """Do whatever of the run is not done yet and return the winner."""
-    with run.books.open():
-        data = open_data(run, progress)
-        with Study.open(run.directory, run.recipe.storage) as study, heard(run, progress) as progress:
-            grant(run, data, progress)
-            allocation = search_stages(run, study, data, progress)
-            winner = search_dilations(run, study, data, allocation, progress)
-            rivals = {"stages": allocation}
-            if run.recipe.retrain is not None and "random" in run.recipe.retrain.rivals:
-                rivals["random"] = search_at_random(run, study, data, allocation, progress)
-            finish(run, winner, rivals, progress)
+    with opened(run, progress) as (data, study, progress):
+        allocation = search_stages(run, study, data, progress)
+        winner = search_dilations(run, study, data, allocation, progress)
+        rivals = {"stages": allocation}
+        if run.recipe.retrain is not None and "random" in run.recipe.retrain.rivals:
+            rivals["random"] = search_at_random(run, study, data, allocation, progress)
+        finish(run, winner, rivals, progress)
     return winner
 
 
@@ -231,6 +227,7 @@ def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
                 # A greedy search that ends early has no whole network to show.
                 least=None if phase.controller.name == "greedy" or one == "random" else LEAST,
                 trials=count,
+                exhaustive=phase.controller.name == "exhaustive" and one != "random",
             )
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from nas.budget import Budget, Portion, divide, read_budget, too_small
 from nas.ledger import REST, by_activity, starts_of
-from nas.methods.budgeting import FILE, MARGIN, TABLE, Allowance
+from nas.methods.budgeting import MARGIN, TABLE, Allowance
 from nas.methods.catalog import procedure
 from nas.methods.data import SearchData
 from nas.methods.planning import MINUTE, make_plan, table_jobs
@@ -20,78 +21,130 @@ MEASURING = 0.02
 
 
 def grant(run: Run, data: SearchData, progress: RunProgress) -> None:
-    """Divide the budget, once; a resumed run with another budget gets what that leaves for what is not done yet.
+    """Divide the budget, once; a resumed run with another one, or with other seeds, has it divided anew.
+
+    Phases on which later ones build keep what they had, for what followed from them would change; and whether the phase
+    under way draws at random stays as it was begun.
 
     Raises:
         ConfigError: a budget that cannot hold this recipe, or whose unit it cannot be counted in.
     """
-    if run.recipe.budget is None:
+    before, text = Allowance.of(run), run.recipe.budget
+    if before is None and text is None:
         return
-    before, budget = Allowance.of(run), read_budget(run.recipe.budget)
-    written = run.read_json(FILE)
-    if before is not None and written is not None and written["budget"] == run.recipe.budget:
+    key = _key(run)
+    if before is not None and (before.text, list(before.key)) == (text, key):
         return
-    portions, shares = (
-        _foreseen(run, data, budget, progress)
-        if before is None or before.budget.unit != budget.unit
-        else (before.portions, None)
-    )
+    trials = histories(run)
+    settled = list(trials) if run.read_winner() is not None else list(trials)[:-1]
+    if text is None:
+        assert before is not None, "there is a budget to be taken away"
+        _without(before, settled).write()
+        return
+    budget = read_budget(text)
+    each = None
+    if before is not None and _same_units(before, budget, key):
+        each = {one.name: one.each for one in before.portions}
+    works, portions = _foreseen(run, data, budget, progress, each)
+    spent = {f"{name}: scoring": sum(one.value is not None for one in trials[name]) for name in settled}
+    fixed = [
+        replace(one, wanted=spent[one.name], least=spent[one.name]) if one.name in spent else one
+        for one in portions
+    ]
     # Measuring has taken its part, and so has whatever was done before this budget was known.
-    units = divided(portions, budget, _gone(run, before, budget))
-    trials = _trials(units, shares) if shares is not None or before is None else _scaled(before, units)
-    kept = _begun_after(run, before)
+    units = divided(fixed, budget, _gone(run, before, budget), begun=bool(trials))
+    caps, drawn = _caps(works, units)
+    for name in settled:
+        caps.pop(name, None)
+        drawn.discard(name)
+        if before is not None and name in before.trials:
+            caps[name] = before.trials[name]
+    for name, history in trials.items():
+        if name in caps:
+            caps[name] = max(caps[name], len(history))
+        if before is None or name not in before.drawn:
+            drawn.discard(name)
+        else:
+            drawn.add(name)
     allowance = Allowance(
         run=run,
-        budget=budget,
+        text=text,
+        key=key,
         portions=portions,
-        units={**units, **{f"{name}: scoring": before.units[f"{name}: scoring"] for name in kept if before}},
-        trials={**trials, **{name: before.trials[name] for name in kept if before and name in before.trials}},
-        closed={name: at for name, at in before.closed.items() if name in kept} if before else {},
+        units=units,
+        trials=caps,
+        drawn=sorted(drawn),
+        closed={name: at for name, at in before.closed.items() if name in settled} if before else {},
     )
     allowance.write()
-    progress.say(division(portions, allowance.units, budget))
+    progress.say(division(portions, units, budget))
 
 
-def _begun_after(run: Run, before: Allowance | None) -> list[str]:
-    """Phases after which another has begun: what followed from them would change."""
-    if before is None:
-        return []
-    begun = list(histories(run))
-    return begun if run.read_winner() is not None else begun[:-1]
+def _key(run: Run) -> list[Any]:
+    """What a division depends on beside the budget and what cannot be changed in a run."""
+    retrain = run.recipe.retrain
+    seeds = [] if retrain is None else [retrain.seeds, retrain.rival_seeds]
+    return [run.recipe.engine, run.recipe.workers, run.recipe.threads, *seeds]
 
 
-def _trials(units: Mapping[str, int], shares: Mapping[str, float] | None) -> dict[str, int]:
-    """Trials of each phase: what is scored, and what its limits reject beside it."""
-    return {name: max(1, round(units[f"{name}: scoring"] / share)) for name, share in (shares or {}).items()}
+def _same_units(before: Allowance, budget: Budget, key: Sequence[Any]) -> bool:
+    """Whether a unit of every work takes what it took, so that nothing has to be measured again."""
+    if before.budget is None or before.budget.unit != budget.unit:
+        return False
+    return budget.unit != "seconds" or list(before.key[:3]) == list(key[:3])
 
 
-def _scaled(before: Allowance, units: Mapping[str, int]) -> dict[str, int]:
-    """The same for another budget, in the proportion of the one before."""
-    return {
-        name: max(1, round(trials * units[f"{name}: scoring"] / max(1, before.units[f"{name}: scoring"])))
-        for name, trials in before.trials.items()
-    }
+def _without(before: Allowance, settled: Sequence[str]) -> Allowance:
+    """The same without a budget: only what later phases build on stays as it is."""
+    return replace(
+        before,
+        text=None,
+        key=(),
+        units={one.name: one.wanted for one in before.portions},
+        trials={name: count for name, count in before.trials.items() if name in settled},
+        closed={name: at for name, at in before.closed.items() if name in settled},
+    )
+
+
+def _caps(works: Sequence[Work], units: Mapping[str, int]) -> tuple[dict[str, int], set[str]]:
+    """Trials of every phase that can be cut, what its limits reject included, and those that are cut."""
+    caps, cut = {}, set()
+    for work in works:
+        if work.by == "engine" and work.least is not None and work.trials and work.count:
+            phase = work.name.partition(": ")[0]
+            caps[phase] = max(1, round(units[work.name] * work.trials / work.count))
+            if work.exhaustive and caps[phase] < work.trials:
+                # The first so many in the order of the genes would all be alike.
+                cut.add(phase)
+    return caps, cut
 
 
 def _foreseen(
-    run: Run, data: SearchData, budget: Budget, progress: RunProgress
-) -> tuple[tuple[Portion, ...], dict[str, float]]:
-    """The works of a run in a budget's unit, and the share of trials that are scored by phase that can be cut."""
-    if budget.unit == "seconds":
+    run: Run, data: SearchData, budget: Budget, progress: RunProgress, each: Mapping[str, float] | None
+) -> tuple[list[Work], tuple[Portion, ...]]:
+    """The works of a run, and the same in a budget's unit.
+
+    Args:
+        run: whose.
+        data: its images.
+        budget: in whose unit.
+        progress: listens to the measuring.
+        each: what a unit of each work takes, where that is known.
+    """
+    if each is None and budget.unit == "seconds":
         with run.books.activity("measuring"):
             plan = make_plan(
                 replace(run.recipe, budget=None), progress, seconds=min(MINUTE, MEASURING * budget.amount)
             )
-        works, seconds = [row.work for row in plan.rows], seconds_each(plan)
-    else:
-        works = [one for one in procedure(run.recipe).foreseen(run, data) if isinstance(one, Work)]
-        works, seconds = [*works, *(work for work, _ in table_jobs(run, data))], {}
-    shares = {
-        work.name.partition(": ")[0]: (work.count or 0) / work.trials
-        for work in works
-        if work.by == "engine" and work.least is not None and work.trials
-    }
-    return portions_of(works, seconds, budget), shares
+        works = [row.work for row in plan.rows]
+        return works, portions_of(works, seconds_each(plan), budget)
+    works = [one for one in procedure(run.recipe).foreseen(run, data) if isinstance(one, Work)]
+    works += [work for work, _ in table_jobs(run, data)]
+    if each is None:
+        return works, portions_of(works, {}, budget)
+    known = {work.name: each.get(work.name, each.get(TABLE)) for work in works}
+    found = {name: value for name, value in known.items() if value is not None}
+    return works, portions_of(works, found, budget, measured=True)
 
 
 def seconds_each(plan: Plan) -> dict[str, float]:
@@ -103,19 +156,24 @@ def seconds_each(plan: Plan) -> dict[str, float]:
     }
 
 
-def portions_of(works: Sequence[Work], seconds: Mapping[str, float], budget: Budget) -> tuple[Portion, ...]:
+def portions_of(
+    works: Sequence[Work], seconds: Mapping[str, float], budget: Budget, *, measured: bool = False
+) -> tuple[Portion, ...]:
     """Works in a budget's unit.
 
     Args:
         works: in their order.
         seconds: of a unit of each, for a budget of time.
         budget: in whose unit.
+        measured: these are what a unit takes in the budget's unit, whatever that is.
 
     Raises:
         ConfigError: a work that cannot be counted in it.
     """
     each = dict(seconds)
-    if budget.unit == "trials":
+    if measured:
+        pass
+    elif budget.unit == "trials":
         each = {work.name: (work.trials or 0) / max(1, work.count or 1) for work in works}
     elif budget.unit == "MACs":
         each = {work.name: work.macs for work in works if work.macs is not None}
@@ -139,13 +197,16 @@ def portions_of(works: Sequence[Work], seconds: Mapping[str, float], budget: Bud
     )
 
 
-def divided(portions: Sequence[Portion], budget: Budget, gone: float = 0.0) -> dict[str, int]:
+def divided(
+    portions: Sequence[Portion], budget: Budget, gone: float = 0.0, *, begun: bool = False
+) -> dict[str, int]:
     """Units of each work within a budget.
 
     Args:
         portions: the works.
         budget: of all of them.
         gone: what was spent on none of them.
+        begun: whether the run is under way.
 
     Raises:
         ConfigError: not even the least of each fits.
@@ -153,7 +214,7 @@ def divided(portions: Sequence[Portion], budget: Budget, gone: float = 0.0) -> d
     amount = budget.amount * (1 - MARGIN if budget.unit == "seconds" else 1) - gone
     units = divide(portions, amount)
     if units is None:
-        raise too_small(budget, portions, gone)
+        raise too_small(budget, portions, gone, begun=begun)
     return units
 
 
@@ -161,9 +222,10 @@ def _gone(run: Run, before: Allowance | None, budget: Budget) -> float:
     """What was spent on no work before the first division; the works of a run under way count what they have had."""
     if budget.unit != "seconds":
         return 0.0
+    if before is None and not histories(run):
+        return run.books.elapsed()
     spent = by_activity(starts_of(run.directory))
-    rest = sum(spent[name].wall for name in (REST, "measuring") if name in spent)
-    return run.books.elapsed() if before is None and not spent else rest
+    return sum(spent[name].wall for name in (REST, "measuring") if name in spent)
 
 
 def budget_line(plan: Plan, text: str | None) -> str | None:

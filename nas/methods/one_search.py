@@ -14,11 +14,10 @@ from typing import Any
 
 from nas.latency import LATENCY, LatencyRatio, Measured, known_latencies
 from nas.methods.budgeting import Allowance
-from nas.methods.data import SearchData, open_data
-from nas.methods.granting import grant
+from nas.methods.data import SearchData
 from nas.methods.limits import Limits
-from nas.methods.rehearsing import drawn_within, seconds_a_step
-from nas.methods.searching import Beside, Searched, expected_trials, finish, heard, phase_seed, search_phase
+from nas.methods.rehearsing import drawn_within, seconds_a_step, until_one_works
+from nas.methods.searching import Beside, Searched, expected_trials, finish, opened, phase_seed, search_phase
 from nas.planning import LEAST, SHARE_DRAWS, PlannedSpace, Work
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
@@ -247,19 +246,16 @@ def carry_out_search(
         begin: makes the method's search.
         further: more networks of the final table by name.
     """
-    with run.books.open():
-        data = open_data(run, progress)
-        with Study.open(run.directory, run.recipe.storage) as study, heard(run, progress) as progress:
-            grant(run, data, progress)
-            one = begin(run, data, study, progress)
-            one.tell_share()
-            winner = one.phase("search", one.recipe.controller)
-            rivals: dict[str, Architecture] = {}
-            if run.recipe.retrain is not None and "random" in run.recipe.retrain.rivals:
-                rivals["random"] = one.at_random()
-            if further is not None:
-                rivals |= further(one)
-            finish(run, winner, rivals, progress)
+    with opened(run, progress) as (data, study, progress):
+        one = begin(run, data, study, progress)
+        one.tell_share()
+        winner = one.phase("search", one.recipe.controller)
+        rivals: dict[str, Architecture] = {}
+        if run.recipe.retrain is not None and "random" in run.recipe.retrain.rivals:
+            rivals["random"] = one.at_random()
+        if further is not None:
+            rivals |= further(one)
+        finish(run, winner, rivals, progress)
     return winner
 
 
@@ -325,8 +321,9 @@ def foreseen_phases(
             macs=None if macs is None else sum(map(macs, within)) / len(within),
             at_most=at_most,
             like="search: scoring" if name == "random" else None,
-            least=None if controller.budget is None else LEAST,
+            least=None if controller.budget is None and controller.name != "exhaustive" else LEAST,
             trials=count,
+            exhaustive=controller.name == "exhaustive" and name != "random",
         )
 
 
@@ -338,16 +335,19 @@ def rehearse_trainings(
     rng: Random,
 ) -> list[float]:
     """Seconds of whole short trainings, each from some steps and a scoring of another candidate."""
-    found: list[float] = []
-    began = time.perf_counter()
-    for candidate in drawn_within(space, limits, rng):
-        trainer = proxy.trainer(candidate, None)
+    draws = drawn_within(space, limits, rng)
+
+    def whole() -> float:
+        trainer = proxy.trainer(next(draws), None)
         step = seconds_a_step(trainer, seconds / CANDIDATES)
         scored = time.perf_counter()
         proxy.measure(trainer.detector)
-        found.append(trainer.total_steps * step + time.perf_counter() - scored)
-        if time.perf_counter() - began >= seconds:
-            break
+        return trainer.total_steps * step + time.perf_counter() - scored
+
+    began = time.perf_counter()
+    found = [until_one_works(whole)]
+    while time.perf_counter() - began < seconds:
+        found.append(until_one_works(whole))
     return found
 
 

@@ -32,6 +32,7 @@ from nas.run import Run
 from nas.training import TrainingJob
 from search_spaces.architecture import Architecture
 from search_spaces.cost import cost
+from search_spaces.errors import ConfigError, RunError
 from search_spaces.randomness import rng_for
 from trainers.loop import resolve_device, total_steps
 from trainers.recipes import DetectorRecipe
@@ -176,10 +177,15 @@ def _samples(
         ]
         units: list[float] = []
         starts, memory, began = [], 0, time.perf_counter()
-        for _, one in in_processes(rehearse, pieces, workers):
-            starts.append(time.perf_counter() - began - one.inside)
-            units += one.units
-            memory = max(memory, one.memory)
+        try:
+            for _, one in in_processes(rehearse, pieces, workers):
+                starts.append(time.perf_counter() - began - one.inside)
+                units += one.units
+                memory = max(memory, one.memory)
+        except RunError as error:
+            # Of its advice on what to do with a run nothing holds here.
+            reason = str(error).partition(". What was finished is kept")[0]
+            raise ConfigError(f"{work.name} cannot be tried out: {reason}") from error
         at_once = work.by == "driver" or (work.by == "engine" and run.recipe.engine == "serial")
         found[work.name] = Sample(seconds=tuple(units), start=0.0 if at_once else max(starts), memory=memory)
         progress.advance(index + 1, f"{work.name}: {found[work.name].mean:.3g} s each")

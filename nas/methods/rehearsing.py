@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 import torch
 
@@ -15,6 +16,7 @@ from nas.methods.data import read_data
 from nas.run import Run
 from nas.training import TrainingJob, detector_for, evaluate_detector
 from search_spaces.architecture import Architecture
+from search_spaces.errors import CandidateFailed, ConfigError
 from search_spaces.randomness import rng_for
 from search_spaces.space import SearchSpace
 from trainers.data.catalog import open_split
@@ -24,6 +26,9 @@ from trainers.process import prepare_process
 
 WARM = 2
 """Steps that are not counted: memory is taken and kernels are chosen in them."""
+FAILURES = 10
+"""Candidates in a row that may fail while a plan is made."""
+T = TypeVar("T")
 TRIES = 1000
 """Draws, at most, for one within the limits."""
 
@@ -109,14 +114,37 @@ def seconds_a_step(trainer: Trainer, seconds: float) -> float:
 
 
 def repeated(unit: Callable[[], object], seconds: float) -> list[float]:
-    """Seconds of each call, as many calls as fit into so many seconds, at least one after the first is forgotten."""
-    unit()
+    """Seconds of each call, as many calls as fit into so many seconds, at least one after the first is forgotten.
+
+    Raises:
+        ConfigError: see :func:`until_one_works`.
+    """
+    until_one_works(unit)
     found: list[float] = []
     while not found or sum(found) < seconds:
         began = time.perf_counter()
-        unit()
+        until_one_works(unit)
         found.append(time.perf_counter() - began)
     return found
+
+
+def until_one_works(unit: Callable[[], T]) -> T:
+    """The result of the first of some calls that does not fail.
+
+    A failure would be a failed trial of a search, and no reason to know nothing of the others.
+
+    Raises:
+        ConfigError: all of them failed.
+    """
+    for _ in range(FAILURES - 1):
+        try:
+            return unit()
+        except CandidateFailed:
+            continue
+    try:
+        return unit()
+    except CandidateFailed as error:
+        raise ConfigError(f"each of {FAILURES} candidates failed when tried out: {error}") from error
 
 
 def drawn_within(

@@ -362,8 +362,9 @@ def _notes(
     notes = [starved_level(name) for name, count in by_level.items() if count == 0]
     if (own := own_proxy(run.recipe)) is not None:
         notes.append(f"Scores of the search are those of {own}, not AP; the final table is AP.")
-    if (allowance := Allowance.of(run)) is not None:
-        notes.append(f"Budget: {allowance.last_line(histories(run))}.")
+    allowance = Allowance.of(run)
+    if allowance is not None and (line := allowance.last_line(histories(run))) is not None:
+        notes.append(f"Budget: {line}.")
     stages = rivals.get("stages")
     if stages is not None and winner is not None and stages.digest != winner.digest:
         values = [100 * result["metrics"]["AP"] for result in results_of(run, stages)]

@@ -18,6 +18,7 @@ from nas.training import TrainingJob, read_result, train_to_completion
 from search_spaces.architecture import Architecture
 from search_spaces.errors import NonFiniteLoss, RunError
 from search_spaces.files import write_atomic
+from trainers.loop import CHECKPOINT
 from trainers.recipes import TrainRecipe
 
 FAILED = "failed.json"
@@ -62,12 +63,13 @@ def run_jobs(
     def affordable() -> Iterator[TrainingJob]:
         nonlocal begun
         for job in waiting:
-            if has_room is not None and not has_room(begun, begun - finished):
-                return
-            begun += 1
-            yield job
+            # What a training under way has cost would be lost with it.
+            started = (job.directory / CHECKPOINT).exists()
+            if has_room is None or started or has_room(begun, begun - finished):
+                begun += 1
+                yield job
 
-    if not waiting or (has_room is not None and not has_room(begun, 0)):
+    if not waiting:
         return
     progress.phase(
         f"{title}: {len(jobs)} trainings, {workers} at a time", len(jobs), done=len(jobs) - len(waiting)

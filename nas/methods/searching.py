@@ -1,7 +1,7 @@
 """What the searches of all methods share: one phase, its engine, the end of a run."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,8 +15,9 @@ from nas.loggers.base import About
 from nas.loggers.listening import listening
 from nas.methods.budgeting import Allowance, while_room, within
 from nas.methods.catalog import baseline_of
-from nas.methods.data import SearchData, ray_workers
+from nas.methods.data import SearchData, open_data, ray_workers
 from nas.methods.exporting import export_winner
+from nas.methods.granting import grant
 from nas.methods.reporting import write_report
 from nas.methods.retraining import retrain_all
 from nas.methods.shipping import open_scorer, open_shipped, pack
@@ -74,11 +75,7 @@ class Searched:
     def within(self, run: Run) -> ControllerRecipe:
         """The controller's recipe as far as the run's budget lets it go."""
         # The rival's end follows from what the search has spent.
-        return (
-            self.controller
-            if self.phase == "random"
-            else within(run, self.phase, self.controller, self.space)
-        )
+        return self.controller if self.phase == "random" else within(run, self.phase, self.controller)
 
     def controller_of(self, run: Run) -> Controller:
         """The controller, as the search has it."""
@@ -122,8 +119,29 @@ def finish(run: Run, winner: Architecture, rivals: Mapping[str, Architecture], p
         export_winner(run, winner)
         run.write_json(FINISHED, {"winner": winner.digest})
         write_report(run, progress)
-    if (allowance := Allowance.of(run)) is not None:
-        progress.say(f"budget: {allowance.last_line(histories(run))}")
+    allowance = Allowance.of(run)
+    if allowance is not None and (line := allowance.last_line(histories(run))) is not None:
+        progress.say(f"budget: {line}")
+
+
+@contextmanager
+def opened(run: Run, progress: RunProgress) -> Iterator[tuple[SearchData, Study, RunProgress]]:
+    """A run with its lock, books, images and budget; and the progress to which its loggers listen too.
+
+    Raises:
+        RunError: another process carries it out, or its images are not those that it began with.
+        ConfigError: its budget cannot hold it, or the package of a logger is not installed.
+    """
+    # The lock first: who is refused has spent nothing of this run.
+    with (
+        Study.open(run.directory, run.recipe.storage) as study,
+        run.books.open(),
+        heard(run, progress) as listened,
+    ):
+        data = open_data(run, listened)
+        grant(run, data, listened)
+        run.keep()
+        yield data, study, listened
 
 
 def heard(run: Run, progress: RunProgress) -> AbstractContextManager[RunProgress]:
@@ -182,7 +200,10 @@ def search_phase(
     """
     settings, name = run.recipe, searched.phase
     phase = study.phase(name, searched.space, seed=phase_seed(run, name))
-    controller = while_room(run, name, searched.controller_of(run))
+    others = {}
+    if settings.budget is not None:
+        others = {one: study.records(one) for one in study.phase_names() if one != name}
+    controller = while_room(run, name, searched.controller_of(run), others)
     history = phase.history()
     total = expected_trials(searched.within(run), searched.space)
     unit = "" if own_proxy(settings) else " AP"
