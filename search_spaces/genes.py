@@ -75,7 +75,16 @@ class Choice(Gene):
     def unrank(self, index: int) -> Value:
         return self.options[index]
 
+    @cached_property
+    def _plain(self) -> dict[tuple[type, Value], Value]:
+        """Options that need no text to be told apart; 1 and 1.0 are equal and not the same."""
+        return {(type(option), option): option for option in self.options if type(option) in (int, str)}
+
     def validate(self, value: object) -> Value:
+        if isinstance(value, int | str):
+            plain = self._plain.get((type(value), value))
+            if plain is not None:
+                return plain
         option = self._by_text.get(canonical_json(freeze(value, name="value")))
         if option is None:
             raise InvalidArchitecture(f"found {value!r}; allowed are {listed(self.options)}")

@@ -6,7 +6,6 @@ and ``synced:N`` (after it, the lock still held). The controller ``halving`` is 
 ``calls.log`` gets one synced line for each score that begins and each trial reported done.
 """
 
-import json
 import os
 import signal
 import sys
@@ -14,10 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import JournalFileBackend
-
 from nas.controllers.base import Controller, Done
 from nas.controllers.catalog import make_controller
+from nas.journal import SummedJournal
 from nas.pruning import Pruning
 from nas.recipes.one_search import RungsRecipe
 from nas.search import search
@@ -81,22 +79,22 @@ class Watched:
 
 
 def tear_writes(killer: Killer) -> None:
-    whole = JournalFileBackend.append_logs
+    whole = SummedJournal._append
 
-    def append(self: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+    def append(self: SummedJournal, lines: list[bytes]) -> int:
         if killer.due("write"):
-            line = json.dumps(logs[0], separators=(",", ":")).encode()
             self._lock.acquire()
-            with Path(self._file_path).open("ab") as file:
-                file.write(line[: len(line) // 2])
+            with self._path.open("ab") as file:
+                file.write(lines[0][: len(lines[0]) // 2])
                 file.flush()
                 kill()
-        whole(self, logs)
+        place = whole(self, lines)
         if killer.due("synced"):
             self._lock.acquire()
             kill()
+        return place
 
-    JournalFileBackend.append_logs = append  # type: ignore[method-assign]
+    SummedJournal._append = append  # type: ignore[method-assign]
 
 
 def kill_after_reports(killer: Killer) -> None:

@@ -195,7 +195,7 @@ def test_a_broken_or_hostile_checkpoint_is_refused_and_runs_no_code(
         (tmp_path / "list.pt").read_bytes(),
     ):
         path.write_bytes(content)
-        with pytest.raises(RunError, match="delete .* to start anew"):
+        with pytest.raises(RunError, match=r"delete .* to start anew"):
             trainer(run).run()
     assert not (tmp_path / "harm").exists()
 
