@@ -404,7 +404,9 @@ def test_loggers_are_no_part_of_what_a_run_is(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("loggers: []\n", ""))
     assert "loggers:" not in path.read_text()
     assert Run.create(tmp_path / "run", recipe).digest == run.digest
-    assert run.extended(["loggers=[tensorboard]"]).recipe.loggers == ("tensorboard",)
+    more = run.extended(["loggers=[tensorboard]"])
+    assert more.recipe.loggers == ("tensorboard",)
+    more.keep()
     assert Run.open(tmp_path / "run").recipe.loggers == ("tensorboard",)
 
 
