@@ -166,7 +166,7 @@ def plan(
     set_: Sets = None,
     budget: BudgetText = None,
     measure: Annotated[
-        float, typer.Option("--measure", metavar="SECONDS", help="To spend on trying everything out.")
+        float, typer.Option("--measure", metavar="SECONDS", min=0, help="To spend on trying everything out.")
     ] = 60.0,
     devices: Annotated[
         int | None, typer.Option("--devices", metavar="N", help="Foresee it for so many devices too.")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from two_ranks import Dropping
 
 from search_spaces.errors import CandidateFailed, ConfigError, NonFiniteLoss, RunError
 from search_spaces.recipe import FieldError
@@ -302,30 +303,12 @@ def test_the_callers_generators_and_layout_are_left_alone(trainer: Callable[...,
     assert all(parameter.is_contiguous() for parameter in one.detector.parameters())
 
 
-class Droppable(nn.Module):
-    """A backbone with stochastic depth of its own: it drops its first map for a share of the images."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-        self.levels = inner.levels
-        self.rate = 0.0
-
-    def set_drop_path(self, rate: float) -> None:
-        self.rate = rate
-
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        maps = self.inner(images)
-        kept = torch.rand(len(images), 1, 1, 1) >= (self.rate if self.training else 0.0)
-        return {name: x * kept if name == "c2" else x for name, x in maps.items()}
-
-
 def test_stochastic_depth_is_the_recipes_and_resumes_bit_for_bit(
     tiny_backbone: Backbones, squares: Squares, tmp_path: Path
 ) -> None:
     def build(directory: Path | None, rate: float) -> Trainer:
         recipe = replace(RECIPE, drop_path=rate)
-        return make_trainer(Droppable(tiny_backbone(0)), squares(5, 64), directory, recipe)
+        return make_trainer(Dropping(tiny_backbone(0)), squares(5, 64), directory, recipe)
 
     whole = build(tmp_path / "whole", 0.5)
     assert whole.detector.backbone.body.rate == 0.5
