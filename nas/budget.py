@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nas.planning import duration
+from nas.saying import duration
 from search_spaces.errors import ConfigError
 
 Unit = Literal["seconds", "trials", "MACs"]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from typing import Any, Literal
 
+from nas.saying import duration
 from search_spaces.architecture import Architecture
 from search_spaces.errors import ConfigError
 from search_spaces.space import SearchSpace
@@ -329,8 +330,8 @@ def plan_lines(
         work, here = row.work, row.here
         count = "?" if work.count is None else f"{'up to ' if work.at_most else ''}{work.count:,} {work.unit}"
         macs = "?" if work.macs is None or work.count is None else f"{work.macs * work.count:.1e}"
-        cells = [work.name, count, duration(row.sample.mean)]
-        cells += ["?", "?"] if here is None else [duration(here.seconds), size(here.memory)]
+        cells = [work.name, count, duration(row.sample.mean, fine=True)]
+        cells += ["?", "?"] if here is None else [duration(here.seconds, fine=True), size(here.memory)]
         rows.append([*cells, macs, *_in_place(row.there, there, priced)])
     if (total := plan.total("here")) is not None:
         sums = ["together", "", "", duration(total.seconds), size(total.memory), f"{plan.macs:.1e}"]
@@ -342,7 +343,7 @@ def plan_lines(
 
 
 def _in_place(found: Foreseen | None, wanted: bool, priced: bool) -> list[str]:
-    time = "?" if found is None else duration(found.seconds)
+    time = "?" if found is None else duration(found.seconds, fine=True)
     cost = "?" if found is None or found.cost is None else f"{found.cost:,.2f}"
     return [time] * wanted + [cost] * priced
 
@@ -350,14 +351,6 @@ def _in_place(found: Foreseen | None, wanted: bool, priced: bool) -> list[str]:
 def size(memory: int) -> str:
     """Bytes as a person says them."""
     return f"{memory / 2**30:.1f} GiB"
-
-
-def duration(seconds: float) -> str:
-    """A time as a person says it: ``12 s``, ``4.5 min``, ``3.2 h``, ``2.1 d``."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size or (unit != "d" and seconds >= size):
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
 def plain(value: object) -> Any:

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.engines.base import Job
-from nas.standing import Standing, duration
+from nas.saying import duration
+from nas.standing import Standing
 from nas.trials import History, Record
 from search_spaces.architecture import Candidate
 

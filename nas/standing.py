@@ -103,7 +103,10 @@ class Standing:
             (self.lost, "lost worker" if self.lost == 1 else "lost workers"),
         )
         trouble = [f"{count} {what}" for count, what in counts if count]
-        return ", ".join([f"{len(self._begun)} of {self.workers} workers busy", best, *trouble])
+        # A single worker has just ended what is told of here.
+        alone = self.workers == 1 and not self._begun
+        busy = [] if alone else [f"{len(self._begun)} of {self.workers} workers busy"]
+        return ", ".join([*busy, best, *trouble])
 
     def latest(self) -> str:
         """The trial finished last; empty before the first of this start."""
@@ -146,10 +149,3 @@ class Standing:
         work = ended + sum(min(1.0, (now - one.since) / mean) for one in begun if mean > 0)
         left = max(0.0, self.total - self._before - work)
         return left * (now - self._first) / work
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person reads them."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -18,7 +18,6 @@ from nas.planning import (
     Sample,
     Share,
     Work,
-    duration,
     foresee,
     makespan,
     threads_line,
@@ -26,6 +25,7 @@ from nas.planning import (
 from nas.recipes.crnas import CRNASRecipe
 from nas.recipes.spinenet import SpineNetRecipe
 from nas.run import Run
+from nas.saying import duration
 from nas.testing import ToySpace
 from search_spaces.errors import ConfigError
 
@@ -107,7 +107,7 @@ def test_the_thread_line_says_when_workers_have_no_cores() -> None:
 
 
 def test_a_time_is_said_with_the_unit_that_suits_it() -> None:
-    assert [duration(one) for one in (0.5, 12, 119, 120, 5400, 36000, 3 * 86400)] == [
+    assert [duration(one, fine=True) for one in (0.5, 12, 119, 120, 5400, 36000, 3 * 86400)] == [
         "0.5 s",
         "12 s",
         "2.0 min",

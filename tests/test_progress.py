@@ -12,8 +12,9 @@ from nas.controllers.catalog import make_controller
 from nas.engines.base import InProcess, Job, Lost, Outcome
 from nas.engines.watched import Watched
 from nas.progress import EVERY, ConsoleProgress, Silent
+from nas.saying import duration
 from nas.search import search
-from nas.standing import Standing, duration
+from nas.standing import Standing
 from nas.study import Study
 from nas.testing import SeparableSpace, toy_score
 from nas.trials import Record, State
@@ -71,6 +72,8 @@ def test_what_was_before_counts_too() -> None:
     assert (standing.done, standing.failed, standing.pruned, standing.lost) == (4, 1, 1, 3)
     expected = "0 of 2 workers busy, best 12.50 AP (trial 0), 1 failed, 1 pruned, 3 lost workers"
     assert standing.facts() == expected, "the last value of a stopped trial is no best score"
+    alone = Standing(before, workers=1, total=9, unit=" AP")
+    assert alone.facts() == expected.partition(", ")[2], "nobody asks whether the only worker rests"
     assert standing.seconds_left() is None, "what was done by another start says nothing of this one"
 
 

@@ -8,9 +8,9 @@ from nas.ledger import Spent, by_activity, starts_of, total
 from nas.methods.catalog import baseline_of, method_of
 from nas.methods.spaces import allocation, crnas_recipe, stage_space
 from nas.methods.spinenet_space import narrowed, spinenet_recipe
-from nas.planning import duration
 from nas.report.data import PhaseCost
 from nas.run import Run
+from nas.saying import duration
 from nas.trials import History, Record
 from search_spaces.architecture import Architecture
 from search_spaces.cost import cost
