@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import nas.training
-from nas.cli import _print_metrics
+from nas.cli.training import _print_metrics
 from nas.config import apply_overrides, check, dump_yaml, read_yaml, to_data
 from nas.export.bundle import export_bundle
 from nas.export.card import Card

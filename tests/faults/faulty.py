@@ -15,7 +15,7 @@ from pathlib import Path
 import typer
 from objective import GENES, OPTIONS, evaluate, key_of, lines_of
 
-from nas.cli import _door
+from nas.cli.door import door
 from nas.controllers.catalog import make_controller
 from nas.engines.base import Engine
 from nas.engines.workers import Workers
@@ -179,7 +179,7 @@ def nodes(log: Path) -> Iterator[str]:
 def main() -> None:
     """For the child process, behind the door that ``nas`` has."""
     try:
-        with _door("nas resume"):
+        with door("nas resume"):
             run(Plan(**json.loads(sys.argv[1])))
     except typer.Exit as end:
         sys.exit(end.exit_code)

@@ -1,0 +1,102 @@
+"""Networks and spaces, before anything is trained, and what leaves: ``describe``, ``spaces``, ``erf``, ``export``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli.door import Json, door, print_json, print_table
+
+
+def describe(
+    architecture: Annotated[
+        str,
+        typer.Argument(metavar="ARCH", help="A name (resnet18), a winner.yaml, a bundle or a run directory."),
+    ],
+    size: Annotated[str, typer.Option("--input", metavar="HxW", help="Input size in pixels.")] = "224x224",
+    as_json: Json = False,
+) -> None:
+    """Parameters, multiply-adds and levels of a backbone, without building it."""
+    with door():
+        from nas.show import description
+
+        data = description(architecture, size)
+        if as_json:
+            print_json(data)
+            return
+        levels = [
+            (
+                name,
+                f"{level['channels']} channels, stride {level['stride']}, receptive field {level['trf']} px",
+            )
+            for name, level in data["levels"].items()
+        ]
+        rows = [("architecture", data["text"]), ("digest", data["digest"]), ("params", f"{data['params']:,}")]
+        print_table(architecture, [*rows, (f"macs at {size}", f"{data['macs']:,}"), *levels])
+
+
+def spaces(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A space; all are listed without it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The search spaces, their exact sizes and genes."""
+    with door():
+        from nas.show import space_facts
+
+        facts = space_facts(name)
+        if as_json:
+            print_json(facts[0] if name else facts)
+            return
+        for fact in facts:
+            genes = [
+                (name, f"{gene['kind']} of {gene.get('options') or gene.get('parts') or gene['size']}")
+                for name, gene in fact["genes"].items()
+            ]
+            counts = [(key, f"{fact[key]:,}") for key in ("size", "distinct") if fact[key] is not None]
+            print_table(fact["name"], [*counts, ("baseline", fact["baseline"]), *genes])
+
+
+def erf(
+    architectures: Annotated[list[str], typer.Argument(metavar="ARCH...", help="Names, bundles or runs.")],
+    canvas: Annotated[int, typer.Option("--canvas", metavar="PX", help="Side of the noise image.")] = 512,
+    anchor_scale: Annotated[float, typer.Option("--anchor-scale", help="Anchor side over stride.")] = 8.0,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Write a page with the maps.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Effective receptive field of every level at random weights: std, area, gradient box."""
+    with door():
+        from nas.methods.fields import measured_fields, write_maps
+
+        found = measured_fields(architectures, canvas=canvas, anchor_scale=anchor_scale)
+        if to is not None:
+            typer.echo(f"maps: {write_maps(found, to, canvas=canvas)}", err=as_json)
+        if as_json:
+            print_json({name: {one.level: one.sizes() for one in levels} for name, levels in found.items()})
+            return
+        for name, levels in found.items():
+            rows = [
+                (
+                    one.level,
+                    f"std {one.std_px:.1f} px, area {one.area_px:.0f} px, box {one.box_px[0]}x{one.box_px[1]}",
+                )
+                for one in levels
+            ]
+            print_table(name, rows)
+
+
+def export(
+    source: Annotated[str, typer.Argument(metavar="RUN|ARCH", help="A run directory or an architecture.")],
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="DIR", help="Where the bundle goes; RUN/bundle when left out."),
+    ] = None,
+) -> None:
+    """Write a bundle: architecture, weights, model card and a source file that needs only torch."""
+    with door():
+        from nas.methods.exporting import export
+
+        typer.echo(f"bundle: {export(source, to)}")

@@ -1,0 +1,64 @@
+"""One network in a detector: ``train``, ``evaluate``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nas.cli.door import Json, Sets, door, follows, limit_threads, print_json, print_table
+
+
+def train(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle, run or architecture name.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A training recipe.")],
+    run: Annotated[Path, typer.Option("--run", metavar="DIR", help="Where checkpoints and results go.")],
+    set_: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Train a bundle's backbone in a detector to completion; continues where it was stopped."""
+    words = " ".join(f"--set {text}" for text in set_ or [])
+    with door(f"nas train {bundle} {recipe} --run {run} {words}".rstrip()):
+        from nas.config import check
+        from nas.recipes.train_job import TrainJobRecipe
+        from nas.targets import read_recipe
+
+        checked = check(TrainJobRecipe, read_recipe(recipe, set_ or []), source=str(recipe))
+        limit_threads(checked.threads)
+        from nas.progress import ConsoleProgress, Silent
+        from nas.training import train_bundle
+
+        if follows():
+            train_bundle(bundle, checked, run, Silent())
+            return
+        with ConsoleProgress(stderr=as_json) as progress:
+            result = train_bundle(bundle, checked, run, progress)
+        _print_metrics(result, as_json)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of `nas train`, or a search run.")],
+    set_: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """COCO AP of trained weights on the folder's val split."""
+    with door():
+        from nas.methods.retraining import trained_directory
+        from nas.training import evaluate_training
+
+        _print_metrics(evaluate_training(trained_directory(run), set_ or []), as_json)
+
+
+def _print_metrics(metrics: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(metrics)
+        return
+    per_class = [
+        (f"{prefix}AP {name}", f"{ap:.4f}")
+        for prefix in ("", "mask_")
+        for name, ap in metrics.get(f"{prefix}per_class", {}).items()
+    ]
+    scalars = [(name, f"{value:.4f}") for name, value in metrics.items() if isinstance(value, float)]
+    print_table(
+        "COCO metrics on val, from 0 to 1",
+        [*scalars, *per_class],
+    )
