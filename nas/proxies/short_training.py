@@ -151,7 +151,7 @@ class ShortTraining:
         )
 
     def measure(self, detector: Detector) -> Metrics:
-        """COCO metrics on the held-out images, BN statistics computed anew where the recipe wants it."""
+        """COCO metrics of boxes on the held-out images, BN statistics computed anew where the recipe wants it."""
         # Scoring draws nothing and leaves BN as it was, so a training that goes on is one that never paused.
         calibration = recalibrated(detector, self._recalibration(), amp=self.train.amp)
         with calibration if self.recalibration_batches and not self.train.frozen_bn else nullcontext():
@@ -161,6 +161,7 @@ class ShortTraining:
                 batch_size=self.train.batch_size,
                 device=self.device,
                 amp=self.train.amp,
+                masks=False,
             )
         return coco_metrics(self.held_out, results)
 

@@ -157,7 +157,12 @@ class SupernetProxy:
             for index, batch in enumerate(self._batches):
                 self.supernet.set_path(self._complete(candidate, "completion", level, index))
                 results += detect(
-                    self.detector, batch, batch_size=size, device=self.device, amp=self.recipe.train.amp
+                    self.detector,
+                    batch,
+                    batch_size=size,
+                    device=self.device,
+                    amp=self.recipe.train.amp,
+                    masks=False,
                 )
         metrics = coco_metrics(self.held_out, results)
         return Score(

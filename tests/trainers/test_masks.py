@@ -282,6 +282,35 @@ def test_true_masks_score_high_and_wrong_ones_do_not(backend: Backend) -> None:
     assert worse.masks is not None and worse.masks.AP < 0.2
 
 
+def test_what_lies_in_the_padding_has_no_mask(folder: Callable[..., Path]) -> None:
+    # A wide picture in a square: the lower half is padding, and a detector may find something there.
+    recipe = DataRecipe(source="coco", root=str(folder()), masks=True, image_size=(128, 128))
+    data = open_split(recipe, "train")
+    height, width = data.sizes[0]
+    scale = data.scales[0]
+    corner = torch.tensor([width, height]) * scale
+    boxes = torch.stack(
+        [
+            torch.tensor([4.0, 4.0, 30.0, 30.0]),
+            torch.cat([corner, corner + 20]),
+            torch.cat([corner - 0.01, corner + 20]),
+            torch.tensor([-9.0, -9.0, 0.0, 0.0]),
+        ]
+    )
+    one = Detections(
+        boxes=boxes,
+        scores=torch.tensor([0.9, 0.8, 0.7, 0.6]),
+        labels=torch.zeros(4, dtype=torch.int64),
+        masks=torch.ones(4, 28, 28),
+    )
+    answers = [one] * len(data)
+    results = detect(Oracle(answers), data, device=CPU)[:4]  # type: ignore[arg-type]
+    areas = [mask_area(result["segmentation"]) for result in results]
+    assert areas[0] > 100 and areas[1] == 0 and areas[3] == 0 and areas[2] <= 4
+    bare = detect(Oracle(answers), data, device=CPU, masks=False)[:4]  # type: ignore[arg-type]
+    assert bare == [{key: value for key, value in one.items() if key != "segmentation"} for one in results]
+
+
 def test_both_libraries_agree_on_masks() -> None:
     pytest.importorskip("faster_coco_eval", reason="an optional library")
     data = open_split(DIGITS, "val")
