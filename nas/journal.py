@@ -17,7 +17,7 @@ import tempfile
 import time
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +36,7 @@ SUMS = "study.sums"
 
 _GUARD = "study.owner"
 _LIVE_LOCK_SECONDS = 0.25  # a living writer holds Optuna's lock for one append and one sync
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _OPERATIONS = range(11)  # optuna.storages.journal._storage.JournalOperation
 
 
@@ -117,11 +118,12 @@ class SummedJournal(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         with writing(path):
             super().__init__(str(path))
-        self._path = path
+        self._path, self._sums_path = path, path.with_name(SUMS)
         # Written without a buffer, so that what was noted outlives this process.
-        with writing(path.with_name(SUMS)):
-            self._sums = os.open(path.with_name(SUMS), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        with writing(self._sums_path):
+            self._sums = os.open(self._sums_path, _APPEND, 0o644)
         weakref.finalize(self, os.close, self._sums)
+        self._written: tuple[int, list[bytes]] = (0, [])
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write records, and then their checksums.
@@ -131,27 +133,46 @@ class SummedJournal(JournalFileBackend):
         """
         lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
         place = self._append(lines)
+        self._written = (place, lines)
         notes = []
         for line in lines:
             notes.append(f"{place:x} {len(line):x} {zlib.crc32(line):08x}\n")
             place += len(line)
-        text = "".join(notes).encode()
-        with writing(self._path.with_name(SUMS)):
-            while text:
-                text = text[os.write(self._sums, text) :]
+        with writing(self._sums_path):
+            _write_all(self._sums, "".join(notes).encode())
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The records from one on; those that were just written are not fetched from the file again."""
+        begin, size = self._log_number_offset.get(log_number_from), self._path.stat().st_size
+        place, lines = self._written
+        if begin == place and begin + sum(map(len, lines)) == size:
+            for number, line in enumerate(lines, start=log_number_from + 1):
+                begin += len(line)
+                self._log_number_offset[number] = begin
+                yield json.loads(line)
+        elif begin != size:
+            yield from super().read_logs(log_number_from)
 
     def _append(self, lines: list[bytes]) -> int:
         """Write and sync lines as Optuna's own does, which does not say where; the place of their first byte."""
         self._lock.acquire()
         try:
-            with writing(self._path), self._path.open("ab") as file:
-                place = file.tell()
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
+            with writing(self._path):
+                file = os.open(self._path, _APPEND, 0o644)
+                try:
+                    place = os.fstat(file).st_size
+                    _write_all(file, b"".join(lines))
+                    os.fsync(file)
+                finally:
+                    os.close(file)
             return place
         finally:
             self._lock.release()
+
+
+def _write_all(file: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(file, content) :]
 
 
 class OwnJournal(JournalStorage):

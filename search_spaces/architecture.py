@@ -73,7 +73,11 @@ def canonical_json(value: object) -> str:
 
 def digest_of(value: object) -> str:
     """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+    return _digest(canonical_json(value))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,20 +100,22 @@ class Architecture:
     @cached_property
     def digest(self) -> str:
         """Stable key of this network, 16 hexadecimal digits."""
-        return digest_of(self.to_dict())
+        return _digest(self._text)
+
+    @cached_property
+    def _text(self) -> str:
+        return canonical_json(
+            {
+                "family": bare(self.family),
+                "version": self.version,
+                "settings": dict(self.settings),
+                "genes": dict(self.genes),
+            }
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON or YAML; :meth:`from_dict` is its inverse, but for the folder of a file."""
-        data: dict[str, Any] = json.loads(
-            canonical_json(
-                {
-                    "family": bare(self.family),
-                    "version": self.version,
-                    "settings": dict(self.settings),
-                    "genes": dict(self.genes),
-                }
-            )
-        )
+        data: dict[str, Any] = json.loads(self._text)
         return data
 
     @classmethod
