@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,50 @@ def _starts(directory: Path) -> dict[Path, Start]:
             # A damaged entry costs its figures, not the run.
             continue
     return found
+
+
+@dataclass
+class Looked:
+    """What the scoring of a candidate has looked at until now.
+
+    Attributes:
+        images: shown to a network, each as often as it was.
+        macs: backbone multiply-adds of that; an image that is learned from counts three times.
+    """
+
+    images: int = 0
+    macs: int = 0
+
+    def read(self) -> dict[str, float]:
+        """As attributes of a trial; nothing where the proxy does not book."""
+        return {"images_seen": self.images, "macs_spent": self.macs} if self.images else {}
+
+
+_LOOKED: ContextVar[Looked | None] = ContextVar("looked", default=None)
+
+
+@contextmanager
+def looking() -> Iterator[Looked]:
+    """Collect what is booked by :func:`looked_at` from here on."""
+    found = Looked()
+    token = _LOOKED.set(found)
+    try:
+        yield found
+    finally:
+        _LOOKED.reset(token)
+
+
+def looked_at(images: int, macs: int, *, learned: bool = False) -> None:
+    """Book images that the candidate under way was shown, for its trial; a proxy calls it as it goes along.
+
+    Args:
+        images: how many.
+        macs: backbone multiply-adds of one of them.
+        learned: whether gradients were computed, which is twice as much again.
+    """
+    if (now := _LOOKED.get()) is not None:
+        now.images += images
+        now.macs += images * macs * (3 if learned else 1)
 
 
 class Stopwatch:

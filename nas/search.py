@@ -25,7 +25,8 @@ NOTHING = 0.05
 """Seconds of a failure below which nothing is booked for it."""
 RETRIES = 2
 """Further tries of a candidate whose worker died."""
-_COSTS = ("steps", "images", "seconds", "cpu_seconds")
+_SUMMED = ("seconds", "cpu_seconds", "images_seen", "macs_spent")
+_COSTS = ("steps", "images", *_SUMMED)
 """Attributes of a score that say what it has cost."""
 
 
@@ -352,9 +353,9 @@ class _Search:
         return Score(value=score.value, attributes={**score.attributes, **sums}) if sums else score
 
     def _with_stages(self, number: int, now: Mapping[str, Json]) -> dict[str, Json]:
-        """Seconds of a trial's stages and of what came after them."""
+        """Seconds, images and multiply-adds of a trial's stages and of what came after them."""
         sums: dict[str, Json] = {}
-        for name in ("seconds", "cpu_seconds"):
+        for name in _SUMMED:
             before, after = self._now(number).stage.get(name), now.get(name)
             if isinstance(before, int | float) and isinstance(after, int | float):
                 sums[name] = round(before + after, 3)

@@ -205,5 +205,10 @@ def _trial(record: Record) -> dict[str, Any]:
         "params": record.attributes.get("params"),
         "macs": record.attributes.get("macs"),
         "latency": record.attributes.get("latency"),
+        "seconds": record.seconds,
+        "images_seen": record.images_seen,
+        "macs_spent": record.macs_spent,
+        "lost": record.lost,
+        "lost_seconds": record.lost_seconds,
         "intermediate": {str(step): value for step, value in record.intermediate.items()},
     }

@@ -126,6 +126,16 @@ class Record:
         return _number(self.attributes.get("cpu_seconds", self.stage.get("cpu_seconds")))
 
     @property
+    def images_seen(self) -> float:
+        """Images that were shown to its network, as far as the proxy books them."""
+        return _number(self.attributes.get("images_seen", self.stage.get("images_seen")))
+
+    @property
+    def macs_spent(self) -> float:
+        """Backbone multiply-adds of that."""
+        return _number(self.attributes.get("macs_spent", self.stage.get("macs_spent")))
+
+    @property
     def lost_seconds(self) -> float:
         """How long the workers that this trial has cost had been at it."""
         return _number(self.attributes.get(LOST_SECONDS))

@@ -170,6 +170,18 @@ def test_show_names_every_trial_and_the_winner(finished: Finished) -> None:
     assert shown["winner"]["digest"] == best["digest"] == finished.winner.digest
     assert shown["best"] == best["value"], "a prefix's score is nobody's best"
     assert shown["cost"]["stages_candidates"] == 6 and shown["cost"]["stages_supernet_images"] == 48
+    ledger = shown["ledger"]["trials"]
+    scored = [one for one in shown["ledger"]["phases"] if one["name"].endswith("scoring")]
+    assert ledger["complete"]["images"] == sum(one["images"] for one in scored) > 0
+    assert ledger["complete"]["macs"] == sum(one["macs"] for one in scored)
+    facts = finished.run.read_json("data.json")
+    for phase in ("stages", "dilations", "random"):
+        # Two mini-batches of four images set the statistics anew before the held-out images are looked at.
+        seen = {trial["images_seen"] for trial in shown["trials"] if trial["phase"] == phase}
+        assert seen == {len(facts["held_out"]) + 2 * 4}
+    whole = [trial for trial in shown["trials"] if trial["macs"] is not None]
+    assert len(whole) >= 6 and all(one["macs_spent"] == one["images_seen"] * one["macs"] for one in whole)
+    assert all(trial["macs_spent"] for trial in shown["trials"]), "those of a prefix are of its completions"
     networks = {finished.winner.digest, *(rival.digest for rival in finished.run.read_rivals().values())}
     assert shown["cost"]["retraining_runs"] == len(networks)
 

@@ -13,7 +13,7 @@ import pytest
 from nas import ledger as books_module
 from nas.controllers.random import RandomSearch
 from nas.engines.base import Job, Lost, outcome_of
-from nas.ledger import FOLDER, REST, Books, Spent, by_activity, cpu_seconds, starts_of, total
+from nas.ledger import FOLDER, REST, Books, Spent, by_activity, cpu_seconds, looked_at, starts_of, total
 from nas.methods.costs import cost_line
 from nas.search import search
 from nas.study import Score, Study
@@ -149,9 +149,11 @@ class Costly:
 
     def __call__(self, candidate: Candidate) -> Score:
         self.calls += 1
+        looked_at(5, 1000)
         if self.calls % 3 == 0:
             time.sleep(0.06)
             raise CandidateFailed("it will not do")
+        looked_at(2, 1000, learned=True)
         return self.score(candidate)
 
 
@@ -195,6 +197,9 @@ def test_failures_and_retries_are_booked_with_their_trial(tmp_path: Path) -> Non
     failed = [record for record in history if record.state == "failed"]
     assert len(failed) == 2 and all(record.seconds >= 0.05 for record in failed)
     assert {record.lost_seconds for record in history if record.lost} == {7.0}
+    assert {(record.images_seen, record.macs_spent) for record in failed} == {(5, 5000)}
+    scored = [record for record in history if record.state == "complete"]
+    assert {(record.images_seen, record.macs_spent) for record in scored} == {(7, 11000)}
 
 
 def test_a_winners_cost_is_one_line() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from nas.ledger import Stopwatch
+from nas.ledger import Looked, Stopwatch, looking
 from nas.proxies.base import Proxy, StagedProxy
 from nas.trials import Score
 from search_spaces.architecture import Candidate
@@ -114,6 +114,11 @@ def outcome_of(job: Job, proxy: Proxy) -> Outcome:
     Raises:
         RunError: a disk is full or not to be written.
     """
+    with looking() as looked:
+        return _outcome(job, proxy, looked)
+
+
+def _outcome(job: Job, proxy: Proxy, looked: Looked) -> Outcome:
     watch = Stopwatch()
     try:
         if job.step is None:
@@ -123,7 +128,7 @@ def outcome_of(job: Job, proxy: Proxy) -> Outcome:
             score = proxy.at(job.candidate, job.step)
     except CandidateFailed as failure:
         # A class of the proxy's own might not come through the line between two processes.
-        return CandidateFailed(str(failure), watch.read())
+        return CandidateFailed(str(failure), {**watch.read(), **looked.read()})
     except (MemoryError, OSError, RuntimeError) as error:
         # Whoever shares the memory may need less of it another time, so that this is tried again as for a dead worker.
         if (reason := out_of_memory(error)) is not None:
@@ -133,7 +138,7 @@ def outcome_of(job: Job, proxy: Proxy) -> Outcome:
         else:
             raise
     else:
-        return Score(value=score.value, attributes=score.attributes)
+        return Score(value=score.value, attributes={**score.attributes, **looked.read()})
     # Here, because the error has held what the candidate had taken.
     _give_back_memory()
     return lost

@@ -1,6 +1,6 @@
 """What every phase of a run cost. An image trained on counts as three forward passes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -53,10 +53,9 @@ def supernet_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int
             recipe.supernet.train.batch_size, max(len(facts["train"]), 1)
         )
         scored = sum("seconds" in record.attributes for record in history)
-        spent_scoring = sum(record.seconds for record in history)
-        costs.append(
-            replace(_phase_cost(f"{name}: scoring", spent_scoring, each * scored, macs), trials=len(history))
-        )
+        seconds = sum(record.seconds for record in history)
+        counted = _phase_cost(f"{name}: scoring", seconds, each * scored, macs)
+        costs.append(_booked(replace(counted, trials=len(history)), history))
     return tuple(costs)
 
 
@@ -80,14 +79,15 @@ def short_training_costs(
                 macs += 3 * count * cost(narrowed(record.candidate, recipe), size).macs
         seconds = round(sum(record.seconds for record in history), 1)
         one = PhaseCost(name=f"{name}: short trainings", seconds=seconds, images=images, macs=macs)
-        costs.append(replace(one, trials=len(history), steps=steps))
+        costs.append(_booked(replace(one, trials=len(history), steps=steps), history))
     return tuple(costs)
 
 
 def own_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) -> tuple[PhaseCost, ...]:
     """The same of candidates of any space; arguments as above.
 
-    A proxy of a person's own counts as far as it says: ``images`` and ``seconds`` among a score's attributes.
+    A proxy of a person's own counts as far as it says: what it tells :func:`nas.ledger.looked_at`, or ``images`` that
+    were learned from and ``seconds`` among a score's attributes.
     """
     del run
     costs = []
@@ -99,9 +99,10 @@ def own_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) ->
                 images += count
                 macs += 3 * count * cost(record.candidate, size).macs
         seconds = round(sum(record.seconds for record in history), 1)
-        costs.append(
-            PhaseCost(name=f"{name}: scoring", seconds=seconds, images=images, macs=macs, trials=len(history))
+        one = PhaseCost(
+            name=f"{name}: scoring", seconds=seconds, images=images, macs=macs, trials=len(history)
         )
+        costs.append(_booked(one, history))
     return tuple(costs)
 
 
@@ -134,8 +135,8 @@ def ledger(run: Run, trials: Mapping[str, History]) -> dict[str, Any]:
     Returns:
         ``activities``: seconds on the clock, of processors and of devices by what was done, lost work included;
         ``total`` of them; ``starts`` of the run and how many of these did not end in order (``unended``); ``phases``:
-        images and multiply-adds that results came of; ``trials``: seconds of workers by what came of them, ``lost``
-        being what died with its worker.
+        images and multiply-adds that results came of; ``trials``: seconds of workers, their processors and devices,
+        images and multiply-adds by what came of the trials, ``lost`` being what died with its worker.
     """
     starts = starts_of(run.directory)
     spent = by_activity(starts)
@@ -143,13 +144,11 @@ def ledger(run: Run, trials: Mapping[str, History]) -> dict[str, Any]:
     size = (224, 224) if facts is None else (facts["image_size"][0], facts["image_size"][1])
     phases = () if facts is None else (*phase_costs(run, trials, size), *table_costs(run, size))
     every = [record for history in trials.values() for record in history]
+    devices = {name: _devices_of_worker(spent, name, run.recipe.workers) for name in trials}
     by_end: dict[str, dict[str, float]] = {}
     for state in ("complete", "failed", "pruned"):
-        by_end[state] = _sums(record for record in every if record.state == state)
-    by_end["lost"] = {
-        "count": sum(record.lost for record in every),
-        "seconds": round(sum(record.lost_seconds for record in every), 3),
-    }
+        by_end[state] = _sums((record for record in every if record.state == state), devices)
+    by_end["lost"] = _lost(every, devices)
     return {
         "starts": len(starts),
         "unended": sum(not start.ended for start in starts),
@@ -185,13 +184,41 @@ def cost_line(costs: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _sums(records: Iterable[Record]) -> dict[str, float]:
+def _devices_of_worker(spent: Mapping[str, Spent], phase: str, workers: int) -> float:
+    """GPUs that each worker has held while it scored candidates of a phase."""
+    found = spent.get(f"{phase}: scoring", Spent())
+    return found.device / found.wall / workers if found.wall else 0.0
+
+
+def _sums(records: Iterable[Record], devices: Mapping[str, float]) -> dict[str, float]:
     found = list(records)
     return {
         "count": len(found),
         "seconds": round(sum(record.seconds for record in found), 3),
         "cpu_seconds": round(sum(record.cpu_seconds for record in found), 3),
+        "device_seconds": round(sum(record.seconds * devices[record.phase] for record in found), 3),
+        "images": sum(record.images_seen for record in found),
+        "macs": sum(record.macs_spent for record in found),
     }
+
+
+def _lost(records: Sequence[Record], devices: Mapping[str, float]) -> dict[str, float]:
+    """What died with its worker.
+
+    How many images it had seen died too: they, and processor seconds, are reckoned by the seconds on the clock, at the
+    rate of the scored candidates of the same phase.
+    """
+    found = dict.fromkeys(("count", "seconds", "cpu_seconds", "device_seconds", "images", "macs"), 0.0)
+    for phase, rate in devices.items():
+        mine = [record for record in records if record.phase == phase]
+        scored = _sums((record for record in mine if record.state == "complete"), devices)
+        seconds = sum(record.lost_seconds for record in mine)
+        found["count"] += sum(record.lost for record in mine)
+        found["seconds"] += seconds
+        found["device_seconds"] += seconds * rate
+        for name in ("cpu_seconds", "images", "macs") if scored["seconds"] else ():
+            found[name] += seconds / scored["seconds"] * scored[name]
+    return {name: round(value, 3) for name, value in found.items()}
 
 
 def _rounded(spent: Spent) -> dict[str, float]:
@@ -215,6 +242,13 @@ def mean_path_macs(run: Run, size: tuple[int, int]) -> int:
             found.append(cost(allocation(base, changed), size).macs - whole)
         total += round(sum(found) / len(found))
     return total
+
+
+def _booked(counted: PhaseCost, history: History) -> PhaseCost:
+    """With the images and multiply-adds that the trials have booked, failures included, where they have."""
+    images = round(sum(record.images_seen for record in history))
+    macs = round(sum(record.macs_spent for record in history))
+    return replace(counted, images=images, macs=macs) if images else counted
 
 
 def _phase_cost(name: str, seconds: float, images: int, macs_an_image: int) -> PhaseCost:

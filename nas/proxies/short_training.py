@@ -8,13 +8,15 @@ see the same images in the same order and begin from the same seed, so that diff
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from nas.ledger import Stopwatch
+from nas.ledger import Stopwatch, looked_at
 from nas.trials import Score
 from search_spaces.architecture import Architecture, Candidate
+from search_spaces.cost import cost
 from search_spaces.errors import CandidateFailed, InvalidArchitecture
 from search_spaces.families import family_of
 from search_spaces.randomness import rng_for
@@ -114,6 +116,7 @@ class ShortTraining:
         result = trainer.run(stop_at)
         steps, last = result.steps, result.losses[-LAST:]
         metrics = self.measure(trainer.detector)
+        looked_at(self._shown, self._macs(self._narrowed(candidate)))
         return Score(
             value=100.0 * metrics.AP,
             attributes={
@@ -147,14 +150,32 @@ class ShortTraining:
             seed=self.seed,
             directory=directory,
             device=self.device,
-            on_step=self._on_step,
+            on_step=partial(self._stepped, self._macs(network)),
         )
+
+    def _stepped(self, macs: int, step: StepRecord) -> None:
+        looked_at(self.train.batch_size, macs, learned=True)
+        if self._on_step is not None:
+            self._on_step(step)
+
+    def _macs(self, network: Architecture) -> int:
+        return cost(network, self.train_set.image_size).macs
+
+    @property
+    def _recalibrates(self) -> bool:
+        return bool(self.recalibration_batches) and not self.train.frozen_bn
+
+    @property
+    def _shown(self) -> int:
+        """Images that one scoring looks at, those of the recalibration included."""
+        batch = min(self.train.batch_size, len(self.train_set))
+        return len(self.held_out) + self._recalibrates * self.recalibration_batches * batch
 
     def measure(self, detector: Detector) -> Metrics:
         """COCO metrics of boxes on the held-out images, BN statistics computed anew where the recipe wants it."""
         # Scoring draws nothing and leaves BN as it was, so a training that goes on is one that never paused.
         calibration = recalibrated(detector, self._recalibration(), amp=self.train.amp)
-        with calibration if self.recalibration_batches and not self.train.frozen_bn else nullcontext():
+        with calibration if self._recalibrates else nullcontext():
             results = detect(
                 detector,
                 self.held_out,

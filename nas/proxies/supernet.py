@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.ledger import Stopwatch
+from nas.ledger import Stopwatch, looked_at
 from nas.recipes.crnas import SupernetRecipe
 from nas.run import environment
 from nas.study import Score
 from search_spaces.architecture import Architecture, Candidate, Prefix
+from search_spaces.cost import cost
 from search_spaces.crnas.supernet import Supernet
 from search_spaces.errors import RunError
 from search_spaces.files import write_atomic
@@ -155,7 +156,7 @@ class SupernetProxy:
         with recalibrated(self.detector, batches, amp=self.recipe.train.amp):
             size = self.recipe.score_batch
             for index, batch in enumerate(self._batches):
-                self.supernet.set_path(self._complete(candidate, "completion", level, index))
+                self._take(self._complete(candidate, "completion", level, index), len(batch))
                 results += detect(
                     self.detector,
                     batch,
@@ -175,6 +176,11 @@ class SupernetProxy:
             },
         )
 
+    def _take(self, path: Architecture, images: int) -> None:
+        """Set the path that so many images go through next."""
+        looked_at(images, cost(path, self.train_set.image_size).macs)
+        self.supernet.set_path(path)
+
     def _draw_path(self, step: int) -> None:
         self.supernet.set_path(self._sample_path(rng_for(self.seed, "path", step)))
 
@@ -189,5 +195,5 @@ class SupernetProxy:
         size = min(self.recipe.train.batch_size, len(self.train_set))
         for index in range(self.recipe.recalibration_batches):
             chosen = rng.sample(range(len(self.train_set)), size)
-            self.supernet.set_path(self._complete(candidate, "recalibration-path", level, index))
+            self._take(self._complete(candidate, "recalibration-path", level, index), size)
             yield self.train_set.images[chosen].to(self.device)
