@@ -7,14 +7,12 @@ is chosen by it.
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from nas.config import apply_overrides, check, dump_yaml, read_yaml, to_data
 from nas.export.bundle import load_bundle
@@ -42,6 +40,7 @@ from trainers.evaluate import Metrics, coco_metrics, detect
 from trainers.loop import StepRecord, Trainer, resolve_device
 from trainers.process import prepare_process
 from trainers.ranks import ALONE, Ranks, joined, require_share
+from trainers.weights import forms_of, read_weights, write_weights
 
 WEIGHTS = "detector.safetensors"
 RESULT = "result.json"
@@ -205,25 +204,22 @@ def _trained(job: TrainingJob, ranks: Ranks, progress: RunProgress) -> dict[str,
         "seconds": round(trained.seconds, 1),
         "warnings": list(trained.warnings),
         "categories": [category.name for category in val.categories],
+        "category_ids": [category.id for category in val.categories],
+        "image_size": list(train_set.image_size),
+        "licence": train_set.licence,
         "data": {"train": train_set.digest, "val": val.digest},
         "recipe": digest_of(_essence(_record(job))["recipe"]),
         "train": to_data(recipe.train),
         "environment": environment() | {"threads": recipe.threads, "seed": recipe.seed, "ranks": ranks.count},
     }
     if ranks.first:
-        _write_weights(job.directory, detector, network)
+        result["weights"] = write_weights(
+            job.directory / WEIGHTS, detector.state_dict(), {"architecture": network.digest}
+        )
         write_atomic(job.directory / RESULT, (json.dumps(result, indent=1) + "\n").encode())
     # None of them ends before there is a result.
     ranks.wait()
     return result
-
-
-def _write_weights(directory: Path, detector: Detector, network: Architecture) -> None:
-    """Whole or not at all."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
-    temporary = directory / f".{WEIGHTS}.{os.getpid()}.tmp"
-    save_file(weights, temporary, metadata={"architecture": network.digest})
-    temporary.replace(directory / WEIGHTS)
 
 
 def detector_for(architecture: Architecture, recipe: TrainJobRecipe, data: DetectionSet) -> Detector:
@@ -269,13 +265,15 @@ def trained_detector(
         RunError: weights of another network, for instance of another version of the toolkit.
     """
     detector = detector_for(architecture, recipe, data)
+    path = directory / WEIGHTS
+    known = (read_result(directory) or {}).get("weights", {})
     try:
-        detector.load_state_dict(load_file(directory / WEIGHTS))
-    except RuntimeError as error:
+        weights = read_weights(path, forms_of(detector), sha256=known.get("sha256"))
+    except RunError as error:
         raise RunError(
-            f"{directory / WEIGHTS} does not fit the detector of its recipe; it was written by another version "
-            f"or recipe. Delete {directory} and train again. {str(error).splitlines()[-1].strip()}"
+            f"{error}. If another version or recipe wrote it, delete {directory} and train again"
         ) from error
+    detector.load_state_dict(weights.tensors)
     return detector.eval()
 
 
@@ -336,7 +334,7 @@ def _job(bundle: str, recipe: TrainJobRecipe, directory: Path) -> TrainingJob:
     """The training of a bundle, with copies of its own files in the directory."""
     architecture, weights = read_architecture(bundle), None
     if recipe.init == "bundle":
-        architecture, weights = load_bundle(Path(bundle))
+        architecture, weights = load_bundle(Path(bundle), trust_code=True)
         if weights is None:
             raise RunError(
                 f"init: bundle, but {bundle} has no weights; export a run that retrained its winner, or set "

@@ -1,7 +1,9 @@
-"""Writing a file whole or not at all, and saying why where it cannot be written."""
+"""Writing a file whole or not at all, saying why where it cannot be written; opening one that others may have made."""
 
 import errno
+import io
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,3 +84,31 @@ def put(new: Path, path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file that is one: no link, folder, pipe or device.
+
+    Raises:
+        RunError: it is something else, or cannot be opened.
+    """
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise RunError(f"{path} is no regular file (links are not followed); put the file itself there")
+        # A link that took its place since is not followed either.
+        return os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_regular(path: Path, *, limit: int) -> bytes:
+    """The content of a file that is one and no longer than ``limit`` bytes.
+
+    Raises:
+        RunError: see :func:`open_regular`; or it is longer.
+    """
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise RunError(f"{path}: has more than {limit:,} bytes, which are allowed")
+    return content

@@ -220,7 +220,7 @@ def test_a_training_may_begin_with_the_weights_of_a_bundle(
 
 def _moved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     name = next(iter(weights))
-    return {name: weights[name] + 1.0}
+    return {name: weights[name] + 1}
 
 
 def test_a_bundle_without_weights_has_none_to_begin_with(tmp_path: Path) -> None:

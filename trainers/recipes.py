@@ -84,6 +84,7 @@ class DataRecipe(Recipe):
         masks: read the objects' masks too, which ``mask_rcnn`` learns from: COCO's ``segmentation``, or the ink of the
             digits.
         hold_out: share of the training split on which candidates are scored.
+        licence: of the images, as bundles state it; what the annotation file says when left out.
         digits: the scenes of ``digits``.
     """
 
@@ -93,6 +94,7 @@ class DataRecipe(Recipe):
     on_bad: Literal["error", "skip"] = "error"
     masks: bool = False
     hold_out: float = 0.2
+    licence: str | None = None
     digits: DigitsRecipe = field(default_factory=DigitsRecipe)
 
     def __post_init__(self) -> None:

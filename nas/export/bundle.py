@@ -1,6 +1,7 @@
 """A bundle: the winner as a folder that a stranger can run.
 
-``architecture.json``, ``weights.safetensors`` (where there are weights), ``README.md`` (the model card) and
+``bundle.json`` declares every other file: ``architecture.json``, ``weights.safetensors`` (where there are weights),
+``detector.json`` and ``detector.safetensors`` (where a detector was trained), ``README.md`` (the model card) and
 ``backbone.py``, one source file that imports only torch. A family of a person's own comes along in ``targets/``, so
 that the toolkit can read the bundle anywhere; ``backbone.py`` does not need it.
 """
@@ -9,21 +10,50 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from nas.config import to_data
+from nas.export.about import About
 from nas.export.card import Card, card_text
+from nas.export.detector import (
+    ARCHITECTURE_FILE,
+    DETECTOR_FILE,
+    DETECTOR_WEIGHTS,
+    LoadedDetector,
+    TrainedDetector,
+    expected_forms,
+    load_detector,
+    read_bundled_architecture,
+    require_owner,
+    require_trust,
+    write_detector,
+)
+from nas.export.manifest import Kind, declare, read_manifest, verify
 from nas.export.source import backbone_source
-from nas.targets import family_files, gather
+from nas.targets import family_files, files_of, gather
 from search_spaces.architecture import Architecture
+from search_spaces.catalog import family_of
 from search_spaces.errors import RunError
-from search_spaces.targets import FOLDER
+from trainers.detectors.detector import MEAN, STD
+from trainers.weights import read_weights, write_weights
 
-ARCHITECTURE_FILE = "architecture.json"
+__all__ = [
+    "ARCHITECTURE_FILE",
+    "CARD_FILE",
+    "DETECTOR_FILE",
+    "DETECTOR_WEIGHTS",
+    "SOURCE_FILE",
+    "WEIGHTS_FILE",
+    "LoadedDetector",
+    "TrainedDetector",
+    "export_bundle",
+    "load_bundle",
+    "load_detector",
+]
+
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "README.md"
 SOURCE_FILE = "backbone.py"
@@ -34,6 +64,10 @@ def export_bundle(
     state_dict: Mapping[str, torch.Tensor] | None,
     directory: Path,
     card: Card,
+    *,
+    detector: TrainedDetector | None = None,
+    about: About | None = None,
+    more: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write a bundle; a reader sees the old one or the new one, never half of one.
 
@@ -42,6 +76,10 @@ def export_bundle(
         state_dict: the backbone's weights, loading strictly into the built network; ``None`` leaves them out.
         directory: where the bundle goes; an earlier bundle there is replaced.
         card: what the model card says.
+        detector: that was trained around the backbone; ``None`` where none was.
+        about: what ``bundle.json`` says beside files and input.
+        more: called with the folder before it takes its place, when it can be loaded already; whatever it adds there
+            is declared too.
 
     Returns:
         ``directory``.
@@ -52,19 +90,35 @@ def export_bundle(
     """
     source = backbone_source(architecture)
     _refuse_foreign(directory)
+    for state in (state_dict, None if detector is None else detector.state):
+        _require_finite(state or {})
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    owner = {"architecture": architecture.digest}
     try:
         _write(temporary / ARCHITECTURE_FILE, json.dumps(architecture.to_dict(), indent=2) + "\n")
         _write(temporary / SOURCE_FILE, source)
-        _write(temporary / CARD_FILE, card_text(architecture, card, weights=state_dict is not None))
-        gather(family_files(architecture), temporary, begun=False)
+        text = card_text(architecture, card, weights=state_dict is not None, detector=detector is not None)
+        _write(temporary / CARD_FILE, text)
+        own = family_files(architecture)
+        if detector is not None:
+            own = tuple(dict.fromkeys((*own, *files_of(to_data(detector.recipe)))))
+        gather(own, temporary, begun=False)
         if state_dict is not None:
-            save_file(
-                _contiguous(state_dict),
-                temporary / WEIGHTS_FILE,
-                metadata={"architecture": architecture.digest},
-            )
+            write_weights(temporary / WEIGHTS_FILE, state_dict, owner)
+        if detector is not None:
+            write_detector(temporary, detector)
+            write_weights(temporary / DETECTOR_WEIGHTS, detector.state, owner)
+        says = {**(about or About()).to_dict(), "title": card.title, "input": _input(detector)}
+
+        def declare_all() -> None:
+            kind: Kind = "backbone" if detector is None else "detector"
+            declare(temporary, kind=kind, architecture=architecture.digest, about=says)
+
+        declare_all()
+        if more is not None:
+            more(temporary)
+            declare_all()
         temporary.chmod(0o755)
         _replace(temporary, directory)
     finally:
@@ -72,49 +126,52 @@ def export_bundle(
     return directory
 
 
-def load_bundle(directory: Path) -> tuple[Architecture, dict[str, torch.Tensor] | None]:
+def load_bundle(
+    directory: Path, *, trust_code: bool = False
+) -> tuple[Architecture, dict[str, torch.Tensor] | None]:
     """Read a bundle's architecture and weights (``None`` where it has none).
 
+    Args:
+        directory: of the bundle.
+        trust_code: where its weights are of a family of its maker's own, run the files of that family
+            (``targets/*.py``), with which the weights are compared.
+
     Raises:
-        RunError: no bundle there, a damaged file, or weights that belong to another architecture.
+        RunError: no bundle there, code that is not trusted, a file that is damaged, was changed or does not hold what
+            it has to, or weights that belong to another architecture.
     """
-    path = directory / ARCHITECTURE_FILE
-    if not path.is_file():
-        raise RunError(
-            f"no bundle in {directory}: {ARCHITECTURE_FILE} is missing; write one with `nas export RUN`"
-        )
-    try:
-        architecture = Architecture.from_dict(json.loads(path.read_text(encoding="utf-8"))).at(
-            directory / FOLDER
-        )
-    except (ValueError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is no architecture ({error}); export the bundle again") from error
-    weights = directory / WEIGHTS_FILE
-    if not weights.is_file():
+    manifest = read_manifest(directory)
+    verify(directory, manifest)
+    architecture = read_bundled_architecture(directory, manifest)
+    path = directory / WEIGHTS_FILE
+    if WEIGHTS_FILE not in manifest.files:
         return architecture, None
-    try:
-        with safe_open(weights, framework="pt") as file:
-            owner = (file.metadata() or {}).get("architecture")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no iteration protocol
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{weights} cannot be read ({error}); export the bundle again") from error
-    if owner is not None and owner != architecture.digest:
-        raise RunError(
-            f"{weights} belongs to architecture {owner}, but {path} describes {architecture.digest}; "
-            "files of two bundles were mixed"
-        )
-    return architecture, state
+    own = require_trust(directory, manifest, (architecture.family,), trusted=trust_code)
+    expected = expected_forms(lambda: family_of(architecture).build(architecture), path, own=own)
+    found = read_weights(path, expected, sha256=manifest.files[WEIGHTS_FILE].sha256)
+    require_owner(path, found.metadata, architecture)
+    return architecture, found.tensors
 
 
-def _contiguous(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    broken = [name for name, tensor in state_dict.items() if not bool(torch.isfinite(tensor).all())]
+def _input(detector: TrainedDetector | None) -> dict[str, object]:
+    """What images have to be, for ``bundle.json``."""
+    return {
+        "channels": "RGB",
+        "range": [0, 1],
+        "mean": list(MEAN),
+        "std": list(STD),
+        "size": None if detector is None else list(detector.image_size),
+        "padding": "zero, at right and bottom, before mean and std",
+    }
+
+
+def _require_finite(state: Mapping[str, torch.Tensor]) -> None:
+    broken = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise RunError(
             f"cannot export: {len(broken)} tensors hold NaN or infinity, first {broken[0]!r}; "
             "the training diverged, export an earlier checkpoint"
         )
-    # Copies, because safetensors refuses tensors that share memory.
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
 
 
 def _refuse_foreign(directory: Path) -> None:

@@ -52,10 +52,13 @@ Images enter as RGB from 0 to 1, less (0.485, 0.456, 0.406), over (0.229, 0.224,
 detectors. `backbone.levels` gives channels and stride of every level, which is what a feature pyramid needs.
 With the toolkit: `nas train BUNDLE RECIPE` trains a detector around it, `nas evaluate` scores it.
 """
+_DETECTOR = """The whole trained detector is here too (`detector.json`, `detector.safetensors`):
+`nas predict BUNDLE PICTURES --out DIR` draws what it finds, `nas.export.bundle.load_detector` loads it.
+"""
 
 
-def card_text(architecture: Architecture, card: Card, *, weights: bool) -> str:
-    """The card as Markdown; ``weights`` says whether the bundle holds any."""
+def card_text(architecture: Architecture, card: Card, *, weights: bool, detector: bool = False) -> str:
+    """The card as Markdown; ``weights`` and ``detector`` say whether the bundle holds those."""
     parts = [f"# {card.title}\n"]
     if card.verdict:
         parts.append(f"**{card.verdict}**\n")
@@ -77,6 +80,7 @@ def card_text(architecture: Architecture, card: Card, *, weights: bool) -> str:
             call='load("weights.safetensors")' if weights else "build()",
         )
     )
+    parts += [_DETECTOR] if detector else []
     note = card.weights_note or ("" if weights else "none; the network starts from random weights")
     if note:
         parts.append(f"Weights: {note}.\n" if not note.endswith(".") else f"Weights: {note}\n")

@@ -1,12 +1,13 @@
-"""``nas export``: the winner of a run, or a named architecture, as a bundle."""
+"""``nas export``: the winner of a run, a finished training or a named architecture, as a bundle."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
+from nas.export.about import About, spread
 from nas.export.bundle import export_bundle
 from nas.export.card import Card
 from nas.methods.catalog import baseline_of
@@ -16,23 +17,28 @@ from nas.report.verdict import judge
 from nas.resolve import read_architecture
 from nas.run import Run, environment
 from nas.show import histories, spending
-from nas.training import WEIGHTS
+from nas.trained import FinishedTraining, read_trained
+from nas.training import TRAINING
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
 from search_spaces.cost import cost
 from search_spaces.errors import ConfigError, RunError
+from trainers.data.detection_set import NOT_STATED
 
 BACKBONE = "backbone.body."
 
 
 def export(source: str, to: Path | None = None) -> Path:
-    """Write a bundle of a run's winner, with trained weights, or of a named architecture, without.
+    """Write a bundle of a run's winner or of a finished training, with trained weights, or of a named architecture,
+    without.
 
     Raises:
-        RunError: a run without a winner yet.
+        RunError: a run without a winner yet, or a training that is not finished.
         InvalidArchitecture: an unknown name.
     """
     directory = Path(source)
+    if (directory / TRAINING).exists():
+        return export_training(directory, to)
     if not (directory / "recipe.yaml").exists():
         architecture = read_architecture(source)
         if to is None:
@@ -48,13 +54,13 @@ def export(source: str, to: Path | None = None) -> Path:
 
 
 def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Path:
-    """Write the winner's bundle with the weights of its first retraining."""
+    """Write the winner's bundle with the weights, and the whole detector, of its first retraining."""
     results = results_of(run, winner)
-    state = None
+    trained = None
     note = "none: no retraining of the winner is finished in this run"
     if results:
         first = results[0]
-        state = backbone_weights(load_file(training_directory(run, winner, first["seed"]) / WEIGHTS))
+        trained = read_trained(training_directory(run, winner, first["seed"]))
         note = f"trained to completion in {run.recipe.detector.kind}, seed {first['seed']}"
     baseline = results_of(run, baseline_of(run.recipe))
     trials = histories(run)
@@ -65,6 +71,8 @@ def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Pat
         same=winner.digest == baseline_of(run.recipe).digest,
         state="complete",
     )
+    size = tuple((run.read_json("data.json") or {"image_size": (224, 224)})["image_size"])
+    folder = Path(run.recipe.data.root or run.recipe.data.source).name
     card = Card(
         title=f"Winner of {run.recipe.name}",
         verdict=verdict.sentence,
@@ -75,17 +83,82 @@ def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Pat
         },
         cost=({"all": cost_line(costs)} if costs["starts"] else {})
         | {name: f"{value:,}" for name, value in spending(run, trials).items()},
-        facts=_facts(winner, tuple((run.read_json("data.json") or {"image_size": (224, 224)})["image_size"])),
-        levels={
-            name: (level.channels, level.stride) for name, level in family_of(winner).levels(winner).items()
-        },
-        data={"folder": Path(run.recipe.data.root or run.recipe.data.source).name}
-        | (results[0]["data"] if results else {}),
+        facts=_facts(winner, size),
+        levels=_levels(winner),
+        data={"folder": folder} | (results[0]["data"] | {"licence": _licence(results[0])} if results else {}),
         command=f"nas search recipe.yaml --run DIR   # the recipe.yaml of this run, digest {run.digest}",
         versions=environment()["versions"],
         weights_note=note,
     )
-    return export_bundle(winner, state, to or run.directory / "bundle", card)
+    about = About(
+        licence=_licence(results[0]) if results else run.recipe.data.licence or NOT_STATED,
+        data={"name": folder} | (results[0]["data"] if results else {}),
+        search=spending(run, trials) | {"line": cost_line(costs) if costs["starts"] else None},
+        training=_training_cost(results[0]) if results else None,
+        scores={
+            role: spread(_by_seed(found))
+            for role, found in (("winner", results), ("baseline", baseline))
+            if found
+        },
+    )
+    return _write_bundle(winner, trained, to or run.directory / "bundle", card, about)
+
+
+def export_training(directory: Path, to: Path | None = None) -> Path:
+    """Write the bundle of a finished training of ``nas train``: its network, its weights and the whole detector.
+
+    Raises:
+        RunError: it is not finished, or its weights were changed since.
+    """
+    trained = read_trained(directory)
+    result, recipe, network = trained.result, trained.recipe, trained.architecture
+    score = spread({result["seed"]: result["metrics"]["AP"]})
+    folder = Path(recipe.data.root or recipe.data.source).name
+    card = Card(
+        title=f"{family_of(network).text(network)}, trained by {recipe.name}",
+        scores={f"AP on val, seed {result['seed']}": f"{100 * result['metrics']['AP']:.2f}"},
+        cost={"training": f"{result['seconds']:,} s, {result['images']:,} images"},
+        facts=_facts(network, tuple(result.get("image_size", (224, 224)))),
+        levels=_levels(network),
+        data={"folder": folder} | result["data"] | {"licence": _licence(result)},
+        command=f"nas train BUNDLE training.yaml --run DIR   # the recipe in training.yaml, digest {result['recipe']}",
+        versions=environment()["versions"],
+        weights_note=f"trained to completion in {recipe.detector.kind}, seed {result['seed']}",
+    )
+    about = About(
+        licence=_licence(result),
+        data={"name": folder} | result["data"],
+        training=_training_cost(result),
+        scores={"trained": score},
+    )
+    return _write_bundle(network, trained, to or directory / "bundle", card, about)
+
+
+def _write_bundle(
+    network: Architecture, trained: FinishedTraining | None, to: Path, card: Card, about: About
+) -> Path:
+    if trained is None:
+        return export_bundle(network, None, to, card, about=about)
+    detector = trained.detector
+    if detector is None:
+        # Of before trainings wrote down what a bundle of the detector needs.
+        card = replace(
+            card,
+            weights_note=f"{card.weights_note}; the backbone's alone, train anew for a bundle of the detector",
+        )
+    return export_bundle(network, backbone_weights(trained.state), to, card, detector=detector, about=about)
+
+
+def _licence(result: Mapping[str, Any]) -> str:
+    return str(result.get("licence", NOT_STATED))
+
+
+def _training_cost(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: result[name] for name in ("seed", "seconds", "images")}
+
+
+def _levels(network: Architecture) -> dict[str, tuple[int, int]]:
+    return {name: (one.channels, one.stride) for name, one in family_of(network).levels(network).items()}
 
 
 def backbone_weights(detector_state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

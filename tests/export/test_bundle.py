@@ -12,6 +12,7 @@ from torch import nn
 from nas.export import bundle
 from nas.export.bundle import export_bundle, load_bundle
 from nas.export.card import Card
+from nas.export.manifest import declare_again
 from nas.export.source import backbone_source, foreign_imports
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import family_of, get_architecture
@@ -122,7 +123,12 @@ def test_bundle_loads_back(tmp_path: Path) -> None:
 
 def test_bundle_without_weights(tmp_path: Path) -> None:
     folder = export_bundle(small(), None, tmp_path / "bundle", Card(title="Test"))
-    assert {path.name for path in folder.iterdir()} == {"architecture.json", "backbone.py", "README.md"}
+    assert {path.name for path in folder.iterdir()} == {
+        "architecture.json",
+        "backbone.py",
+        "bundle.json",
+        "README.md",
+    }
     assert load_bundle(folder) == (small(), None)
     card = (folder / "README.md").read_text()
     assert "build()" in card and "random weights" in card
@@ -169,7 +175,7 @@ def test_failed_export_leaves_the_earlier_bundle(tmp_path: Path, monkeypatch: py
     def full_disk(*_: object, **__: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(bundle, "save_file", full_disk)
+    monkeypatch.setattr(bundle, "write_weights", full_disk)
     with pytest.raises(OSError, match="No space"):
         export_bundle(small(), warmed(small()).state_dict(), folder, Card(title="Second"))
     assert "# First" in (folder / "README.md").read_text()
@@ -199,20 +205,24 @@ def test_damaged_bundles_are_named(tmp_path: Path) -> None:
     folder = export_bundle(small(), warmed(small()).state_dict(), tmp_path / "b", Card(title="Test"))
     whole = (folder / "weights.safetensors").read_bytes()
     (folder / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match=r"weights\.safetensors is not the file that bundle\.json declares"):
         load_bundle(folder)
     (folder / "weights.safetensors").write_bytes(whole)
     other = export_bundle(small(block="bottleneck"), None, tmp_path / "c", Card(title="Test"))
     (folder / "architecture.json").write_bytes((other / "architecture.json").read_bytes())
+    with pytest.raises(RunError, match=r"architecture\.json is not the file that bundle\.json declares"):
+        load_bundle(folder)
+    # Not even where somebody declares what was mixed.
+    declare_again(folder)
     with pytest.raises(RunError, match="two bundles were mixed"):
         load_bundle(folder)
     for text in (
-        "{",
         "[]",
         '{"family": "crnas.resnet"}',
         '{"family": 1, "version": [], "settings": 2, "genes": 3}',
     ):
         (folder / "architecture.json").write_text(text)
+        declare_again(folder)
         with pytest.raises(RunError, match="is no architecture"):
             load_bundle(folder)
 

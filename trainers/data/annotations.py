@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeGuard
 
 from search_spaces.errors import DataError
-from trainers.data.detection_set import Category
+from trainers.data.detection_set import NOT_STATED, Category
 from trainers.data.masks import Rle
 
 _SHOWN = 10
+_LONGEST = 200
 
 
 @dataclass(kw_only=True)
@@ -75,11 +76,12 @@ class BoxEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Annotations:
-    """The usable entries of one annotation file."""
+    """The usable entries of one annotation file, and the licence of its images as it states it."""
 
     categories: tuple[Category, ...]
     images: tuple[ImageEntry, ...]
     boxes: tuple[BoxEntry, ...]
+    licence: str = NOT_STATED
 
 
 def read_annotations(content: bytes, problems: Problems) -> Annotations:
@@ -100,7 +102,7 @@ def read_annotations(content: bytes, problems: Problems) -> Annotations:
         {one for one in reported if isinstance(one, int)},
         problems,
     )
-    return Annotations(categories=categories, images=images, boxes=boxes)
+    return Annotations(categories=categories, images=images, boxes=boxes, licence=_licence(data))
 
 
 def _parse(content: bytes, source: Path) -> dict[str, list[dict[str, Any]]]:
@@ -117,6 +119,23 @@ def _parse(content: bytes, source: Path) -> dict[str, list[dict[str, Any]]]:
         if not isinstance(part, list) or not all(isinstance(one, dict) for one in part):
             raise DataError(f"{source}: needs a list of objects under {key!r}; found {type(part).__name__}")
     return data
+
+
+def _licence(data: Mapping[str, Any]) -> str:
+    """Names and addresses of the licences that images carry, of all that are listed where images name none."""
+    listed = data.get("licenses")
+    entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    carried = [one["license"] for one in data["images"] if isinstance(one.get("license"), int | str)]
+    known = [one for one in entries if not carried or one.get("id") in carried]
+    texts = [_licence_text(one.get("name"), one.get("url")) for one in known]
+    if not any(texts) and isinstance(info := data.get("info"), dict):
+        texts = [_licence_text(info.get("license") or info.get("licence"), None)]
+    return "; ".join(dict.fromkeys(one for one in texts if one)) or NOT_STATED
+
+
+def _licence_text(name: object, url: object) -> str:
+    name, url = (one.strip()[:_LONGEST] if isinstance(one, str) else "" for one in (name, url))
+    return f"{name} ({url})" if name and url else name or url
 
 
 def _categories(entries: list[dict[str, Any]], problems: Problems) -> tuple[Category, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from search_spaces.errors import DataError
 from trainers.data.annotations import Annotations, BoxEntry, ImageEntry, Problems, read_annotations
-from trainers.data.detection_set import Category, DetectionSet, Target
+from trainers.data.detection_set import NOT_STATED, Category, DetectionSet, Target
 from trainers.data.masks import Rle, read_mask, resized_mask
 from trainers.recipes import DataRecipe
 
@@ -76,6 +76,7 @@ def open_coco(recipe: DataRecipe, split: str) -> DetectionSet:
         digest=digest.hexdigest(),
         skipped=skipped,
         masks=recipe.masks,
+        licence=recipe.licence or annotations.licence,
     )
 
 
@@ -88,6 +89,7 @@ def assemble(
     digest: str,
     skipped: tuple[str, ...] = (),
     masks: bool = False,
+    licence: str = NOT_STATED,
 ) -> DetectionSet:
     """Pad resized pictures to one size and scale their boxes and masks.
 
@@ -99,6 +101,7 @@ def assemble(
         digest: of the source; the pixel size is added.
         skipped: what was dropped.
         masks: every box has a mask, and the set shall have them.
+        licence: of the pictures.
     """
     tallest = max(pixels.shape[0] for _, pixels, _ in pictures)
     widest = max(pixels.shape[1] for _, pixels, _ in pictures)
@@ -136,6 +139,7 @@ def assemble(
         digest=hashlib.sha256(f"{digest} {tuple(images.shape)}".encode()).hexdigest(),
         skipped=skipped,
         masks=tuple(outlines) if masks else None,
+        licence=licence,
     )
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from search_spaces.errors import DataError
 from trainers.data.masks import Rle, decode_masks
 
+NOT_STATED = "not stated"
+
 
 class Target(TypedDict):
     """What an image holds: ``boxes`` float32 (n, 4) as x1 y1 x2 y2 in resized px, ``labels`` int64 (n,).
@@ -48,6 +50,7 @@ class DetectionSet:
         digest: of annotations, file names, pixels and, after :meth:`subset`, the choice.
         skipped: what ``on_bad=skip`` dropped, one sentence each.
         masks: of every image's objects, as run lengths in padded pixels; None where masks were not asked for.
+        licence: of the images, as the annotation file or the recipe states it.
     """
 
     images: Tensor
@@ -60,6 +63,7 @@ class DetectionSet:
     digest: str
     skipped: tuple[str, ...] = ()
     masks: tuple[tuple[Rle, ...], ...] | None = None
+    licence: str = NOT_STATED
 
     def __len__(self) -> int:
         return len(self.targets)

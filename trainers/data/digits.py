@@ -18,7 +18,7 @@ from search_spaces.errors import DataError
 from search_spaces.randomness import rng_for, seed_for
 from trainers.data.annotations import BoxEntry, ImageEntry
 from trainers.data.coco import assemble, resized
-from trainers.data.detection_set import Category, DetectionSet
+from trainers.data.detection_set import NOT_STATED, Category, DetectionSet
 from trainers.data.masks import encode_mask
 from trainers.recipes import DataRecipe, DigitsRecipe
 
@@ -71,6 +71,7 @@ def compose_digits(recipe: DataRecipe, split: str) -> DetectionSet:
         canvas=canvas,
         digest=digest.hexdigest(),
         masks=recipe.masks,
+        licence=recipe.licence or NOT_STATED,
     )
 
 

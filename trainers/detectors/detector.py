@@ -12,9 +12,9 @@ from trainers.data.detection_set import Target
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.ranks import ALONE, Ranks
 
-# Of ImageNet, as torchvision's weights expect them.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+"""Of ImageNet's red, green and blue from 0 to 1, as torchvision's weights expect them; :data:`STD` likewise."""
+STD = (0.229, 0.224, 0.225)
 _BODY = "backbone.body."
 _NARROW = 8
 
@@ -50,8 +50,8 @@ class Detector(nn.Module, ABC):
         super().__init__()
         self.backbone = backbone
         self.num_classes = num_classes
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
     @cached_property
     def layout(self) -> torch.memory_format:
