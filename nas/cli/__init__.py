@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from nas.cli.deploying import predict
 from nas.cli.networks import describe, erf, export, spaces
 from nas.cli.searching import plan, replay, report, resume, search, show
 from nas.cli.training import evaluate, train
@@ -31,6 +32,7 @@ for _command in (
     export,
     train,
     evaluate,
+    predict,
 ):
     app.command()(_command)
 

@@ -26,8 +26,7 @@ _FOLDER = """a data folder looks like this:
   DIR/annotations/val.json           read for the final table only
 name it with: --set data.root=DIR"""
 
-# What Pillow's decoders raise on damaged files.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     SyntaxError,
     ValueError,
@@ -36,6 +35,7 @@ _DAMAGED = (
     zlib.error,
     Image.DecompressionBombError,
 )
+"""What Pillow's decoders raise on damaged files."""
 
 # Original px. Thinner boxes lose their width when corners are rounded to float32.
 _SMALLEST_SIDE = 0.01
@@ -186,12 +186,12 @@ def _decode_all(
         path = folder / entry.file_name
         try:
             with Image.open(path) as image:
-                pixels = resized(_to_rgb(image), image_size)
+                pixels = resized(to_rgb(image), image_size)
                 size = (image.size[1], image.size[0])
         except FileNotFoundError:
             problems.droppable.append(f"image id {entry.id}: {path} does not exist")
             continue
-        except _DAMAGED as error:
+        except DAMAGED as error:
             problems.droppable.append(f"image id {entry.id}: {path} cannot be decoded ({error})")
             continue
         if entry.size is not None and entry.size != size:
@@ -204,7 +204,12 @@ def _decode_all(
     return pictures
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Eight bits a channel.
+
+    Raises:
+        ValueError: a pixel mode without a fixed range; and see :data:`DAMAGED`.
+    """
     if image.mode.startswith("I;16"):
         # Pillow would clip 16-bit microscopy to white instead of scaling it.
         eight_bit = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
