@@ -1,9 +1,10 @@
 """Checkpoints: written whole or not at all, read without running what is in them, the one before kept beside.
 
-A checkpoint's parts carry checksums, so that a flipped byte is found as a missing half is. Then training goes on from
-the one before; where there is none it stops and says so, for nobody asked to begin anew.
+A checkpoint ends with a digest of all its bytes, so that a flipped one is found as a missing half is. Then training
+goes on from the one before; where there is none it stops and says so, for nobody asked to begin anew.
 """
 
+import hashlib
 import io
 import lzma
 import pickle
@@ -29,7 +30,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    new = write_beside(path, buffer.getvalue())
+    # Behind the end of the archive, where torch and zipfile do not look.
+    content = buffer.getvalue()
+    new = write_beside(path, content + _seal(content))
     if path.exists():
         _keep(path)
     put(new, path)
@@ -110,6 +113,13 @@ def read_checkpoint(content: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is damaged, or holds more than tensors and plain data.
     """
+    if content[-_SEAL:-_HEX] == _MARK:
+        if _seal(content[:-_SEAL]) != content[-_SEAL:]:
+            raise _Damaged("its digest is wrong")
+        content = content[:-_SEAL]
+    elif content[-_END:].find(_ZIP_END) != 0:
+        # One of before there were digests ends where its archive does.
+        raise _Damaged("its end is missing")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             # torch writes these checksums and does not look at them.
@@ -122,6 +132,18 @@ def read_checkpoint(content: bytes) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise _Damaged(f"it holds a {type(state).__name__}")
     return state
+
+
+_MARK = b"\nsha256:"
+_HEX = 64
+_SEAL = len(_MARK) + _HEX
+# The last record of an archive without a comment, as torch writes it.
+_ZIP_END, _END = b"PK\x05\x06", 22
+
+
+def _seal(content: bytes) -> bytes:
+    """What stands behind the archive."""
+    return _MARK + hashlib.sha256(content).hexdigest().encode()
 
 
 class _Damaged(ValueError):

@@ -194,3 +194,29 @@ def test_any_damage_is_found_or_harms_nothing(tmp_path: Path) -> None:
             continue
         assert state["step"] == 3 and torch.equal(state["model"]["weight"], weight) and state["name"] == "x"
     assert found > 300
+
+
+def test_every_byte_of_a_checkpoint_counts(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"step": 3, "weights": torch.arange(6.0)})
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        with pytest.raises(ValueError):
+            read_checkpoint(bytes(changed))
+    path.write_bytes(whole[:-1])
+    with pytest.raises(RunError, match=f"{path} cannot be read as a checkpoint"):
+        load_checkpoint(path)
+
+
+def test_checkpoints_of_before_there_were_digests_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"step": 3}, path)
+    assert load_checkpoint(path) == {"step": 3}
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(RunError, match="its end is missing"):
+        load_checkpoint(path)
+    save_checkpoint(path, {"step": 4})
+    # Other tools read it all the same.
+    assert torch.load(path, weights_only=True) == {"step": 4}
