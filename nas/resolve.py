@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from nas.config import read_yaml
+from nas.export.manifest import ARCHITECTURE, MANIFEST, read_declared, read_manifest
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of, get_architecture
 from search_spaces.errors import InvalidArchitecture, RunError
@@ -14,17 +15,19 @@ def read_architecture(source: str) -> Architecture:
     """A name of the zoo, a ``winner.yaml`` or ``architecture.json``, a bundle, or a run directory.
 
     Raises:
-        RunError: a folder or file without an architecture in it.
+        RunError: a folder or file without an architecture in it, or one of a bundle that was changed.
         InvalidArchitecture: an unknown name, or an architecture that its family refuses.
     """
     path = Path(source)
     if path.is_dir():
-        found = [path / name for name in ("winner.yaml", "architecture.json") if (path / name).exists()]
+        found = [path / name for name in ("winner.yaml", ARCHITECTURE) if (path / name).exists()]
         if not found:
             raise RunError(
                 f"{path} holds neither winner.yaml nor architecture.json, so it is no finished search and no bundle"
             )
         path = found[0]
+    if path.name == ARCHITECTURE and (path.parent / MANIFEST).exists():
+        read_declared(path.parent, read_manifest(path.parent), ARCHITECTURE)
     if not path.is_file():
         return get_architecture(source)
     if path.suffix == ".json":

@@ -19,7 +19,7 @@ from torch.nn.modules.module import (
 )
 
 from nas.config import check, to_data
-from nas.export.manifest import LIMIT, Manifest, read_declared, read_manifest, verify
+from nas.export.manifest import ARCHITECTURE, LIMIT, Manifest, read_declared, read_manifest, verify
 from nas.targets import anchor, portable
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
@@ -32,7 +32,7 @@ from trainers.detectors.detector import Detector
 from trainers.recipes import DetectorRecipe
 from trainers.weights import Form, count_tensors, forms_of, read_weights
 
-ARCHITECTURE_FILE = "architecture.json"
+ARCHITECTURE_FILE = ARCHITECTURE
 DETECTOR_FILE = "detector.json"
 DETECTOR_WEIGHTS = "detector.safetensors"
 

@@ -20,6 +20,7 @@ from search_spaces.strict_json import parse_json
 from search_spaces.targets import FOLDER
 
 MANIFEST = "bundle.json"
+ARCHITECTURE = "architecture.json"
 SCHEMA = 1
 Kind = Literal["detector", "backbone"]
 LIMIT = 4 * 2**20
@@ -96,7 +97,7 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     if not path.exists() and not path.is_symlink():
-        if (directory / "architecture.json").exists():
+        if (directory / ARCHITECTURE).exists():
             raise RunError(
                 f"{directory} holds no {MANIFEST}: it was written before bundles said what is in them. Export it "
                 f"again: nas export RUN --to {directory}"

@@ -43,18 +43,56 @@ def load(weights_path: str) -> torch.nn.Module:
 
 
 def read_safetensors(path: str) -> dict[str, torch.Tensor]:
-    """Read a safetensors file without its library: 8 bytes length, a JSON header, then the raw tensors."""
+    """Read a safetensors file without its library: 8 bytes length, a JSON header, then the raw tensors.
+
+    Raises:
+        ValueError: what the file says of itself is not so; nothing is taken for it before that is known.
+    """
+
+    def refuse(what: str) -> ValueError:
+        return ValueError(f"{{path}}: {{what}}; it is damaged, cut short or no safetensors file")
+
+    def once(pairs: list) -> dict:
+        if len(dict(pairs)) != len(pairs):
+            raise refuse("a key stands in its header twice")
+        return dict(pairs)
+
     with open(path, "rb") as file:
+        size = file.seek(0, 2) - 8
+        file.seek(0)
         length = int.from_bytes(file.read(8), "little")
-        header = _json.loads(file.read(length))
+        if not 2 <= length <= min(size, 2**24):
+            raise refuse(f"it states a header of {{length}} bytes")
+        try:
+            header = _json.loads(file.read(length), object_pairs_hook=once)
+        except (RecursionError, UnicodeDecodeError, _json.JSONDecodeError) as error:
+            raise refuse("its header is no JSON") from error
+        if not isinstance(header, dict):
+            raise refuse("its header is no object")
+        header.pop("__metadata__", None)
+        found, reached = {{}}, 0
+        for name, entry in header.items():
+            if not isinstance(entry, dict) or set(entry) != {{"dtype", "shape", "data_offsets"}}:
+                raise refuse(f"tensor {{name!r}} is not described")
+            dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+            if str(dtype) not in _DTYPES or not isinstance(shape, list) or not isinstance(offsets, list):
+                raise refuse(f"tensor {{name!r}} is of a type {{dtype!r}} or has no shape")
+            if len(offsets) != 2 or not all(type(one) is int and 0 <= one < 2**62 for one in (*shape, *offsets)):
+                raise refuse(f"tensor {{name!r}} has a shape or place that is none")
+            begin, end = offsets
+            count = _math.prod(shape)
+            if not begin <= end <= size - length or end - begin != count * _DTYPES[dtype].itemsize:
+                raise refuse(f"tensor {{name!r}} does not fit the file")
+            found[name] = (begin, end, _DTYPES[dtype], shape, count)
+        for begin, end in sorted((begin, end) for begin, end, *_ in found.values()):
+            if begin != reached:
+                raise refuse("its tensors overlap or leave holes")
+            reached = end
+        if reached != size - length:
+            raise refuse(f"its tensors are {{reached}} bytes, and it has {{size - length}} of them")
         data = bytearray(file.read())
-    header.pop("__metadata__", None)
     tensors = {{}}
-    for name, entry in header.items():
-        dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-        count = _math.prod(shape)
-        if not 0 <= begin <= end <= len(data) or end - begin != count * dtype.itemsize:
-            raise ValueError(f"{{path}}: tensor {{name!r}} does not fit the file; it is damaged or cut short")
+    for name, (begin, _, dtype, shape, count) in found.items():
         flat = torch.empty(count, dtype=dtype)
         if count:
             flat.copy_(torch.frombuffer(data, dtype=dtype, count=count, offset=begin))
