@@ -122,17 +122,15 @@ def description(source: str, size: str) -> dict[str, Any]:
         ConfigError: a size that is not ``HxW``.
         InvalidArchitecture: an unknown name, or an input smaller than 32 px a side.
     """
-    match = re.fullmatch(r"(\d+)[xX](\d+)", size.strip())
-    if match is None:
-        raise ConfigError(f"--input: found {size!r}; write height and width in pixels, for example 800x1088")
+    height, width = input_size(size)
     architecture = read_architecture(source)
-    found = cost(architecture, (int(match[1]), int(match[2])))
+    found = cost(architecture, (height, width))
     fields = trf(architecture)
     return {
         "text": str(architecture),
         "digest": architecture.digest,
         "architecture": architecture.to_dict(),
-        "input": [int(match[1]), int(match[2])],
+        "input": [height, width],
         "params": found.params,
         "macs": found.macs,
         "activations": found.activations,
@@ -141,6 +139,18 @@ def description(source: str, size: str) -> dict[str, Any]:
             for name, level in family_of(architecture).levels(architecture).items()
         },
     }
+
+
+def input_size(text: str) -> tuple[int, int]:
+    """(height, width) in px of ``HxW``.
+
+    Raises:
+        ConfigError: another form.
+    """
+    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text.strip())
+    if match is None:
+        raise ConfigError(f"--input: found {text!r}; write height and width in pixels, for example 800x1088")
+    return int(match[1]), int(match[2])
 
 
 def space_facts(name: str | None) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from nas.cli.deploying import predict
+from nas.cli.deploying import benchmark, predict
 from nas.cli.networks import describe, erf, export, spaces
 from nas.cli.searching import plan, replay, report, resume, search, show
 from nas.cli.training import evaluate, train
@@ -33,6 +33,7 @@ for _command in (
     train,
     evaluate,
     predict,
+    benchmark,
 ):
     app.command()(_command)
 

@@ -5,8 +5,9 @@ them: their ratios mean something where their absolute values drift.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,20 +47,48 @@ def measure_latency(
         )
     device = device or torch.device("cpu")
     images = torch.zeros(batch_size, 3, *input_size, device=device)
-    names = list(networks)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    with _quiet(networks.values(), device=device, threads=threads), torch.inference_mode():
-        for name in names:
-            for _ in range(warm_up):
-                _timed(networks[name], images)
-        for repeat in range(repeats):
-            turn = repeat % max(len(names), 1)
-            for name in names[turn:] + names[:turn]:
-                seconds[name].append(_timed(networks[name], images))
+    with quiet(networks.values(), device=device, threads=threads), torch.inference_mode():
+        seconds = time_in_turn(
+            {name: partial(network, images) for name, network in networks.items()},
+            repeats=repeats,
+            warm_up=warm_up,
+            device=device,
+        )
     return {
         name: _latency(times, batch_size=batch_size, input_size=input_size, device=device, threads=threads)
         for name, times in seconds.items()
     }
+
+
+def time_in_turn(
+    passes: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    warm_up: int,
+    device: torch.device,
+    each: Callable[[int], None] | None = None,
+) -> dict[str, list[float]]:
+    """Seconds of every timed call, in the order in which they were made.
+
+    Args:
+        passes: name -> what is timed; each repeat times all of them once, every time another one first.
+        repeats: timed calls of each.
+        warm_up: calls of each before the clock runs.
+        device: that has to be done before the clock stops.
+        each: told how many repeats are done.
+    """
+    names = list(passes)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for name in names:
+        for _ in range(warm_up):
+            _timed(passes[name], device)
+    for repeat in range(repeats):
+        turn = repeat % max(len(names), 1)
+        for name in names[turn:] + names[:turn]:
+            seconds[name].append(_timed(passes[name], device))
+        if each is not None:
+            each(repeat + 1)
+    return seconds
 
 
 def measure_memory(
@@ -81,7 +110,7 @@ def measure_memory(
         device: where to run; the CPU by default.
     """
     device = device or torch.device("cpu")
-    with _quiet([network], device=device, threads=torch.get_num_threads()), torch.inference_mode():
+    with quiet([network], device=device, threads=torch.get_num_threads()), torch.inference_mode():
         parameters = sum(
             tensor.numel() * tensor.element_size() for tensor in (*network.parameters(), *network.buffers())
         )
@@ -101,7 +130,7 @@ def measure_memory(
         peak_bytes=parameters + activations,
         batch_size=batch_size,
         input_size=input_size,
-        device=_device_name(device),
+        device=device_name(device),
         how=how,
     )
 
@@ -142,18 +171,18 @@ def _cuda_peak(network: nn.Module, batch_size: int, input_size: tuple[int, int],
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _timed(network: nn.Module, images: Tensor) -> float:
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)
+def _timed(run: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     begin = time.perf_counter()
-    network(images)
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter() - begin
 
 
 @contextmanager
-def _quiet(networks: Any, *, device: torch.device, threads: int) -> Iterator[None]:
+def quiet(networks: Any, *, device: torch.device, threads: int) -> Iterator[None]:
     """Evaluation mode and a stated thread count, both put back afterwards."""
     networks = list(networks)
     threads_before, modes = torch.get_num_threads(), [network.training for network in networks]
@@ -179,10 +208,11 @@ def _latency(
         repeats=len(seconds),
         batch_size=batch_size,
         input_size=input_size,
-        device=_device_name(device),
+        device=device_name(device),
         threads=threads,
     )
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What a GPU calls itself, or ``cpu``."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
