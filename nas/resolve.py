@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from nas.config import read_yaml
-from nas.export.manifest import ARCHITECTURE, MANIFEST, read_declared, read_manifest
+from nas.export.manifest import ARCHITECTURE, MANIFEST, read_manifest, verify
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of, get_architecture
 from search_spaces.errors import InvalidArchitecture, RunError
@@ -27,7 +27,8 @@ def read_architecture(source: str) -> Architecture:
             )
         path = found[0]
     if path.name == ARCHITECTURE and (path.parent / MANIFEST).exists():
-        read_declared(path.parent, read_manifest(path.parent), ARCHITECTURE)
+        # All of it, for its own family is code.
+        verify(path.parent, read_manifest(path.parent))
     if not path.is_file():
         return get_architecture(source)
     if path.suffix == ".json":
