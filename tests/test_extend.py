@@ -17,9 +17,10 @@ import torch
 
 from nas.budget import read_budget
 from nas.config import check
-from nas.export.bundle import load_bundle
+from nas.export.bundle import load_bundle, load_detector
 from nas.methods.catalog import check_search, procedure
 from nas.methods.data import read_data
+from nas.methods.exporting import export
 from nas.methods.granting import portions_of
 from nas.methods.one_phase import carry_out, check_recipe
 from nas.planning import Work
@@ -216,6 +217,13 @@ def test_a_bundle_is_described_and_trained_wherever_it_lies(mine: Path, whole: R
     shutil.rmtree(bundle)
     (tmp_path / "training").rename(tmp_path / "moved")
     assert evaluate_training(tmp_path / "moved") == metrics
+    folder = export(str(tmp_path / "moved")).rename(tmp_path / "detector")
+    with pytest.raises(
+        RunError, match=r"brings code of its own.*: my_space\.py:PlainFamily, my_detector\.py:Points"
+    ):
+        load_detector(folder)
+    detector = load_detector(folder, trust_code=True).detector
+    assert type(detector).__name__ == "Points" and not detector.training
     (tmp_path / "moved/targets/my_detector.py").write_text("")
     with pytest.raises(RunError, match=r"my_detector\.py is not the file that .* was begun with"):
         evaluate_training(tmp_path / "moved")
