@@ -12,6 +12,8 @@ from typer.testing import CliRunner, Result
 
 from nas.cli import app
 from nas.config import apply_overrides, check, read_yaml
+from nas.export.bundle import load_detector
+from nas.export.manifest import read_manifest
 from nas.recipes.crnas import CRNASRecipe
 from nas.run import Run
 
@@ -162,6 +164,10 @@ def test_searching_again_in_a_finished_directory_changes_nothing(finished: Path)
 
 def test_export_report_and_train(finished: Path, tmp_path: Path) -> None:
     assert nas("export", finished, "--to", tmp_path / "bundle").exit_code == 0
+    manifest = read_manifest(tmp_path / "bundle")
+    assert manifest.kind == "detector" and {"winner", "baseline"} == set(manifest.about["scores"])
+    assert manifest.about["search"]["stages_candidates"] == 6 and manifest.about["training"]["images"] == 4
+    assert load_detector(tmp_path / "bundle").categories[1].name == "7"
     assert nas("report", finished).exit_code == 0
     few = sets(["train.epochs=null", "train.steps=1", "data.digits.val_images=2", "train.evaluate_every=0"])
     found = data_of("train", tmp_path / "bundle", TRAIN, "--run", tmp_path / "trained", *few)
