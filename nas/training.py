@@ -151,7 +151,7 @@ def _by_all(recipe: TrainJobRecipe, ranks: Ranks) -> TrainJobRecipe:
         raise ConfigError(
             f"ranks: found {recipe.ranks}, but torchrun has started {ranks.count}; leave the field out, or torchrun"
         )
-    require_share(recipe.train.batch_size, ranks.count)
+    require_share(recipe.train.batch_size, ranks.count, recipe.train.accumulate)
     try:
         return replace(recipe, ranks=ranks.count)
     except FieldError as error:
@@ -288,7 +288,7 @@ def evaluate_detector(
 
     Each of the ranks looks at its part of the batches, which are the same for any number that looks.
     """
-    size = recipe.train.batch_size // recipe.ranks
+    size = recipe.train.micro_batch // recipe.ranks
     begin, end = ranks.part(math.ceil(len(data) / size))
     part = data if ranks.count == 1 else data.subset(range(begin * size, min(end * size, len(data))))
     found = detect(detector, part, batch_size=size, device=device, amp=recipe.train.amp)

@@ -26,10 +26,12 @@ class Batches:
         data: what to draw from.
         recipe: batch size and augmentation.
         seed: of order and augmentation.
+        multiple: what sides of resized images are rounded to multiples of, px.
     """
 
-    def __init__(self, data: DetectionSet, recipe: TrainRecipe, seed: int) -> None:
+    def __init__(self, data: DetectionSet, recipe: TrainRecipe, seed: int, multiple: int = 32) -> None:
         self._data = data
+        self._multiple = multiple
         self._recipe = recipe
         self._seed = seed
         self._epoch = -1
@@ -44,10 +46,20 @@ class Batches:
             chosen.append(self._permutation(epoch)[place])
         return chosen
 
-    def at(self, step: int, device: torch.device, ranks: Ranks = ALONE) -> tuple[Tensor, list[Target]]:
-        """Images (N, 3, H, W), bytes, and their targets, augmented, on ``device``: a rank's part of the batch."""
+    def at(
+        self, step: int, device: torch.device, ranks: Ranks = ALONE, micro: int = 0
+    ) -> tuple[Tensor, list[Target]]:
+        """Images (N, 3, H, W), bytes, and their targets, augmented, on ``device``.
+
+        Args:
+            step: optimiser step.
+            device: of the images.
+            ranks: whose first to last take the images of a micro-batch in parts.
+            micro: which of the step's micro-batches.
+        """
         chosen = self.indices(step)
-        begin, end = ranks.part(len(chosen))
+        size = self._recipe.micro_batch
+        begin, end = (micro * size + place for place in ranks.part(size))
         rng = rng_for(self._seed, "augment", step)
         mirrored = [rng.random() < 0.5 for _ in chosen][begin:end] if self._recipe.flip else None
         chosen = chosen[begin:end]
@@ -60,7 +72,15 @@ class Batches:
             images, targets = jitter_scale(images, targets, contents, self._recipe.scale_jitter, rng)
         if mirrored is not None:
             images, targets = flip(images, targets, mirrored)
-        return images, targets
+        return resized(images, targets, self.size(step))
+
+    def size(self, step: int) -> tuple[int, int]:
+        """(height, width) px of the images of a step."""
+        stored = self._data.image_size
+        if not self._recipe.sizes:
+            return stored
+        factor = rng_for(self._seed, "size", step).choice(self._recipe.sizes)
+        return scaled_size(stored, factor, self._multiple)
 
     def _permutation(self, epoch: int) -> list[int]:
         if epoch != self._epoch:
@@ -85,6 +105,37 @@ def flip(images: Tensor, targets: list[Target], chosen: list[bool]) -> tuple[Ten
             one["masks"] = target["masks"].flip(-1) if mirrored else target["masks"]
         flipped.append(one)
     return images, flipped
+
+
+def scaled_size(size: tuple[int, int], factor: float, multiple: int) -> tuple[int, int]:
+    """Both sides times a factor, to the nearest multiple; sides that it leaves alone stay, multiples or not."""
+    if factor == 1.0:
+        return size
+    height, width = (max(1, round(side * factor / multiple)) * multiple for side in size)
+    return height, width
+
+
+def resized(images: Tensor, targets: list[Target], size: tuple[int, int]) -> tuple[Tensor, list[Target]]:
+    """Images and what they hold at another (height, width).
+
+    Boxes that are left with less than a pixel, or with an empty mask, are left out, as by :func:`jitter_scale`.
+    """
+    before = (images.shape[-2], images.shape[-1])
+    if size == before:
+        return images, targets
+    scale = torch.tensor([size[1] / before[1], size[0] / before[0]]).repeat(2)
+    moved = []
+    for target in targets:
+        boxes = target["boxes"] * scale
+        kept = (boxes[:, 2:] - boxes[:, :2] >= _LEFT_OVER).all(1)
+        if "masks" in target:
+            masks = _resized_masks(target["masks"], size)
+            kept &= masks.flatten(1).bool().any(1)
+        one = Target(boxes=boxes[kept], labels=target["labels"][kept], image_id=target["image_id"])
+        if "masks" in target:
+            one["masks"] = masks[kept]
+        moved.append(one)
+    return resize(images, list(size), antialias=True), moved
 
 
 def jitter_scale(

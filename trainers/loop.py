@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from search_spaces.architecture import digest_of
 from search_spaces.errors import ConfigError, NonFiniteLoss, RunError
 from search_spaces.randomness import seed_for
+from trainers.average import WeightAverage
 from trainers.batches import Batches
 from trainers.checkpoint import (
     drop_previous,
@@ -81,6 +82,9 @@ class TrainResult:
 class Trainer:
     """Trains a detector on a set by a recipe.
 
+    With an average of the weights (``recipe.ema``) the detector holds the average after :meth:`run` and whenever it is
+    evaluated.
+
     Args:
         detector: moved to ``device``; its initial weights are the caller's business.
         data: the images to learn from.
@@ -115,7 +119,7 @@ class Trainer:
         ranks: Ranks = ALONE,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        require_share(recipe.batch_size, ranks.count)
+        require_share(recipe.batch_size, ranks.count, recipe.accumulate)
         self.detector = detector.to(device)
         self.recipe = recipe
         self.seed = seed
@@ -127,7 +131,7 @@ class Trainer:
         self._ranks = ranks
         self._say = say
         self._size = len(data)
-        self._batches = Batches(data, recipe, seed)
+        self._batches = Batches(data, recipe, seed, detector.backbone.multiple)
         self.total_steps = total_steps(recipe, len(data))
         if recipe.frozen_bn:
             freeze_bn(detector)
@@ -138,7 +142,9 @@ class Trainer:
         if recipe.compile:
             # In place, so that the weights keep their names.
             body.compile()
-        self._optimizer = _optimizer([one for one in detector.parameters() if one.requires_grad], recipe)
+        moved = {name: one for name, one in detector.named_parameters() if one.requires_grad}
+        self._optimizer = _optimizer(list(moved.values()), recipe)
+        self._average = None if recipe.ema is None else WeightAverage(moved, recipe.ema)
         self._identity = digest_of(
             {
                 "recipe": asdict(recipe),
@@ -165,7 +171,11 @@ class Trainer:
         # Callers and files get the plain layout back.
         _set_layout(self.detector, self.detector.layout)
         try:
+            if self._average is not None:
+                self._average.leave()
             self._train(stop_at)
+            if self._average is not None:
+                self._average.enter()
         finally:
             _set_layout(self.detector, torch.contiguous_format)
         return TrainResult(
@@ -201,27 +211,18 @@ class Trainer:
         lr = learning_rate(self.recipe, step, self._size)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        images, targets = self._batches.at(step, self.device, self._ranks)
         # set_to_none: weights off the sampled path get no gradient, so momentum and decay leave them alone.
         self._optimizer.zero_grad(set_to_none=True)
-        with (
-            torch_seed(seed_for(self.seed, "step", step), self.device),
-            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.amp == "bf16"),
-            together(self.detector, self._ranks),
-            self._draws(),
-        ):
-            terms = self.detector.losses(images, targets)
-        own = torch.stack(list(terms.values()))
-        # Over all ranks, so that each of them stops at a loss that is not finite.
-        shared = self._ranks.mean(own.detach())
-        values = dict(zip(terms, shared.tolist(), strict=True))
-        loss = float(shared.sum())
-        self._require_finite("loss", loss, step, values, lr)
-        own.sum().backward()  # type: ignore[no-untyped-call]
+        found = [self._backward(step, micro, lr) for micro in range(self.recipe.accumulate)]
+        loss = sum(one for one, _ in found) / len(found)
+        # Of the first one's, for a step has the same terms throughout.
+        values = {name: sum(terms.get(name, 0.0) for _, terms in found) / len(found) for name in found[0][1]}
         self._ranks.average_gradients(self._moved())
         self._clip(step, values, lr)
         _begin_momentum(self._optimizer)
         self._optimizer.step()
+        if self._average is not None:
+            self._average.update()
         seconds = time.perf_counter() - started
         self._step += 1
         self._losses.append(loss)
@@ -234,11 +235,32 @@ class Trainer:
         if self._on_step is not None:
             self._on_step(record)
 
+    def _backward(self, step: int, micro: int, lr: float) -> tuple[float, dict[str, float]]:
+        """Add a micro-batch's part to the gradients; its loss and the terms of it."""
+        images, targets = self._batches.at(step, self.device, self._ranks, micro)
+        # The first has the seed of a step that is not cut.
+        seed = seed_for(self.seed, "step", step, *([micro] if micro else []))
+        with (
+            torch_seed(seed, self.device),
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.amp == "bf16"),
+            together(self.detector, self._ranks),
+            self._draws(),
+        ):
+            terms = self.detector.losses(images, targets)
+        own = torch.stack(list(terms.values()))
+        # Over all ranks, so that each of them stops at a loss that is not finite.
+        shared = self._ranks.mean(own.detach())
+        values = dict(zip(terms, shared.tolist(), strict=True))
+        loss = float(shared.sum())
+        self._require_finite("loss", loss, step, values, lr)
+        (own.sum() / self.recipe.accumulate).backward()  # type: ignore[no-untyped-call]
+        return loss, values
+
     def _draws(self) -> AbstractContextManager[object]:
         """Where a backbone drops branches, its draws are a rank's part of those for the batch."""
         if self._ranks.count == 1 or not self.recipe.drop_path:
             return nullcontext()
-        size = self.recipe.batch_size
+        size = self.recipe.micro_batch
         return DrawsOfPart(*self._ranks.part(size), size)
 
     def _moved(self) -> list[nn.Parameter]:
@@ -283,12 +305,16 @@ class Trainer:
 
     def _evaluate_now(self) -> None:
         assert self._evaluate is not None
-        found = self._ranks.of_first(
-            {name: float(value) for name, value in self._evaluate(self.detector).items()}
-        )
+        with self._averaged():
+            own = self._evaluate(self.detector)
+        found = self._ranks.of_first({name: float(value) for name, value in own.items()})
         epoch = round(self._step * self.recipe.batch_size / self._size, 6)
         self._history.append(Evaluation(step=self._step, epoch=epoch, metrics=found))
         self._log.append({"kind": "evaluation", "steps": self._step, "epoch": epoch, "metrics": found})
+
+    def _averaged(self) -> AbstractContextManager[object]:
+        """Inside, the detector's weights are the averages, where the recipe wants them."""
+        return nullcontext() if self._average is None else self._average.inside()
 
     def _save(self) -> None:
         if self.directory is None or self._saved_at == self._step:
@@ -296,20 +322,23 @@ class Trainer:
         self._saved_at = self._step
         if not self._ranks.first:
             return
-        save_checkpoint(
-            self.directory / CHECKPOINT,
-            {
-                "identity": self._identity,
-                "step": self._step,
-                "model": self.detector.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "history": [asdict(one) for one in self._history],
-                "losses": torch.tensor(self._losses, dtype=torch.float64),
-                "seconds": self._seconds,
-                "warnings": list(self._warnings),
-                **_circumstances(self.device, self._ranks),
-            },
-        )
+        with self._averaged():
+            save_checkpoint(
+                self.directory / CHECKPOINT,
+                {
+                    "identity": self._identity,
+                    "step": self._step,
+                    # What others read: the averages, where there are any.
+                    "model": self.detector.state_dict(),
+                    "optimizer": self._optimizer.state_dict(),
+                    "history": [asdict(one) for one in self._history],
+                    "losses": torch.tensor(self._losses, dtype=torch.float64),
+                    "seconds": self._seconds,
+                    "warnings": list(self._warnings),
+                    **({} if self._average is None else {"training": self._average.state_dict()}),
+                    **_circumstances(self.device, self._ranks),
+                },
+            )
 
     def _resume(self) -> None:
         content, damage = self._stored()
@@ -324,6 +353,8 @@ class Trainer:
                 "continue with those, or use an empty directory"
             )
         self.detector.load_state_dict(state["model"])
+        if self._average is not None:
+            self._average.load_state_dict(state["training"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._step = self._saved_at = int(state["step"])
         self._history = [Evaluation(**one) for one in state["history"]]

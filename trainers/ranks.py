@@ -128,16 +128,17 @@ ALONE = Ranks()
 """The one rank of an ordinary training."""
 
 
-def require_share(batch_size: int, count: int) -> None:
-    """Every rank takes the same number of images.
+def require_share(batch_size: int, count: int, accumulate: int = 1) -> None:
+    """Every rank takes the same number of images of each of a step's ``accumulate`` micro-batches.
 
     Raises:
         ConfigError: it cannot.
     """
-    if batch_size % count:
+    if batch_size % (accumulate * count):
+        parts = f" in {accumulate} micro-batches (train.accumulate)" if accumulate > 1 else ""
         raise ConfigError(
             f"train.batch_size: found {batch_size}, the images of all ranks together, which {count} ranks cannot "
-            f"share equally; take a multiple of {count}"
+            f"share equally{parts}; take a multiple of {accumulate * count}"
         )
 
 

@@ -7,17 +7,19 @@ from search_spaces.recipe import FieldError, Recipe
 from search_spaces.targets import bare
 
 Amp = Literal["off", "bf16"]
+Pyramid = Literal["fpn", "pafpn", "none"]
 
 RETINANET_OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 """Sides of RetinaNet's anchors at one place, over the smallest (Lin et al. 2017, section 4)."""
+_TWO_STAGES = ("faster_rcnn", "mask_rcnn", "cascade_rcnn")
 # Fields that only some detectors read; the others refuse them where they are set.
 _READ_BY = {
     "shared_tower": ("fcos",),
-    "box_head": ("faster_rcnn", "mask_rcnn"),
-    "box_convs": ("faster_rcnn", "mask_rcnn"),
-    "rcnn_norm": ("faster_rcnn", "mask_rcnn"),
-    "roi_batch": ("faster_rcnn", "mask_rcnn"),
-    "roi_scale": ("faster_rcnn", "mask_rcnn"),
+    "box_head": _TWO_STAGES,
+    "box_convs": _TWO_STAGES,
+    "rcnn_norm": _TWO_STAGES,
+    "roi_batch": _TWO_STAGES,
+    "roi_scale": _TWO_STAGES,
     "mask_convs": ("mask_rcnn",),
     "mask_channels": ("mask_rcnn",),
     "head_channels": ("retinanet",),
@@ -111,12 +113,15 @@ class DetectorRecipe(Recipe):
         name: ``faster_rcnn`` (Ren et al. 2015) is torchvision's; ``fcos`` (Tian et al. 2019) is built from
             torchvision's losses and operations, its assignment is that of torchvision's; ``retinanet`` (Lin et
             al. 2017) has the head, anchors and losses with which Du et al. 2020 train SpineNet; ``mask_rcnn`` (He
-            et al. 2017) is Faster R-CNN with a mask for every box and learns from a set with ``data.masks``.
-            What is said of Faster R-CNN below holds for it too. ``fcos`` when left out and no ``target`` is given.
+            et al. 2017) is Faster R-CNN with a mask for every box and learns from a set with ``data.masks``;
+            ``cascade_rcnn`` (Cai and Vasconcelos 2018) has three box heads in a row, for IoU 0.5, 0.6 and 0.7.
+            What is said of Faster R-CNN below holds for these two too. ``fcos`` when left out and no ``target`` is
+            given.
         target: your own detector instead, ``my_file.py:MyDetector``, the file relative to the recipe.
         options: of that detector, by the argument names of its constructor.
-        pyramid: ``fpn`` (Lin et al. 2017) over the backbone's levels, or ``none`` for a backbone whose levels
-            are a pyramid already, as SpineNet's.
+        pyramid: ``fpn`` (Lin et al. 2017) over the backbone's levels; ``pafpn`` (Liu et al. 2018), the same with a
+            path back from fine to coarse; or ``none`` for a backbone whose levels are a pyramid already, as
+            SpineNet's.
         fpn_channels: width of every pyramid map and of the heads.
         levels: backbone levels that enter the pyramid, fine to coarse.
         extra_levels: 0, 1 or 2 further maps, each half the size of the one before: ``fcos`` and ``retinanet`` by
@@ -151,10 +156,10 @@ class DetectorRecipe(Recipe):
         mask_channels: their width; ``null``: that of the maps.
     """
 
-    name: Literal["fcos", "faster_rcnn", "retinanet", "mask_rcnn"] | None = None
+    name: Literal["fcos", "faster_rcnn", "retinanet", "mask_rcnn", "cascade_rcnn"] | None = None
     target: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    pyramid: Literal["fpn", "none"] = "fpn"
+    pyramid: Pyramid = "fpn"
     fpn_channels: int = 64
     levels: tuple[str, ...] = ("c2", "c3", "c4", "c5")
     extra_levels: int = 0
@@ -262,7 +267,12 @@ class TrainRecipe(Recipe):
     Args:
         epochs: passes over the training images; may be a fraction.
         steps: optimiser steps instead.
-        batch_size: images a step.
+        batch_size: images a step, those of all ranks and micro-batches together.
+        accumulate: micro-batches that a step's images are cut into; their gradients are averaged before the weights
+            move, so that a large batch fits into a small memory. Every micro-batch counts the same. Two things are
+            not as in one large batch: batch normalisation sees a micro-batch at a time (and moves its running
+            statistics as often), and what a loss divides by (positive locations, sampled regions) is counted in a
+            micro-batch.
         optimizer: ``sgd`` with momentum, or ``adamw``.
         lr: peak learning rate.
         lr_batch: batch size that ``lr`` and ``warmup_lr`` are meant for; at another one both are multiplied by
@@ -284,6 +294,12 @@ class TrainRecipe(Recipe):
         flip: mirror half of the images left to right.
         scale_jitter: every image is resized by a factor drawn uniformly between these two, then cropped at random
             or padded to its former size.
+        sizes: factors of the size at which images are stored; each step draws one, for all of its images, and
+            resizes them to it, both sides rounded to multiples of the backbone's largest stride. None: the stored
+            size, which is that of every evaluation in any case.
+        ema: decay of an exponential moving average of the weights, which is then what is evaluated and kept. At a
+            weight's n-th move the decay is min(ema, (1 + n) / (10 + n)), so that short trainings are averaged too;
+            statistics of batch normalisation are those of the training.
         evaluate_every: epochs between evaluations; 0: only at three quarters of the run and after the last step.
         checkpoint_every: steps between checkpoints; 0: only at evaluations and at the end.
     """
@@ -291,6 +307,7 @@ class TrainRecipe(Recipe):
     epochs: float | None = None
     steps: int | None = None
     batch_size: int = 16
+    accumulate: int = 1
     optimizer: Literal["sgd", "adamw"] = "adamw"
     lr: float = 1e-3
     lr_batch: int | None = None
@@ -309,6 +326,8 @@ class TrainRecipe(Recipe):
     drop_path: float = 0.0
     flip: bool = True
     scale_jitter: tuple[float, float] | None = None
+    sizes: tuple[float, ...] = ()
+    ema: float | None = None
     evaluate_every: int = 0
     checkpoint_every: int = 100
 
@@ -322,6 +341,11 @@ class TrainRecipe(Recipe):
         self.require("epochs", self.epochs is None or self.epochs > 0, "above 0")
         self.require("steps", self.steps is None or self.steps >= 1, "at least 1")
         self.require("batch_size", self.batch_size >= 1, "at least 1")
+        self.require(
+            "accumulate",
+            self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
+            f"divisors of batch_size, {self.batch_size}, the images of all micro-batches together",
+        )
         self.require("lr", self.lr > 0, "above 0")
         self.require("lr_batch", self.lr_batch is None or self.lr_batch >= 1, "at least 1, or null")
         self.require(
@@ -342,6 +366,13 @@ class TrainRecipe(Recipe):
         self.require("drop_path", 0 <= self.drop_path < 1, "a rate from 0 to below 1")
         low, high = self.scale_jitter or (1.0, 1.0)
         self.require("scale_jitter", 0.1 <= low <= high <= 4.0, "two factors with 0.1 <= low <= high <= 4")
+        self.require("sizes", all(0.1 <= one <= 4.0 for one in self.sizes), "factors from 0.1 to 4")
+        self.require("ema", self.ema is None or 0 < self.ema < 1, "between 0 and 1, or null")
+
+    @property
+    def micro_batch(self) -> int:
+        """Images that are in memory at a time, those of all ranks together."""
+        return self.batch_size // self.accumulate
 
     def _check_final_epochs(self) -> None:
         if self.schedule != "final_epochs":

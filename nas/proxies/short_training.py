@@ -179,7 +179,7 @@ class ShortTraining:
             results = detect(
                 detector,
                 self.held_out,
-                batch_size=self.train.batch_size,
+                batch_size=self.train.micro_batch,
                 device=self.device,
                 amp=self.train.amp,
                 masks=False,
@@ -189,6 +189,6 @@ class ShortTraining:
     def _recalibration(self) -> Iterator[Tensor]:
         """The same training images for every candidate."""
         rng = rng_for(self.seed, "recalibration")
-        size = min(self.train.batch_size, len(self.train_set))
+        size = min(self.train.micro_batch, len(self.train_set))
         for _ in range(self.recalibration_batches):
             yield self.train_set.images[rng.sample(range(len(self.train_set)), size)].to(self.device)

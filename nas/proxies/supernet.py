@@ -192,7 +192,7 @@ class SupernetProxy:
     def _recalibration(self, candidate: Candidate, level: int) -> Iterator[Tensor]:
         """Training images, before each batch of them a completion of the candidate as path."""
         rng = rng_for(self.seed, "recalibration")
-        size = min(self.recipe.train.batch_size, len(self.train_set))
+        size = min(self.recipe.train.micro_batch, len(self.train_set))
         for index in range(self.recipe.recalibration_batches):
             chosen = rng.sample(range(len(self.train_set)), size)
             self._take(self._complete(candidate, "recalibration-path", level, index), size)

@@ -65,11 +65,12 @@ def require_ranks(ranks: int, train: TrainRecipe) -> None:
     Raises:
         FieldError: naming ``ranks``.
     """
-    if ranks < 1 or train.batch_size % ranks:
+    if ranks < 1 or train.micro_batch % ranks:
+        images = "train.batch_size" if train.accumulate == 1 else "train.batch_size / train.accumulate"
         raise FieldError(
             "ranks",
             ranks,
-            f"allowed are divisors of train.batch_size, {train.batch_size}, the images of all ranks together",
+            f"allowed are divisors of {images}, {train.micro_batch}, the images of all ranks together",
         )
     if train.compile and ranks > 1:
         raise FieldError("ranks", ranks, "allowed with train.compile is 1")

@@ -42,11 +42,15 @@ RECIPES = {
         mask_convs=1,
         score_threshold=0.0,
     ),
+    "cascade_rcnn": DetectorRecipe(
+        name="cascade_rcnn", fpn_channels=16, box_head=32, candidates=60, roi_batch=32, score_threshold=0.0
+    ),
 }
 # What else a detector can be told to be made of.
 CHANGES: dict[str, tuple[dict[str, Any], ...]] = {
     "fcos": ({}, {"extra_levels": 1, "head_convs": 2}, {"shared_tower": True}, {"head_convs": 0}),
     "faster_rcnn": ({}, {"extra_levels": 1, "head_convs": 2}, {"box_convs": 2, "roi_scale": 1.0}),
+    "cascade_rcnn": ({"extra_levels": 1}, {"box_convs": 1, "rcnn_norm": True}),
     "mask_rcnn": (
         {"mask_convs": 4, "mask_channels": 8},
         {"mask_convs": 0, "extra_levels": 1},
@@ -255,7 +259,8 @@ def test_recipes_that_make_no_sense(settings: dict[str, Any]) -> None:
     ("name", "field", "value", "reader"),
     [
         ("faster_rcnn", "shared_tower", True, "fcos"),
-        ("fcos", "box_head", 64, "faster_rcnn and mask_rcnn"),
+        ("fcos", "box_head", 64, "faster_rcnn and mask_rcnn and cascade_rcnn"),
+        ("cascade_rcnn", "mask_convs", 2, "mask_rcnn"),
         ("faster_rcnn", "mask_convs", 2, "mask_rcnn"),
         ("retinanet", "mask_channels", 2, "mask_rcnn"),
         ("mask_rcnn", "shared_tower", True, "fcos"),

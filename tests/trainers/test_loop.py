@@ -41,7 +41,7 @@ def make_trainer(
     name: str = "fcos",
     **callbacks: Any,
 ) -> Trainer:
-    small = {"box_head": 32, "roi_batch": 32} if name in ("faster_rcnn", "mask_rcnn") else {}
+    small = {"box_head": 32, "roi_batch": 32} if name.endswith("_rcnn") else {}
     settings = DetectorRecipe(name=name, fpn_channels=16, candidates=60, **small)  # type: ignore[arg-type]
     detector = build_detector(settings, backbone, 2, (64, 64), seed=0)
     return Trainer(

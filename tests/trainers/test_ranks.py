@@ -41,6 +41,12 @@ def jobs(folder: Path) -> dict[str, dict[str, Any]]:
         "retinanet": {"detector": {**fcos, "name": "retinanet", "extra_levels": 2}, "train": SGD},
         "faster_rcnn": {"detector": normed, "train": {**SGD, "steps": 6}},
         "mask_rcnn": {"detector": {"name": "mask_rcnn", **TWO_STAGES}, "train": {**SGD, "steps": 4}},
+        "cascade_rcnn": {"detector": {"name": "cascade_rcnn", **TWO_STAGES}, "train": {**SGD, "steps": 4}},
+        "everything": {
+            "detector": {**fcos, "pyramid": "pafpn"},
+            "train": {**SGD, "batch_size": 8, "accumulate": 2, "ema": 0.9, "sizes": (0.5, 1.5)},
+            "directory": str(folder / "everything"),
+        },
         "supernet": {
             "detector": path,
             "train": {**SGD, "lr": 0.003, "weight_decay": 0.1},

@@ -7,6 +7,7 @@ from torch import nn
 
 from search_spaces.errors import ConfigError
 from search_spaces.targets import load_subclass, make
+from trainers.detectors.cascade_rcnn import CascadeRCNN
 from trainers.detectors.detector import Detector
 from trainers.detectors.faster_rcnn import FasterRCNN
 from trainers.detectors.fcos import FCOS
@@ -21,6 +22,7 @@ DETECTORS: dict[str, Callable[[BackboneWithPyramid, int, DetectorRecipe], Detect
     "faster_rcnn": FasterRCNN,
     "retinanet": RetinaNet,
     "mask_rcnn": MaskRCNN,
+    "cascade_rcnn": CascadeRCNN,
 }
 # How maps coarser than the backbone's are made; proposals need no weights of their own there.
 _EXTRA: dict[str, Literal["conv", "pool"]] = {
@@ -28,6 +30,7 @@ _EXTRA: dict[str, Literal["conv", "pool"]] = {
     "faster_rcnn": "pool",
     "retinanet": "conv",
     "mask_rcnn": "pool",
+    "cascade_rcnn": "pool",
 }
 
 
@@ -54,7 +57,7 @@ def build_detector(
             backbone,
             levels=recipe.levels,
             channels=recipe.fpn_channels,
-            fpn=recipe.pyramid == "fpn",
+            pyramid=recipe.pyramid,
             extra=recipe.extra_levels,
             extra_by=_EXTRA.get(recipe.name or "", "conv"),
         )

@@ -1,6 +1,7 @@
 """Faster R-CNN, two-stage (Ren et al. 2015) over a pyramid (Lin et al. 2017), from torchvision's parts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,20 +59,17 @@ class FasterRCNN(Detector):
             nms_thresh=0.7,
         )
         self.rpn.fg_bg_sampler = SharedSampler(256, 0.5)
-        self.roi_heads = RoIHeads(
-            roi_align(backbone, _ROI_SIDE, recipe),
-            _box_head(channels, recipe),
-            FastRCNNPredictor(recipe.box_head, num_classes + 1),
-            fg_iou_thresh=0.5,
-            bg_iou_thresh=0.5,
-            batch_size_per_image=recipe.roi_batch,
-            positive_fraction=0.25,
-            bbox_reg_weights=None,
-            score_thresh=recipe.score_threshold,
-            nms_thresh=recipe.nms,
-            detections_per_img=recipe.detections,
+        self.roi_heads = self._roi_heads(backbone, num_classes, recipe)
+
+    def _roi_heads(self, backbone: BackboneWithPyramid, num_classes: int, recipe: DetectorRecipe) -> Any:
+        """What takes proposals to boxes."""
+        return box_heads(
+            backbone,
+            recipe,
+            partial(FastRCNNPredictor, recipe.box_head, num_classes + 1),
+            iou=0.5,
+            weights=(10.0, 10.0, 5.0, 5.0),
         )
-        self.roi_heads.fg_bg_sampler = SharedSampler(recipe.roi_batch, 0.25)
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Two terms of the proposals, two of the boxes; proposals are sampled with torch's generator."""
@@ -112,6 +110,40 @@ class FasterRCNN(Detector):
         maps = {name: one.float() for name, one in self.backbone(normalised).items()}
         size = (int(images.shape[-2]), int(images.shape[-1]))
         return maps, ImageList(normalised, [size] * len(images))
+
+
+def box_heads(
+    backbone: BackboneWithPyramid,
+    recipe: DetectorRecipe,
+    predictor: Callable[[], nn.Module],
+    *,
+    iou: float,
+    weights: tuple[float, float, float, float],
+) -> RoIHeads:
+    """torchvision's heads, which sample regions, pool them and take them to boxes.
+
+    Args:
+        backbone: with its pyramid.
+        recipe: of the detector.
+        predictor: makes what gives class logits and box codes from (R, box_head); called after the box head is made.
+        iou: with an object, from which on a region is positive.
+        weights: of the codes of x, y, width and height.
+    """
+    heads = RoIHeads(
+        roi_align(backbone, _ROI_SIDE, recipe),
+        _box_head(backbone.out_channels, recipe),
+        predictor(),
+        fg_iou_thresh=iou,
+        bg_iou_thresh=iou,
+        batch_size_per_image=recipe.roi_batch,
+        positive_fraction=0.25,
+        bbox_reg_weights=weights,
+        score_thresh=recipe.score_threshold,
+        nms_thresh=recipe.nms,
+        detections_per_img=recipe.detections,
+    )
+    heads.fg_bg_sampler = SharedSampler(recipe.roi_batch, 0.25)
+    return heads
 
 
 def roi_align(backbone: BackboneWithPyramid, side: int, recipe: DetectorRecipe) -> MultiScaleRoIAlign:

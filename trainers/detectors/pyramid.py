@@ -1,13 +1,15 @@
-"""A feature pyramid over any backbone that declares its levels (Lin et al. 2017)."""
+"""A feature pyramid over any backbone that declares its levels (Lin et al. 2017; Liu et al. 2018)."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Literal, Protocol
 
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyramidNetwork
 
 from search_spaces.errors import ConfigError, InvalidArchitecture
+from trainers.recipes import Pyramid
 
 
 class Backbone(Protocol):
@@ -67,6 +69,44 @@ class ExtraPools(ExtraFPNBlock):  # type: ignore[misc]
         return [*results, *made], [*names, *extra_names(len(made))]
 
 
+class PAFPN(FeaturePyramidNetwork):  # type: ignore[misc]
+    """An FPN and after it a path from fine to coarse (Liu et al. 2018, section 3.1).
+
+    N2 is P2; N(i+1) is a 3x3 convolution of the sum of P(i+1) and of a 3x3 convolution of N(i) with stride 2, a ReLU
+    behind every convolution.
+
+    Args:
+        inputs: channels of the backbone's maps, fine to coarse; each of half the size of the one before.
+        channels: of the maps that come out.
+        extra: coarser maps after them.
+    """
+
+    def __init__(self, inputs: Sequence[int], channels: int, extra: ExtraFPNBlock | None) -> None:
+        super().__init__(list(inputs), channels)
+        steps = range(len(inputs) - 1)
+        self.down = nn.ModuleList(nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in steps)
+        self.merged = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in steps)
+        self.extra = extra
+        for conv in (*self.down, *self.merged):
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Maps fine to coarse, (N, inputs, H, W) -> (N, channels, H, W) each, and the coarser ones."""
+        merged: dict[str, Tensor] = super().forward(OrderedDict(maps))
+        found: list[Tensor] = []
+        for index, one in enumerate(merged.values()):
+            if index:
+                below = nn.functional.relu(self.down[index - 1](found[-1]))
+                one = nn.functional.relu(self.merged[index - 1](one + below))
+            found.append(one)
+        names = list(merged)
+        if self.extra is not None:
+            found, names = self.extra(found, list(maps.values()), names)
+        return dict(zip(names, found, strict=True))
+
+
 class AsTheyAre(nn.Module):
     """In the place of an FPN: the maps unchanged, and perhaps coarser ones after them."""
 
@@ -91,7 +131,8 @@ class BackboneWithPyramid(nn.Module):
         backbone: a module that keeps the contract of :class:`Backbone`.
         levels: which of its maps enter, fine to coarse.
         channels: width of every output map.
-        fpn: whether maps are merged from coarse to fine; without it the backbone's own are ``channels`` wide.
+        pyramid: how maps are merged: ``fpn`` from coarse to fine, ``pafpn`` and back again, or ``none``, where the
+            backbone's own are ``channels`` wide.
         extra: further maps, each half the size of the one before.
         extra_by: how they are made: stride-2 convolutions, or pooling.
 
@@ -99,10 +140,11 @@ class BackboneWithPyramid(nn.Module):
         levels: names of the backbone's maps.
         strides: px of the image per cell, one for every map, the further ones included.
         names: of every map; the further ones are ``extra1`` and so on.
+        multiple: px that both sides of an image are multiples of: the largest stride that the backbone declares.
 
     Raises:
-        ConfigError: a level that the backbone does not declare, levels not from fine to coarse, or without an
-            FPN maps of another width.
+        ConfigError: a level that the backbone does not declare, levels not from fine to coarse, for ``pafpn`` strides
+            that do not double, or without an FPN maps of another width.
     """
 
     def __init__(
@@ -111,7 +153,7 @@ class BackboneWithPyramid(nn.Module):
         *,
         levels: Sequence[str],
         channels: int,
-        fpn: bool = True,
+        pyramid: Pyramid = "fpn",
         extra: int = 0,
         extra_by: Literal["conv", "pool"] = "conv",
     ) -> None:
@@ -132,14 +174,17 @@ class BackboneWithPyramid(nn.Module):
             block = ExtraConvs(channels, extra) if extra_by == "conv" else ExtraPools(extra)
         self.body = backbone
         self.fpn: nn.Module
-        if fpn:
-            self.fpn = FeaturePyramidNetwork(
-                [declared[name][0] for name in levels], channels, extra_blocks=block
-            )
-        else:
-            _require_width({name: declared[name][0] for name in levels}, channels)
+        inputs = {name: declared[name][0] for name in levels}
+        if pyramid == "none":
+            _require_width(inputs, channels)
             self.fpn = AsTheyAre(block)
+        elif pyramid == "pafpn":
+            _require_doubling(dict(zip(levels, strides, strict=True)))
+            self.fpn = PAFPN(list(inputs.values()), channels, block)
+        else:
+            self.fpn = FeaturePyramidNetwork(list(inputs.values()), channels, extra_blocks=block)
         self.out_channels = channels
+        self.multiple = max(stride for _, stride in declared.values())
         self.strides: tuple[int, ...] = (*strides, *(2**step * strides[-1] for step in range(1, extra + 1)))
         self.levels = tuple(levels)
         self.names = (*levels, *extra_names(extra))
@@ -187,6 +232,15 @@ def _require_width(found: Mapping[str, int], channels: int) -> None:
             f"detector.fpn_channels: found {channels}, but without an FPN the maps enter as they are and "
             f"{', '.join(f'{name} has {width} channels' for name, width in odd.items())}; set it to the backbone's "
             "width, or detector.pyramid to fpn"
+        )
+
+
+def _require_doubling(strides: Mapping[str, int]) -> None:
+    steps = list(strides.values())
+    if any(coarse != 2 * fine for fine, coarse in pairwise(steps)):
+        raise ConfigError(
+            f"detector.levels: found {list(strides)} of strides {steps}, but the path of pafpn goes up by convolutions "
+            "of stride 2; take levels whose strides double, or set detector.pyramid to fpn"
         )
 
 
