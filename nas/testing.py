@@ -27,9 +27,6 @@ from trainers.recipes import DetectorRecipe
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainers.data.detection_set import Target
-    from trainers.detectors.detector import Detector
-
 ControllerFactory = Callable[[SearchSpace, int], Controller]
 """A space and a seed give a fresh controller."""
 
@@ -423,90 +420,56 @@ def _counted(network: "nn.Module", size: tuple[int, int]) -> tuple[Cost, dict[st
     return found, {name: tuple(one.shape[1:]) for name, one in maps.items()}
 
 
-def check_detector(recipe: DetectorRecipe, *, side: int = 64, classes: int = 3) -> None:
-    """A detector learns from every image, also an empty one, and gives boxes as all detectors do.
+def check_detector(recipe: DetectorRecipe, *, side: int | None = None, classes: int = 3) -> None:
+    """A detector keeps what all detectors keep.
 
-    It is built around a small ResNet, whose levels are c2 to c5 at strides 4 to 32.
+    A seed decides its weights; it learns, with finite losses and gradients, from images without an object, with boxes
+    of a pixel and of different sizes, in float32 and in bf16; every weight gets a gradient and moves; its detections
+    have the form of all detectors', are the same every time and do not depend on the images beside; and a file of its
+    weights brings it back.
 
     Args:
-        recipe: of the detector, by name or target.
-        side: of the square images, px.
+        recipe: of the detector, by name or target. With ``pyramid: none`` it is built around a small SpineNet, whose
+            levels are p3 to p7 at strides 8 to 128, else around a small ResNet with c2 to c5 at strides 4 to 32.
+        side: of the square images, px; 128 or 64 when left out.
         classes: number of categories.
 
     Raises:
         AssertionError: what is wrong.
         ConfigError: a recipe that gives no detector.
     """
-    import torch
+    from nas.detector_contract import default_side, keeps_contract
 
-    from trainers.seeding import torch_seed
-
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (2, 3, side, side), generator=generator, dtype=torch.uint8)
-    model, same = _detector(recipe, side, classes).train(), _detector(recipe, side, classes)
-    weights = list(zip(model.state_dict().items(), same.state_dict().values(), strict=True))
-    odd = [name for (name, one), other in weights if not torch.equal(one, other)]
-    assert not odd, f"one seed gave two sets of weights: {odd[:3]}; draw them from torch's global generator"
-    whole, empty = _targets(side, classes)
-    for targets in ((whole, whole), (whole, empty), (empty, empty)):
-        model.zero_grad()
-        with torch_seed(0):
-            terms = model.losses(images, targets)
-        for name, term in terms.items():
-            assert term.shape == () and bool(torch.isfinite(term)), (
-                f"loss {name} is {term}; needed is one number"
-            )
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        if targets[1] is whole:
-            missing = [name for name, one in model.named_parameters() if one.grad is None]
-            assert not missing, f"no gradient reaches {missing}"
-    model.eval()
-    with torch.no_grad():
-        found, again = model.detections(images), model.detections(images)
-        scaled = model.detections(images.float() / 255.0)
-    assert len(found) == len(images), f"{len(images)} images gave {len(found)} results"
-    for one, repeated, other in zip(found, again, scaled, strict=True):
-        count = len(one["boxes"])
-        assert one["boxes"].shape == (count, 4) and len(one["scores"]) == len(one["labels"]) == count
-        assert count <= recipe.detections, f"found {count} boxes; the recipe allows {recipe.detections}"
-        assert one["labels"].dtype == torch.int64, "labels must be int64"
-        assert all(0 <= label < classes for label in one["labels"].tolist()), "labels go from 0"
-        scores = one["scores"].tolist()
-        assert scores == sorted(scores, reverse=True), "scores must fall"
-        assert all(recipe.score_threshold <= score <= 1 for score in scores), (
-            "scores below the threshold, or above 1"
-        )
-        boxes = one["boxes"]
-        assert not count or (boxes.min() >= 0 and boxes.max() <= side), "boxes must end at the image's edge"
-        assert bool((boxes[:, 2:] >= boxes[:, :2]).all()), "boxes are x1 y1 x2 y2"
-        assert torch.equal(boxes, repeated["boxes"]), "the same images gave other boxes"
-        assert other["boxes"].shape == boxes.shape, "bytes and floats from 0 to 1 gave different detections"
+    keeps_contract(recipe, default_side(recipe) if side is None else side, classes)
 
 
-def _detector(recipe: DetectorRecipe, side: int, classes: int) -> "Detector":
-    from trainers.detectors.catalog import build_detector
+def check_detector_learns(
+    recipe: DetectorRecipe,
+    *,
+    side: int | None = None,
+    classes: int = 2,
+    steps: int = 200,
+    lr: float = 5e-3,
+    least: float = 0.9,
+) -> tuple[int, float]:
+    """A detector learns one batch of two images by heart: COCO AP, of masks too, rises above ``least``.
 
-    settings = {"block": "basic", "widths": (8, 8, 8, 8), "stem": "small", "groups": 1, "width_per_group": 64}
-    small = Architecture(
-        family="crnas.resnet",
-        settings=Genes(settings),
-        genes=Genes({"blocks": (1, 1, 1, 1), "dilations": (1, 1, 1, 1)}),
-    )
-    return build_detector(recipe, family_of(small).build(small, seed=0), classes, (side, side), seed=0)
+    Args:
+        recipe: as for :func:`check_detector`.
+        side: of the square images, px; 128 or 64 when left out.
+        classes: number of categories.
+        steps: that it may take.
+        lr: peak learning rate, of AdamW.
+        least: AP to be passed.
 
+    Returns:
+        Steps that it took, and the AP reached.
 
-def _targets(side: int, classes: int) -> "tuple[Target, Target]":
-    """One object for every level, from the smallest to nearly the whole image; and no object at all."""
-    import torch
+    Raises:
+        AssertionError: it takes longer.
+        ConfigError: a recipe that gives no detector.
+    """
+    from nas.detector_contract import default_side, learns
 
-    from trainers.data.detection_set import Target
-
-    sides = (side / 8, side / 4, side / 2, side * 0.95)
-    boxes = torch.tensor([[1.0, 2.0, 1.0 + one, 2.0 + 0.95 * one] for one in sides])
-    labels = torch.arange(len(sides)) % classes
-    # Read by detectors that learn masks; for all others they are one more key.
-    masks = torch.zeros(len(sides), side, side, dtype=torch.uint8)
-    for mask, (left, top, right, bottom) in zip(masks, boxes.long().tolist(), strict=True):
-        mask[top:bottom, left:right] = 1
-    whole = Target(boxes=boxes, labels=labels, image_id=1, masks=masks)
-    return whole, Target(boxes=boxes[:0], labels=labels[:0], image_id=2, masks=masks[:0])
+    side = default_side(recipe) if side is None else side
+    return learns(recipe, side, classes, steps=steps, lr=lr, least=least)

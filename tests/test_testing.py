@@ -1,22 +1,16 @@
-"""The contracts for families and detectors: what the catalogs list keeps them, and what breaks them is caught."""
+"""The contract for families: what the catalog lists keeps it, and what breaks it is caught."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
-from nas.testing import check_detector, check_family
+from nas.testing import check_family
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import FAMILIES, ZOO
 from search_spaces.crnas.families import RESNET
 from search_spaces.family import Family, Level
 from search_spaces.layer import Cost
-from trainers.detectors.catalog import DETECTORS
-from trainers.detectors.detector import Detections
-from trainers.detectors.fcos import FCOS
-from trainers.recipes import DetectorRecipe
 
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "crnas.resnet": ("resnet18", {"widths": (8, 8, 16, 16)}),
@@ -61,62 +55,3 @@ def test_weights_that_no_seed_decides_are_caught(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Family, "build", lambda self, architecture, seed=None: build(self, architecture))
     with pytest.raises(AssertionError, match="one seed gave two sets of weights"):
         check_family([small("crnas.resnet")])
-
-
-@pytest.mark.parametrize("name", DETECTORS)
-def test_detectors_keep_their_contract(name: Any) -> None:
-    check_detector(DetectorRecipe(name=name, fpn_channels=16, score_threshold=0.0))
-
-
-class Deaf(FCOS):
-    """Its centerness learns nothing."""
-
-    def losses(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
-        terms = super().losses(images, targets)
-        return {"classification": terms["classification"]}
-
-
-class Restless(FCOS):
-    """It draws its weights outside of torch's seed."""
-
-    def __init__(self, *rest: Any) -> None:
-        super().__init__(*rest)
-        with torch.no_grad():
-            self.head.cls_logits.weight.normal_(generator=torch.Generator().manual_seed(id(self)))
-
-
-class Upside(FCOS):
-    """Its worst detection comes first."""
-
-    def detections(self, images: Tensor) -> list[Detections]:
-        return [
-            Detections(boxes=one["boxes"].flip(0), scores=one["scores"].flip(0), labels=one["labels"].flip(0))
-            for one in super().detections(images)
-        ]
-
-
-class Lavish(FCOS):
-    """It counts labels from 1."""
-
-    def detections(self, images: Tensor) -> list[Detections]:
-        found = super().detections(images)
-        return [
-            Detections(boxes=one["boxes"], scores=one["scores"], labels=one["labels"] + 1) for one in found
-        ]
-
-
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [
-        (Deaf, "no gradient reaches"),
-        (Restless, "one seed gave two sets of weights"),
-        (Upside, "scores must fall"),
-        (Lavish, "labels go from 0"),
-    ],
-)
-def test_detectors_that_break_the_contract_are_caught(
-    kind: Any, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(DETECTORS, "fcos", kind)
-    with pytest.raises(AssertionError, match=words):
-        check_detector(DetectorRecipe(fpn_channels=16, score_threshold=0.0))

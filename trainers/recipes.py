@@ -374,6 +374,11 @@ class TrainRecipe(Recipe):
         """Images that are in memory at a time, those of all ranks together."""
         return self.batch_size // self.accumulate
 
+    @property
+    def area(self) -> float:
+        """Pixels of an image in training over those stored: the mean over ``sizes``, rounding to strides aside."""
+        return sum(one**2 for one in self.sizes) / len(self.sizes) if self.sizes else 1.0
+
     def _check_final_epochs(self) -> None:
         if self.schedule != "final_epochs":
             return

@@ -1,10 +1,12 @@
-"""What every phase of a run cost. An image trained on counts as three forward passes."""
+"""What every phase of a run cost. An image trained on counts as three forward passes, at the mean of a recipe's
+sizes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from nas.ledger import Spent, by_activity, starts_of, total
+from nas.methods.any_space import one_phase_recipe
 from nas.methods.catalog import baseline_of, method_of
 from nas.methods.spaces import allocation, crnas_recipe, stage_space
 from nas.methods.spinenet_space import narrowed, spinenet_recipe
@@ -39,16 +41,13 @@ def supernet_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int
     paths = {"stages": mean_path_macs(run, size)}
     facts = run.read_json("data.json") or {"held_out": [], "train": []}
     costs = []
+    whole = crnas_recipe(run.recipe)
     for name, history in trials.items():
+        recipe = whole.stages if name == "stages" else whole.dilations or whole.stages
         spent = run.read_json(f"{name}/spent.json")
         if spent is not None:
-            costs.append(
-                _phase_cost(
-                    f"{name}: supernet training", spent["seconds"], spent["images"], 3 * paths.get(name, macs)
-                )
-            )
-        whole = crnas_recipe(run.recipe)
-        recipe = whole.stages if name == "stages" else whole.dilations or whole.stages
+            path = 3 * round(recipe.supernet.train.area * paths.get(name, macs))
+            costs.append(_phase_cost(f"{name}: supernet training", spent["seconds"], spent["images"], path))
         each = len(facts["held_out"]) + recipe.supernet.recalibration_batches * min(
             recipe.supernet.train.batch_size, max(len(facts["train"]), 1)
         )
@@ -76,7 +75,8 @@ def short_training_costs(
             ):
                 images += count
                 steps += taken
-                macs += 3 * count * cost(narrowed(record.candidate, recipe), size).macs
+                each = cost(narrowed(record.candidate, recipe), size).macs
+                macs += 3 * count * round(recipe.train.area * each)
         seconds = round(sum(record.seconds for record in history), 1)
         one = PhaseCost(name=f"{name}: short trainings", seconds=seconds, images=images, macs=macs)
         costs.append(_booked(replace(one, trials=len(history), steps=steps), history))
@@ -89,7 +89,8 @@ def own_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) ->
     A proxy of a person's own counts as far as it says: what it tells :func:`nas.ledger.looked_at`, or ``images`` that
     were learned from and ``seconds`` among a score's attributes.
     """
-    del run
+    train = one_phase_recipe(run.recipe).search.proxy.train
+    area = 1.0 if train is None else train.area
     costs = []
     for name, history in trials.items():
         images = macs = 0
@@ -97,7 +98,7 @@ def own_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int]) ->
             count = record.attributes.get("images", 0)
             if isinstance(count, int) and isinstance(record.candidate, Architecture):
                 images += count
-                macs += 3 * count * cost(record.candidate, size).macs
+                macs += 3 * count * round(area * cost(record.candidate, size).macs)
         seconds = round(sum(record.seconds for record in history), 1)
         one = PhaseCost(
             name=f"{name}: scoring", seconds=seconds, images=images, macs=macs, trials=len(history)
@@ -125,7 +126,9 @@ def table_costs(run: Run, size: tuple[int, int]) -> tuple[PhaseCost, ...]:
         return ()
     seconds = sum(result["seconds"] for result in finished)
     images = sum(result["images"] for result in finished)
-    macs = 3 * cost(baseline_of(run.recipe), size).macs
+    retrain = run.recipe.retrain
+    area = 1.0 if retrain is None else retrain.train.area
+    macs = 3 * round(area * cost(baseline_of(run.recipe), size).macs)
     return (replace(_phase_cost("final table: trainings", seconds, images, macs), trials=len(finished)),)
 
 

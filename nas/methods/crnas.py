@@ -210,7 +210,7 @@ def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
             count=total_steps(train, len(data.train_set)),
             unit="steps",
             by="driver",
-            macs=3.0 * train.batch_size * path,
+            macs=3.0 * train.batch_size * train.area * path,
         )
         looked_at = len(data.held_out) + phase.supernet.recalibration_batches * batch
         searches = [name]

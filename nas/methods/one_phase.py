@@ -143,7 +143,7 @@ def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
     """What the search and its random rival search and take."""
     recipe, size = one_phase_recipe(run.recipe), data.train_set.image_size
     space, train = any_space(recipe.space), recipe.search.proxy.train
-    images = 0 if train is None else total_steps(train, len(data.train_set)) * train.batch_size
+    images = 0.0 if train is None else total_steps(train, len(data.train_set)) * train.batch_size * train.area
     yield from foreseen_phases(
         run,
         planned_phases(recipe, space, recipe.search),

@@ -116,6 +116,7 @@ def table_jobs(run: Run, data: SearchData) -> list[tuple[Work, TrainingJob]]:
             macs=3.0
             * total_steps(retrain.train, images)
             * retrain.train.batch_size
+            * retrain.train.area
             * cost(architecture, size).macs,
             # One seed of the winner and of what it is compared with.
             least=2 if name == "trainings" else 1,

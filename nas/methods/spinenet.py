@@ -116,7 +116,7 @@ def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
         run,
         phases,
         Limits(space, recipe.search.limits, size),
-        macs=lambda one: 3.0 * images * cost(narrowed(one, short), size).macs,
+        macs=lambda one: 3.0 * images * short.train.area * cost(narrowed(one, short), size).macs,
         at_most=recipe.search.rungs is not None,
     )
 

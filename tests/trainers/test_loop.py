@@ -355,12 +355,6 @@ def test_where_nothing_can_be_compiled_a_recipe_that_asks_for_it_is_refused(
     assert "No working C++ compiler" in text and "set it to false" in text and "\n" not in text
 
 
-def test_bf16_trains_in_finite_numbers(trainer: Callable[..., Trainer]) -> None:
-    for name in DETECTORS:
-        result = trainer(recipe=replace(RECIPE, amp="bf16"), name=name).run(stop_at=2)
-        assert len(result.losses) == 2
-
-
 def test_evaluations_come_after_epochs_at_three_quarters_and_at_the_end(
     trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
