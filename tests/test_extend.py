@@ -138,7 +138,7 @@ def test_the_page_has_a_file_of_each_kind(mine: Path) -> None:
 
 def test_its_tests_pass(mine: Path) -> None:
     tests = {name: one for name, one in vars(load_file(mine / "test_mine.py")).items() if name[:5] == "test_"}
-    assert len(tests) == 3
+    assert len(tests) == 4
     for test in tests.values():
         test()
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from nas.cli import app
 from nas.config import check, read_yaml
 from nas.methods.catalog import check_search, procedure
+from nas.methods.costs import phase_costs
 from nas.methods.data import read_data
 from nas.methods.planning import share_of, table_jobs, workers_here
 from nas.planning import (
@@ -135,6 +136,23 @@ def test_works_of_crnas_are_those_of_the_run(tmp_path: Path) -> None:
         found = procedure(run.recipe).rehearse(run, data, one.name, 0.01, Random(0))
         assert found and min(found) > 0
     assert not (tmp_path / "stages").exists(), "a rehearsal leaves nothing behind"
+
+
+def test_images_of_several_sizes_count_by_their_pixels(tmp_path: Path) -> None:
+    found = []
+    for name, sizes in (("plain", []), ("sizes", [0.5, 1.5])):
+        recipe = read_yaml(RECIPES / "tiny.yaml")
+        recipe["stages"]["supernet"]["train"]["sizes"] = sizes
+        recipe["retrain"]["train"]["sizes"] = sizes
+        run = Run.create(tmp_path / name, check(CRNASRecipe, recipe, source="tiny"))
+        data = read_data(run.recipe)
+        works = [one for one in procedure(run.recipe).foreseen(run, data) if isinstance(one, Work)]
+        found.append([one.macs for one in (*works, *(table for table, _ in table_jobs(run, data)))])
+        run.write_json("stages/spent.json", {"seconds": 1.0, "images": 48})
+        found[-1].append(phase_costs(run, {"stages": ()}, data.train_set.image_size)[0].macs)
+    # The mean of 0.25 and 2.25; scoring and the dilations' supernet are at the stored size.
+    for place, (plain, several) in enumerate(zip(*found, strict=True)):
+        assert plain and several == pytest.approx((1.25 if place in (0, 4, 5) else 1.0) * plain, rel=1e-9)
 
 
 def test_what_limits_reject_takes_no_time(tmp_path: Path) -> None:

@@ -39,8 +39,9 @@ def make(
     *,
     draw: Callable[..., Architecture] | None = None,
     steps: int = 6,
+    ema: float | None = None,
 ) -> SupernetProxy:
-    train = replace(RECIPE.stages.supernet.train, steps=steps, checkpoint_every=2)
+    train = replace(RECIPE.stages.supernet.train, steps=steps, checkpoint_every=2, ema=ema)
     return SupernetProxy(
         space=space,
         sample_path=draw or space.sample,
@@ -101,6 +102,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SupernetProxy:
     proxy = dilation_proxy(tmp_path_factory.mktemp("dilations"), steps=8)
     proxy.prepare()
     return proxy
+
+
+def test_what_is_scored_of_an_averaged_supernet_is_the_average(tmp_path: Path) -> None:
+    def proxy(ema: float | None, directory: Path) -> SupernetProxy:
+        return make(DILATIONS, DilationSupernet(DILATIONS.baseline, seed=SEED), directory, ema=ema)
+
+    start = state_of(proxy(None, tmp_path))
+    plain, averaged = proxy(None, tmp_path / "plain"), proxy(0.99, tmp_path / "averaged")
+    plain.prepare(), averaged.prepare()
+    again = proxy(0.99, tmp_path / "averaged")
+    again.load()
+    assert_same(state_of(again), state_of(averaged))
+    assert again(DILATIONS.baseline).value == averaged(DILATIONS.baseline).value
+    moved, found = state_of(plain), state_of(averaged)
+    weights = [name for name, _ in plain.detector.named_parameters()]
+    off = [name for name in weights if torch.equal(moved[name], start[name])]
+    assert all(torch.equal(found[name], start[name]) for name in off), "never on a path"
+    on = [name for name in weights if name not in off]
+    assert on and not any(torch.equal(found[name], moved[name]) for name in on)
 
 
 @contextmanager

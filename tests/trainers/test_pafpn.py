@@ -56,7 +56,9 @@ def test_the_way_back_is_counted_with_the_detector() -> None:
 
 
 def test_levels_whose_strides_do_not_double_are_refused(tiny_backbone: Backbones) -> None:
-    message = r"detector\.levels: found \['c2', 'c4'\] of strides \[4, 16\], but the path of pafpn .*pyramid to fpn"
+    message = (
+        r"detector\.levels: found \['c2', 'c4'\] of strides \[4, 16\], but the path of pafpn .*pyramid to fpn"
+    )
     with pytest.raises(ConfigError, match=message):
         pyramid(replace(RECIPE, levels=("c2", "c4")), tiny_backbone())
     assert pyramid(replace(RECIPE, levels=("c4",)), tiny_backbone()).strides == (16,)

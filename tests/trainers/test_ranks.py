@@ -49,7 +49,7 @@ def jobs(folder: Path) -> dict[str, dict[str, Any]]:
         },
         "supernet": {
             "detector": path,
-            "train": {**SGD, "lr": 0.003, "weight_decay": 0.1},
+            "train": {**SGD, "lr": 0.003, "weight_decay": 0.1, "ema": 0.5},
             "body": "supernet",
             "directory": str(folder / "supernet"),
         },
