@@ -3,14 +3,14 @@ on equals one that was never stopped: bit for bit on a CPU with the same number 
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from search_spaces.architecture import digest_of
 from search_spaces.errors import ConfigError, NonFiniteLoss, RunError
@@ -28,6 +28,7 @@ from trainers.checkpoint import (
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
 from trainers.metrics_log import MetricsLog
+from trainers.optimizers import begin_momentum, make_optimizer
 from trainers.ranks import ALONE, Ranks, require_share
 from trainers.recipes import TrainRecipe
 from trainers.seeding import DrawsOfPart, torch_seed
@@ -143,7 +144,7 @@ class Trainer:
             # In place, so that the weights keep their names.
             body.compile()
         moved = {name: one for name, one in detector.named_parameters() if one.requires_grad}
-        self._optimizer = _optimizer(list(moved.values()), recipe)
+        self._optimizer = make_optimizer(list(moved.values()), recipe)
         self._average = None if recipe.ema is None else WeightAverage(moved, recipe.ema)
         self._identity = digest_of(
             {
@@ -219,7 +220,7 @@ class Trainer:
         values = {name: sum(terms.get(name, 0.0) for _, terms in found) / len(found) for name in found[0][1]}
         self._ranks.average_gradients(self._moved())
         self._clip(step, values, lr)
-        _begin_momentum(self._optimizer)
+        begin_momentum(self._optimizer)
         self._optimizer.step()
         if self._average is not None:
             self._average.update()
@@ -482,28 +483,6 @@ def resolve_device(name: str) -> torch.device:
             f"device: {name!r} is not on this machine ({torch.cuda.device_count()} GPUs); use cpu or auto"
         )
     return device
-
-
-def _optimizer(weights: Sequence[Tensor], recipe: TrainRecipe) -> torch.optim.Optimizer:
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            weights, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-        )
-    return torch.optim.AdamW(weights, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-
-
-def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Give weights that move for the first time a momentum of zero, where others have moved before.
-
-    That is what they have anyhow; torch's fused SGD fails when some have one and some do not, as in a supernet.
-    """
-    if not isinstance(optimizer, torch.optim.SGD):
-        return
-    for group in optimizer.param_groups:
-        moved = [one for one in group["params"] if one.grad is not None]
-        new = [one for one in moved if optimizer.state[one].get("momentum_buffer") is None]
-        for one in new if group["momentum"] and len(new) < len(moved) else ():
-            optimizer.state[one]["momentum_buffer"] = torch.zeros_like(one)
 
 
 def _set_layout(module: nn.Module, layout: torch.memory_format) -> None:
