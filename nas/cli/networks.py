@@ -14,13 +14,26 @@ def describe(
         typer.Argument(metavar="ARCH", help="A name (resnet18), a winner.yaml, a bundle or a run directory."),
     ],
     size: Annotated[str, typer.Option("--input", metavar="HxW", help="Input size in pixels.")] = "224x224",
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            "--detector", metavar="NAME", help="Count this detector around it too: faster_rcnn, ..."
+        ),
+    ] = None,
+    classes: Annotated[
+        int, typer.Option("--classes", metavar="N", help="Categories of the detector, without background.")
+    ] = 80,
     as_json: Json = False,
 ) -> None:
-    """Parameters, multiply-adds and levels of a backbone, without building it."""
+    """Parameters, multiply-adds and levels of a backbone or of a whole detector, without building it."""
     with door():
+        from nas.detector_facts import description_with_detector, rows_of
         from nas.show import description
 
-        data = description(architecture, size)
+        if detector is None:
+            data = description(architecture, size)
+        else:
+            data = description_with_detector(architecture, size, detector, classes)
         if as_json:
             print_json(data)
             return
@@ -33,6 +46,10 @@ def describe(
         ]
         rows = [("architecture", data["text"]), ("digest", data["digest"]), ("params", f"{data['params']:,}")]
         print_table(architecture, [*rows, (f"macs at {size}", f"{data['macs']:,}"), *levels])
+        if (whole := data.get("detector")) is not None:
+            total = [("params", f"{whole['params']:,}"), (f"macs at {size}", f"{whole['macs']:,}")]
+            parts = [*total, *rows_of(whole["parts"]), ("counted", whole["rule"])]
+            print_table(f"{detector} of {classes} categories", parts)
 
 
 def spaces(

@@ -1,4 +1,4 @@
-"""Costs of what scale-permuted networks are trained in: RetinaNet, and the classifier of the paper.
+"""Costs of what scale-permuted networks are trained in: RetinaNet, Mask R-CNN, and the classifier of the paper.
 
 Du et al. 2020 (arXiv 1912.05027), sections 4.1 and 4.2, with heads as in the authors' released code: towers are
 shared over the levels, and each level has batch normalisation of its own. Without torch.
@@ -8,11 +8,8 @@ from dataclasses import dataclass
 
 from search_spaces.architecture import Architecture
 from search_spaces.cost import Cost, cost
+from search_spaces.detector_parts import POSITIONS, box_head, cells_at, linear, mask_head, proposals, towers
 from search_spaces.families import family_of
-from search_spaces.spinenet.costs import cells_by_level
-
-POSITIONS = 4
-"""Numbers that say where a box is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +18,7 @@ class DetectorCost:
 
     Args:
         backbone: with the 1x1 convolutions that make P3 to P7.
-        head: class and box towers on all levels.
+        head: everything behind it.
     """
 
     backbone: Cost
@@ -57,18 +54,52 @@ def retinanet_cost(
     Raises:
         InvalidArchitecture: an unknown or invalid architecture, or an input side below 32 px.
     """
-    levels = family_of(architecture).levels(architecture)
-    cells = [cells_by_level(input_size)[level.stride.bit_length() - 1] for level in levels.values()]
-    channels = next(iter(levels.values())).channels
-    width = channels if width is None else width
-    head = Cost()
-    for outputs in (classes * anchors, POSITIONS * anchors):
-        inputs = channels
-        for _ in range(convs):
-            head += _conv(inputs, width, sum(cells), separable=separable)
-            head += Cost(params=2 * width * len(cells))
-            inputs = width
-        head += _conv(inputs, outputs, sum(cells), separable=separable)
+    channels, cells = _maps(architecture, input_size)
+    head = towers(
+        channels,
+        cells,
+        (classes * anchors, POSITIONS * anchors),
+        convs=convs,
+        width=channels if width is None else width,
+        norms=len(cells),
+        separable=separable,
+    )
+    return DetectorCost(backbone=cost(architecture, input_size), head=head)
+
+
+def mask_rcnn_cost(
+    architecture: Architecture,
+    input_size: tuple[int, int],
+    *,
+    classes: int = 91,
+    width: int | None = None,
+    convs: int = 4,
+    hidden: int = 1024,
+    rois: int = 1000,
+    mask_rois: int = 100,
+) -> DetectorCost:
+    """Cost of Mask R-CNN, whose heads read the backbone's levels directly.
+
+    The counting rule of the published figures: all of an image's 1000 proposals go through the box head, its 100
+    detections through the mask head, and proposals take one convolution, whatever a configuration says of theirs.
+
+    Args:
+        architecture: of a family whose levels are P3 to P7.
+        input_size: (height, width) in pixels.
+        classes: with background; published figures have 91, COCO's ids with one for background.
+        width: of all convolutions; ``None``: that of the levels.
+        convs: of the box head and of the mask head, each.
+        hidden: width of the box head's one linear layer.
+        rois: regions that reach the box head.
+        mask_rois: regions that reach the mask head.
+
+    Raises:
+        InvalidArchitecture: an unknown or invalid architecture, or an input side below 32 px.
+    """
+    channels, cells = _maps(architecture, input_size)
+    head = proposals(channels, cells, width=width, normed=True)
+    head += box_head(channels, rois, classes=classes, hidden=hidden, convs=convs, width=width, normed=True)
+    head += mask_head(channels, mask_rois, classes=classes, convs=convs, width=width)
     return DetectorCost(backbone=cost(architecture, input_size), head=head)
 
 
@@ -86,14 +117,10 @@ def classifier_cost(
         InvalidArchitecture: an unknown or invalid architecture, or an input side below 32 px.
     """
     channels = next(iter(family_of(architecture).levels(architecture).values())).channels
-    linear = Cost(params=(channels + 1) * classes, macs=channels * classes, activations=classes)
-    return cost(architecture, input_size) + linear
+    return cost(architecture, input_size) + linear(channels, classes, 1)
 
 
-def _conv(inputs: int, outputs: int, cells: int, *, separable: bool) -> Cost:
-    """A 3x3 convolution with bias, shared over the levels."""
-    if not separable:
-        weights = 9 * inputs * outputs
-        return Cost(params=weights + outputs, macs=weights * cells, activations=outputs * cells)
-    weights = 9 * inputs + inputs * outputs
-    return Cost(params=weights + outputs, macs=weights * cells, activations=(inputs + outputs) * cells)
+def _maps(architecture: Architecture, input_size: tuple[int, int]) -> tuple[int, tuple[int, ...]]:
+    """Width of the backbone's levels, and the cells of each."""
+    levels = family_of(architecture).levels(architecture).values()
+    return next(iter(levels)).channels, cells_at(input_size, [level.stride for level in levels])
