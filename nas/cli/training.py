@@ -11,8 +11,33 @@ from nas.cli.door import Json, Sets, door, follows, limit_threads, print_json, p
 def train(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle, run or architecture name.")],
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A training recipe.")],
-    run: Annotated[Path, typer.Option("--run", metavar="DIR", help="Where checkpoints and results go.")],
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="Where checkpoints and results go.")
+    ] = None,
     set_: Sets = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Print schedule, batches and time; train and write nothing.")
+    ] = False,
+    images: Annotated[
+        int | None, typer.Option("--images", metavar="N", help="Dry run: of so many images, none are read.")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option("--classes", metavar="N", help="Dry run: their categories; 80.")
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", metavar="N", help="Dry run: shared by so many GPUs.")
+    ] = None,
+    per_gpu: Annotated[
+        int | None, typer.Option("--per-gpu", metavar="M", help="Dry run: images that fit a GPU at a time.")
+    ] = None,
+    speed: Annotated[
+        float | None,
+        typer.Option("--speed", metavar="X", help="Dry run: of one GPU, in that of this machine."),
+    ] = None,
+    measure: Annotated[
+        float | None,
+        typer.Option("--measure", metavar="SECONDS", min=0, help="Dry run: to spend on trying steps; 20."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a bundle's backbone in a detector to completion; continues where it was stopped."""
@@ -21,9 +46,22 @@ def train(
         from nas.config import check
         from nas.recipes.train_job import TrainJobRecipe
         from nas.targets import read_recipe
+        from search_spaces.errors import ConfigError
 
         checked = check(TrainJobRecipe, read_recipe(recipe, set_ or []), source=str(recipe))
         limit_threads(checked.threads)
+        asked = {"images": images, "classes": classes, "gpus": gpus, "per_gpu": per_gpu, "speed": speed}
+        given = {name: value for name, value in {**asked, "measure": measure}.items() if value is not None}
+        if dry:
+            from nas.cli.dry_running import print_dry_run
+
+            print_dry_run(bundle, checked, given, str(recipe), as_json)
+            return
+        if given:
+            name = next(iter(given)).replace("_", "-")
+            raise ConfigError(f"--{name}: goes with --dry-run, and a training goes without")
+        if run is None:
+            raise ConfigError("--run: is missing; name a directory for checkpoints and results, or --dry-run")
         from nas.progress import ConsoleProgress, Silent
         from nas.training import train_bundle
 

@@ -80,7 +80,7 @@ def rehearse(piece: Piece) -> Rehearsed:
         rng = rng_for(run.recipe.seed, "plan", piece.work, piece.number)
         began = time.perf_counter()
         units = procedure(run.recipe).rehearse(run, data, piece.work, piece.seconds, rng)
-    return Rehearsed(units=tuple(units), inside=time.perf_counter() - began, memory=_peak_memory())
+    return Rehearsed(units=tuple(units), inside=time.perf_counter() - began, memory=peak_memory())
 
 
 def rehearse_job(job: TrainingJob, train_set: DetectionSet, val: DetectionSet, seconds: float) -> float:
@@ -158,7 +158,8 @@ def drawn_within(
         yield draws[-1]
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
+    """Bytes of this process at its largest, on its GPU where it has used one."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
