@@ -75,12 +75,9 @@ class Detector(nn.Module, ABC):
         Args:
             images: (N, 3, H, W), bytes or floats from 0 to 1; sides that are multiples of the largest stride.
         """
-        mean, std = self.get_buffer("mean"), self.get_buffer("std")
         # Maps keep the layout of the images.
         images = images.contiguous(memory_format=self.layout)
-        if images.dtype == torch.uint8:
-            return (images.to(mean.dtype) - 255.0 * mean) / (255.0 * std)
-        return (images - mean) / std
+        return _normalised(images, self.get_buffer("mean"), self.get_buffer("std"))
 
     @abstractmethod
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -109,3 +106,14 @@ class Detector(nn.Module, ABC):
             return self.detections(images)
         assert targets is not None, "a detector in training mode needs targets"
         return self.losses(images, targets)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """What a backbone is given in a detector of float32: images (N, 3, H, W), bytes or floats from 0 to 1."""
+    return _normalised(images, torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1))
+
+
+def _normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    if images.dtype == torch.uint8:
+        return (images.to(mean.dtype) - 255.0 * mean) / (255.0 * std)
+    return (images - mean) / std

@@ -1,0 +1,90 @@
+"""A network as a graph of torch's operations (``torch.export``), from which ONNX and ``.pt2`` files are made."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+# A graph that holds for every size holds from two cells on: a map of one cell is another case for torch.
+_LEAST_CELLS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captured:
+    """A graph and what may enter it.
+
+    Attributes:
+        program: the graph; one tensor in, a tuple of tensors out.
+        outputs: their names.
+        size: (height, width) px where only that may enter, None for all multiples of ``step``.
+        step: largest stride of the network, px.
+    """
+
+    program: ExportedProgram
+    outputs: tuple[str, ...]
+    size: tuple[int, int] | None
+    step: int
+
+    @property
+    def accepts(self) -> str:
+        """A sentence."""
+        if self.size is not None:
+            return f"float32 (N, 3, {self.size[0]}, {self.size[1]}), any N"
+        least = _LEAST_CELLS * self.step
+        return f"float32 (N, 3, H, W), any N, H and W multiples of {self.step} from {least}"
+
+
+class Maps(nn.Module):
+    """A backbone that returns its maps as a tuple, fine to coarse."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Normalised images (N, 3, H, W) -> one map a level."""
+        return tuple(self.body(images).values())
+
+
+def capture_backbone(
+    backbone: nn.Module, levels: Mapping[str, tuple[int, int]], size: tuple[int, int]
+) -> Captured:
+    """Capture a backbone for any batch, and for any size where its operations allow that.
+
+    Args:
+        backbone: in evaluation mode, on the CPU.
+        levels: level -> (channels, stride), in the order in which it returns them.
+        size: (height, width) px, for a network whose graph holds for one size only.
+    """
+    step = max(stride for _, stride in levels.values())
+    batch = Dim("batch", min=1)
+    maps = Maps(backbone).eval()
+    # Sides that differ, so that nothing takes one for the other.
+    tall = max(_LEAST_CELLS, size[0] // step)
+    wide = max(_LEAST_CELLS, size[1] // step)
+    example = torch.zeros(2, 3, step * tall, step * (wide if wide != tall else wide + 1))
+    height, width = Dim("height", min=_LEAST_CELLS), Dim("width", min=_LEAST_CELLS)
+    try:
+        program = _graph(maps, example, {0: batch, 2: step * height, 3: step * width})
+    except (RuntimeError, ValueError, torch._dynamo.exc.TorchDynamoException):
+        # torch says in many ways that a graph would hold for one size only.
+        program = _graph(maps, torch.zeros(2, 3, *size), {0: batch})
+        return Captured(program=program, outputs=tuple(levels), size=size, step=step)
+    return Captured(program=program, outputs=tuple(levels), size=None, step=step)
+
+
+def _graph(module: nn.Module, example: Tensor, dynamic: dict[int, object]) -> ExportedProgram:
+    with torch.no_grad(), quiet():
+        return torch.export.export(module, (example,), dynamic_shapes=(dynamic,))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """torch's exporters warn of their own insides, of which nobody can do anything."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
