@@ -163,7 +163,11 @@ def test_searching_again_in_a_finished_directory_changes_nothing(finished: Path)
 
 
 def test_export_report_and_train(finished: Path, tmp_path: Path) -> None:
-    assert nas("export", finished, "--to", tmp_path / "bundle").exit_code == 0
+    few_formats = ["--format", "source", "--format", "mmdet"]
+    exported = nas("export", finished, "--to", tmp_path / "bundle", *few_formats)
+    assert exported.exit_code == 0
+    assert "mmdet/vertebra_mmdet.py" in exported.output
+    assert "6 images of val" in " ".join(exported.output.split())
     manifest = read_manifest(tmp_path / "bundle")
     assert manifest.kind == "detector" and {"winner", "baseline"} == set(manifest.about["scores"])
     assert manifest.about["search"]["stages_candidates"] == 6 and manifest.about["training"]["images"] == 4
@@ -226,6 +230,7 @@ def test_another_recipe_in_the_directory(finished: Path) -> None:
         (["report", "{tmp}"], "no recipe.yaml"),
         (["evaluate", "{tmp}"], "nas train"),
         (["export", "nobody", "--to", "{tmp}/x"], "unknown architecture"),
+        (["export", "resnet18", "--to", "{tmp}/x", "--format", "onxx"], "--format: found 'onxx'"),
         (["export", "{begun}", "--to", "{tmp}/x"], "nas resume"),
         (["evaluate", "{begun}"], "nas resume"),
         (["train", "resnet18", "{tmp}/list.json", "--run", "{tmp}/x"], "mapping"),

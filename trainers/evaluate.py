@@ -106,6 +106,13 @@ def detect(
     return results
 
 
+def coco_results(
+    data: DetectionSet, found: Sequence[Detections], *, masks: bool = True
+) -> list[dict[str, Any]]:
+    """Detections of all images of a set, however they came about, in COCO's result form and original px."""
+    return [result for index, one in enumerate(found) for result in _results(data, index, one, masks=masks)]
+
+
 def _results(data: DetectionSet, index: int, found: Detections, *, masks: bool) -> list[dict[str, Any]]:
     height, width = data.sizes[index]
     corners = found["boxes"].double().cpu() / data.scales[index].repeat(2)

@@ -1,7 +1,7 @@
 """Networks and spaces, before anything is trained, and what leaves: ``describe``, ``spaces``, ``erf``, ``export``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -106,14 +106,49 @@ def erf(
 
 
 def export(
-    source: Annotated[str, typer.Argument(metavar="RUN|ARCH", help="A run directory or an architecture.")],
+    source: Annotated[
+        str, typer.Argument(metavar="RUN|ARCH", help="A run, a finished training or an architecture.")
+    ],
     to: Annotated[
         Path | None,
         typer.Option("--to", metavar="DIR", help="Where the bundle goes; RUN/bundle when left out."),
     ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="source, onnx, torch_export, mmdet or detectron2, repeatable; all when left out.",
+        ),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Write a bundle: architecture, weights, model card and a source file that needs only torch."""
+    """Write a bundle (architecture, weights, card, source that needs only torch) and other formats, each compared."""
     with door():
+        from nas.export.formats import read_report
         from nas.methods.exporting import export
 
-        typer.echo(f"bundle: {export(source, to)}")
+        folder = export(source, to, formats or ["all"])
+        report = read_report(folder)
+        if as_json:
+            print_json({"bundle": str(folder), **report})
+            return
+        typer.echo(f"bundle: {folder}")
+        rows = [(one["file"], _exported(one)) for one in report["artefacts"]]
+        print_table("exported, run by its own runtime and compared with PyTorch", rows)
+        for sentence in report["left_out"]:
+            typer.echo(f"left out: {sentence}")
+
+
+def _exported(one: dict[str, Any]) -> str:
+    """What there is to say of a file: what it holds, its size, what it accepts, how far it is off."""
+    said = f"{one['holds']}, {one['bytes']:,} bytes, for {one['accepts']}"
+    if not one["checks"]:
+        return said
+    units: dict[str, float] = {}
+    for check in one["checks"]:
+        # Levels together; boxes, scores and AP each.
+        key = "maps, of the largest value" if check["unit"] == "of the largest value" else check["of"]
+        units[key] = max(units.get(key, 0.0), check["difference"])
+    off = ", ".join(f"{value:.1e} {'px of ' if key == 'boxes' else ''}{key}" for key, value in units.items())
+    return f"{said}; off by {off}, on {one['on']}"

@@ -22,20 +22,22 @@ class Captured:
         outputs: their names.
         size: (height, width) px where only that may enter, None for all multiples of ``step``.
         step: largest stride of the network, px.
+        dtype: of the images.
     """
 
     program: ExportedProgram
     outputs: tuple[str, ...]
     size: tuple[int, int] | None
     step: int
+    dtype: str = "float32"
 
     @property
     def accepts(self) -> str:
         """A sentence."""
         if self.size is not None:
-            return f"float32 (N, 3, {self.size[0]}, {self.size[1]}), any N"
+            return f"{self.dtype} (N, 3, {self.size[0]}, {self.size[1]}), any N"
         least = _LEAST_CELLS * self.step
-        return f"float32 (N, 3, H, W), any N, H and W multiples of {self.step} from {least}"
+        return f"{self.dtype} (N, 3, H, W), any N, H and W multiples of {self.step} from {least}"
 
 
 class Maps(nn.Module):
@@ -69,15 +71,16 @@ def capture_backbone(
     example = torch.zeros(2, 3, step * tall, step * (wide if wide != tall else wide + 1))
     height, width = Dim("height", min=_LEAST_CELLS), Dim("width", min=_LEAST_CELLS)
     try:
-        program = _graph(maps, example, {0: batch, 2: step * height, 3: step * width})
+        program = capture(maps, example, {0: batch, 2: step * height, 3: step * width})
     except (RuntimeError, ValueError, torch._dynamo.exc.TorchDynamoException):
         # torch says in many ways that a graph would hold for one size only.
-        program = _graph(maps, torch.zeros(2, 3, *size), {0: batch})
+        program = capture(maps, torch.zeros(2, 3, *size), {0: batch})
         return Captured(program=program, outputs=tuple(levels), size=size, step=step)
     return Captured(program=program, outputs=tuple(levels), size=None, step=step)
 
 
-def _graph(module: nn.Module, example: Tensor, dynamic: dict[int, object]) -> ExportedProgram:
+def capture(module: nn.Module, example: Tensor, dynamic: dict[int, object]) -> ExportedProgram:
+    """The graph of a module of one input, some of whose dimensions may change."""
     with torch.no_grad(), quiet():
         return torch.export.export(module, (example,), dynamic_shapes=(dynamic,))
 

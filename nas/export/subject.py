@@ -2,15 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from nas.export.bundle import load_bundle, load_detector
+from nas.export.manifest import read_manifest
 from search_spaces.architecture import Architecture
+from search_spaces.catalog import family_of
+from search_spaces.errors import DataError
+from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
+from trainers.recipes import DataRecipe
 
 RANDOM_IMAGES = 4
+REAL_IMAGES = 16
+"""Of a validation split at most; a whole folder is what benchmarks/export compares."""
+_SIZE = (224, 224)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,3 +64,59 @@ def random_images(image_size: tuple[int, int], *, seed: int = 0, count: int = RA
     """Noise, uint8 (count, 3, H, W), for networks that have seen no images."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, 3, *image_size), dtype=torch.uint8, generator=generator)
+
+
+def bundled(folder: Path, data: DataRecipe | None, *, most: int = REAL_IMAGES) -> Subject:
+    """What a bundle holds, and images of its validation split.
+
+    Args:
+        folder: of a bundle of ours, whose code is trusted.
+        data: where the images are; noise where it is None or they are no longer there.
+        most: images at most.
+    """
+    detector: Detector | None = None
+    categories: tuple[str, ...] = ()
+    if read_manifest(folder).kind == "detector":
+        loaded = load_detector(folder, trust_code=True)
+        detector, architecture = loaded.detector, loaded.architecture
+        categories = tuple(one.name for one in loaded.categories)
+        backbone, size = detector.backbone.body, loaded.image_size
+    else:
+        architecture, weights = load_bundle(folder, trust_code=True)
+        backbone = family_of(architecture).build(architecture, seed=0)
+        if weights is not None:
+            backbone.load_state_dict(weights)
+        # As wide as its coarsest map needs it.
+        step = max(one.stride for one in family_of(architecture).levels(architecture).values())
+        size = (step * -(-_SIZE[0] // step), step * -(-_SIZE[1] // step))
+    found, missing = _split(data)
+    if found is not None and detector is None:
+        size = found.image_size
+    if found is not None and found.image_size != size:
+        missing = f"those of val are padded to {found.image_size}"
+        found = None
+    if found is None:
+        images, on = random_images(size), f"{RANDOM_IMAGES} images of noise, seed 0 ({missing})"
+    else:
+        found = found.subset(range(min(most, len(found))))
+        images, on = found.images, f"{len(found)} images of val"
+    return Subject(
+        architecture=architecture,
+        backbone=backbone.eval(),
+        image_size=size,
+        images=images,
+        on=on,
+        detector=detector,
+        categories=categories,
+        data=found if detector is not None else None,
+    )
+
+
+def _split(data: DataRecipe | None) -> tuple[DetectionSet | None, str]:
+    """The validation split, or why there is none."""
+    if data is None:
+        return None, "there is no data set"
+    try:
+        return open_split(data, "val"), ""
+    except (DataError, OSError) as error:
+        return None, f"val cannot be read: {error}"

@@ -1,5 +1,6 @@
 """``.pt2`` files: graphs that torch loads without any code of ours."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,10 +18,10 @@ with torch.no_grad():
 """
 
 
-def write_pt2(captured: Captured, path: Path) -> None:
-    """Save a graph."""
+def write_pt2(captured: Captured, path: Path, extra: Mapping[str, str] | None = None) -> None:
+    """Save a graph, and texts by name in the same file."""
     with quiet():
-        torch.export.save(captured.program, path)
+        torch.export.save(captured.program, path, extra_files=dict(extra or {}))
 
 
 def run_pt2(path: Path, inputs: list[Tensor]) -> list[tuple[Tensor, ...]]:

@@ -1,7 +1,8 @@
 """``nas export``: the winner of a run, a finished training or a named architecture, as a bundle."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from nas.export.about import About, spread
 from nas.export.bundle import export_bundle
 from nas.export.card import Card
+from nas.export.formats import chosen_formats, export_formats
+from nas.export.subject import bundled
 from nas.methods.catalog import baseline_of
 from nas.methods.costs import cost_line, ledger
 from nas.methods.retraining import results_of, training_directory
@@ -24,37 +27,53 @@ from search_spaces.catalog import family_of
 from search_spaces.cost import cost
 from search_spaces.errors import ConfigError, RunError
 from trainers.data.detection_set import NOT_STATED
+from trainers.recipes import DataRecipe
 
 BACKBONE = "backbone.body."
 
 
-def export(source: str, to: Path | None = None) -> Path:
+More = Callable[[Path], None]
+"""Adds files to a bundle that can be loaded already."""
+
+
+def export(source: str, to: Path | None = None, formats: Sequence[str] | None = None) -> Path:
     """Write a bundle of a run's winner or of a finished training, with trained weights, or of a named architecture,
     without.
 
+    Args:
+        source: a run's folder, a training's, or the name of an architecture.
+        to: where the bundle goes.
+        formats: see :data:`nas.export.formats.FORMATS`; each file is run and compared. None writes the bundle alone.
+
     Raises:
-        RunError: a run without a winner yet, or a training that is not finished.
+        RunError: a run without a winner yet, a training that is not finished, or a file that is not equal.
         InvalidArchitecture: an unknown name.
+        ConfigError: no such format, or one whose packages are not installed.
     """
     directory = Path(source)
+    if formats is not None:
+        # Before anything is spent.
+        chosen_formats(formats)
     if (directory / TRAINING).exists():
-        return export_training(directory, to)
+        return export_training(directory, to, formats)
     if not (directory / "recipe.yaml").exists():
         architecture = read_architecture(source)
         if to is None:
             raise ConfigError(f"{source} is no run, so --to DIR must say where its bundle goes")
-        return export_bundle(
-            architecture, None, to, Card(title=source, facts=_facts(architecture, (224, 224)))
-        )
+        card = Card(title=source, facts=_facts(architecture, (224, 224)))
+        return export_bundle(architecture, None, to, card, more=_more(formats, None))
     run = Run.open(directory)
     winner = run.read_winner()
     if winner is None:
         raise RunError(f"{directory} has no winner yet; finish the search with: nas resume {directory}")
-    return export_winner(run, winner, to)
+    return export_winner(run, winner, to, formats)
 
 
-def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Path:
-    """Write the winner's bundle with the weights, and the whole detector, of its first retraining."""
+def export_winner(
+    run: Run, winner: Architecture, to: Path | None = None, formats: Sequence[str] | None = None
+) -> Path:
+    """Write the winner's bundle with the weights, and the whole detector, of its first retraining; ``formats`` as for
+    :func:`export`."""
     results = results_of(run, winner)
     trained = None
     note = "none: no retraining of the winner is finished in this run"
@@ -101,11 +120,13 @@ def export_winner(run: Run, winner: Architecture, to: Path | None = None) -> Pat
             if found
         },
     )
-    return _write_bundle(winner, trained, to or run.directory / "bundle", card, about)
+    more = _more(formats, run.recipe.data)
+    return _write_bundle(winner, trained, to or run.directory / "bundle", card, about, more)
 
 
-def export_training(directory: Path, to: Path | None = None) -> Path:
-    """Write the bundle of a finished training of ``nas train``: its network, its weights and the whole detector.
+def export_training(directory: Path, to: Path | None = None, formats: Sequence[str] | None = None) -> Path:
+    """Write the bundle of a finished training of ``nas train``: its network, its weights and the whole detector;
+    ``formats`` as for :func:`export`.
 
     Raises:
         RunError: it is not finished, or its weights were changed since.
@@ -131,14 +152,20 @@ def export_training(directory: Path, to: Path | None = None) -> Path:
         training=_training_cost(result),
         scores={"trained": score},
     )
-    return _write_bundle(network, trained, to or directory / "bundle", card, about)
+    more = _more(formats, recipe.data)
+    return _write_bundle(network, trained, to or directory / "bundle", card, about, more)
 
 
 def _write_bundle(
-    network: Architecture, trained: FinishedTraining | None, to: Path, card: Card, about: About
+    network: Architecture,
+    trained: FinishedTraining | None,
+    to: Path,
+    card: Card,
+    about: About,
+    more: More | None,
 ) -> Path:
     if trained is None:
-        return export_bundle(network, None, to, card, about=about)
+        return export_bundle(network, None, to, card, about=about, more=more)
     detector = trained.detector
     if detector is None:
         # Of before trainings wrote down what a bundle of the detector needs.
@@ -146,7 +173,17 @@ def _write_bundle(
             card,
             weights_note=f"{card.weights_note}; the backbone's alone, train anew for a bundle of the detector",
         )
-    return export_bundle(network, backbone_weights(trained.state), to, card, detector=detector, about=about)
+    weights = backbone_weights(trained.state)
+    return export_bundle(network, weights, to, card, detector=detector, about=about, more=more)
+
+
+def _more(formats: Sequence[str] | None, data: DataRecipe | None) -> More | None:
+    """What adds the files of other formats; ``data`` are the images on which they are compared."""
+    return None if formats is None else partial(_add_formats, formats=formats, data=data)
+
+
+def _add_formats(folder: Path, *, formats: Sequence[str], data: DataRecipe | None) -> None:
+    export_formats(bundled(folder, data), folder, formats)
 
 
 def _licence(result: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ def test_every_format_is_there_and_equal_to_1e_5(folder: Path) -> None:
 
 
 def test_onnx_takes_other_batches_and_sizes_than_it_was_made_with(folder: Path) -> None:
-    model, network = OnnxModel(folder / "onnx/backbone.onnx"), warmed(small())
+    model, network = OnnxModel(folder / "backbone.onnx"), warmed(small())
     for shape in ((1, 64, 64), (5, 128, 96)):
         images = normalised(random_images(shape[1:], seed=7, count=shape[0]))
         with torch.no_grad():

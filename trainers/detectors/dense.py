@@ -1,6 +1,6 @@
 """What one-stage detectors share: a score and a box for every class and place, thinned out to detections."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor
@@ -25,22 +25,34 @@ class DenseDetector(Detector, ABC):
         self.score_threshold = recipe.score_threshold
         self.nms = recipe.nms
         self.max_detections = recipe.detections
-        self.candidates = recipe.candidates
+        self.max_candidates = recipe.candidates
 
-    def best(
-        self, scores: Tensor, boxes_at: Callable[[Tensor], Tensor], size: tuple[int, int]
-    ) -> list[Detections]:
-        """The best-scored boxes of each image after non-maximum suppression within classes.
+    @abstractmethod
+    def scored(self, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Scores and boxes of all places; images as for :meth:`normalise`.
 
-        Args:
-            scores: (N, places * classes), a place's classes side by side; they compete for the same candidates.
-            boxes_at: places (N, K) -> boxes (N, K, 4), px.
-            size: (height, width) of the images, px.
+        Returns:
+            Scores (N, places * classes), a place's classes side by side, and a function: places (N, K) -> boxes
+            (N, K, 4), px.
         """
-        best, order = scores.topk(min(self.candidates, scores.shape[1]), dim=1)
+
+    def candidates(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What enters non-maximum suppression: for every image the same number of boxes, whatever their scores.
+
+        Classes of a place compete for the same candidates.
+
+        Returns:
+            Boxes (N, K, 4) px, inside the images; scores (N, K), falling; labels (N, K).
+        """
+        scores, boxes_at = self.scored(images)
+        best, order = scores.topk(min(self.max_candidates, scores.shape[1]), dim=1)
+        size = (images.shape[-2], images.shape[-1])
         boxes = clip_boxes_to_image(boxes_at(order.div(self.num_classes, rounding_mode="floor")), size)
-        labels = order % self.num_classes
-        return [self._suppressed(*one) for one in zip(boxes, best, labels, strict=True)]
+        return boxes, best, order % self.num_classes
+
+    def detections(self, images: Tensor) -> list[Detections]:
+        """The best-scored boxes of each image after non-maximum suppression within classes."""
+        return [self._suppressed(*one) for one in zip(*self.candidates(images), strict=True)]
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
         count = int((scores > self.score_threshold).sum())

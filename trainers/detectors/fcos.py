@@ -7,7 +7,7 @@ claim one location are told apart by their exact area.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from trainers.data.detection_set import Target
 from trainers.detectors.dense import DenseDetector
-from trainers.detectors.detector import Detections
 from trainers.detectors.fcos_head import FCOSHead
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.ranks import ALONE, Ranks
@@ -57,8 +56,8 @@ class FCOS(DenseDetector):
             ranks=self.ranks,
         )
 
-    def detections(self, images: Tensor) -> list[Detections]:
-        """The best-scored boxes after non-maximum suppression within classes."""
+    def scored(self, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Scores and boxes of all locations."""
         logits, distances, centerness, grids = self._outputs(images)
         points, sizes = self._locations(grids, images.device)
         # sqrt of the product, as torchvision scores.
@@ -68,7 +67,7 @@ class FCOS(DenseDetector):
             reach = distances.gather(1, location[:, :, None].expand(-1, -1, 4)) * sizes[location][:, :, None]
             return _corners(points[location], reach)
 
-        return self.best(scores, boxes_at, (images.shape[-2], images.shape[-1]))
+        return scores, boxes_at
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[tuple[int, int], ...]]:
         """float32 logits (N, L, C), distances (N, L, 4) in anchors, centerness (N, L), map sizes."""

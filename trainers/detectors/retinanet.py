@@ -6,7 +6,7 @@ an anchor is positive from an IoU of 0.5 on and negative below, the best anchor 
 whatever its IoU, focal and Huber loss are divided by the positives of the batch and one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from trainers.data.detection_set import Target
 from trainers.detectors.dense import DenseDetector
-from trainers.detectors.detector import Detections
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.detectors.retinanet_head import RetinaNetHead
 from trainers.ranks import ALONE, Ranks
@@ -71,8 +70,8 @@ class RetinaNet(DenseDetector):
             ranks=self.ranks,
         )
 
-    def detections(self, images: Tensor) -> list[Detections]:
-        """The best-scored boxes after non-maximum suppression within classes."""
+    def scored(self, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Scores and boxes of all anchors."""
         logits, codes = self._outputs(images)
         anchors = self._anchors(images)
         scores = logits.flatten(1).sigmoid()
@@ -82,7 +81,7 @@ class RetinaNet(DenseDetector):
             boxes: Tensor = self.coder.decode_single(found.flatten(0, 1), anchors[place.flatten()])
             return boxes.reshape(found.shape)
 
-        return self.best(scores, boxes_at, (images.shape[-2], images.shape[-1]))
+        return scores, boxes_at
 
     def objects_by_level(self, targets: Sequence[Target], image_size: tuple[int, int]) -> dict[str, int]:
         """How many objects have a positive anchor on each level; an object may have several.

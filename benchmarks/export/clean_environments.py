@@ -1,0 +1,242 @@
+"""Search, export everything, and run each file in an environment of its own that holds only what its format needs.
+
+    python benchmarks/export/clean_environments.py RECIPE --work runs/export --to benchmarks/results/export.json
+
+A finished run in ``WORK/run`` is taken as it is, and so are environments in ``WORK/envs``. For each file: its size, how
+far what it gives is from PyTorch with the toolkit, on every image of the validation split, and its latency over that of
+the network in PyTorch, one image at a time on one thread. Files and PyTorch are timed in turn, ``--turns`` times, each
+time in a new process; believe the ratios only of a machine that has nothing else to do.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nas.export.detections import compare_ap, compare_detections
+from nas.export.detector import LoadedDetector, load_detector
+from nas.export.parity import compare_maps
+from nas.run import Run
+from trainers.data.catalog import open_split
+from trainers.data.detection_set import DetectionSet
+from trainers.detectors.dense import DenseDetector
+from trainers.detectors.detector import Detections, normalised
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+NEEDS = {"onnx": ("onnxruntime", "numpy", "pillow"), "torch": ("torch",)}
+FILES = {
+    "backbone.py": "torch",
+    "backbone.pt2": "torch",
+    "backbone.onnx": "onnx",
+    "detector.pt2": "torch",
+    "detector.onnx": "onnx",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--to", type=Path)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=20, help="timed images in a process")
+    asked = parser.parse_args()
+    work = asked.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    run, bundle = work / "run", work / "bundle"
+    sets = [part for one in asked.set for part in ("--set", one)]
+    if not (run / "report.html").exists():
+        nas("search", asked.recipe, "--run", run, *sets)
+    exported = json.loads(nas("export", run, "--to", bundle, "--json"))
+    data = open_split(Run.open(run).recipe.data, "val")
+    torch.set_num_threads(1)
+    loaded = load_detector(bundle, trust_code=True)
+    write_images(data, work)
+    pythons = {name: environment(work / "envs" / name, needs) for name, needs in NEEDS.items()}
+    table = measured(bundle, data, loaded, pythons, work, asked.turns, asked.rounds)
+    sizes = {one["file"]: one for one in exported["artefacts"]}
+    for name, row in table.items():
+        row |= {key: sizes[name][key] for key in ("format", "holds", "bytes", "accepts")}
+    for name, one in sizes.items():
+        if name not in table:
+            checks = {check["of"]: check["difference"] for check in one["checks"]}
+            table[name] = {key: one[key] for key in ("format", "holds", "bytes", "accepts")} | {
+                "on_export": checks
+            }
+    result = {
+        "command": "python benchmarks/export/clean_environments.py " + " ".join(sys.argv[1:]),
+        "recipe": asked.recipe.name,
+        "detector": loaded.recipe.kind,
+        "images": len(data),
+        "image_size": list(data.image_size),
+        "files": table,
+        "left_out": exported["left_out"],
+        "environments": {name: list(needs) for name, needs in NEEDS.items()},
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "load": os.getloadavg()[0],
+        "torch": torch.__version__,
+        "when": time.strftime("%Y-%m-%d"),
+    }
+    text = json.dumps(result, indent=1) + "\n"
+    if asked.to is not None:
+        asked.to.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def nas(*arguments: object) -> str:
+    """Standard output of a command of the toolkit."""
+    return subprocess.run(
+        [sys.executable, "-m", "nas.cli", *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
+def environment(folder: Path, needs: Sequence[str]) -> Path:
+    """The Python of a virtual environment with nothing but what is named, in the versions of constraints.txt."""
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), *needs], check=True)
+        (folder / "ready").touch()
+    return python
+
+
+def write_images(data: DetectionSet, work: Path) -> None:
+    """The split as PNG files and as one tensor."""
+    folder = work / "images"
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    for index, image in enumerate(data.images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{index:06}.png")
+    torch.save(data.images, work / "images.pt")
+
+
+def measured(
+    bundle: Path,
+    data: DetectionSet,
+    loaded: LoadedDetector,
+    pythons: dict[str, Path],
+    work: Path,
+    turns: int,
+    rounds: int,
+) -> dict[str, dict[str, Any]]:
+    """File -> how far it is off, and its latency over PyTorch's."""
+    files = [name for name in FILES if (bundle / name).exists()]
+    latency: dict[str, list[float]] = {name: [] for name in files}
+    eager: dict[str, list[float]] = {"backbone": [], "detector": []}
+    for _ in range(turns):
+        for holds, taken in eager.items():
+            taken.append(eager_ms(loaded, holds, data, rounds))
+        for name in files:
+            latency[name].append(run_alone(bundle / name, pythons[FILES[name]], work, rounds)["ms"])
+    table = {}
+    for name in files:
+        holds = name.partition(".")[0]
+        ms, base = statistics.median(latency[name]), statistics.median(eager[holds])
+        table[name] = {
+            "environment": FILES[name],
+            "off": compared(name, data, loaded, work),
+            "ms": round(ms, 3),
+            "ms_by_turn": [round(one, 3) for one in latency[name]],
+            "pytorch_ms": round(base, 3),
+            "over_pytorch": round(ms / base, 3),
+        }
+    return table
+
+
+def eager_ms(loaded: LoadedDetector, holds: str, data: DetectionSet, rounds: int) -> float:
+    """Median milliseconds of an image in PyTorch with the toolkit."""
+    detector, seconds = loaded.detector, []
+    with torch.no_grad():
+        for image in data.images[:rounds]:
+            for _ in range(2):
+                started = time.perf_counter()
+                if holds == "detector":
+                    detector.detections(image[None])
+                else:
+                    detector.backbone.body(normalised(image[None]))
+                taken = time.perf_counter() - started
+            seconds.append(taken)
+    return 1000 * statistics.median(seconds)
+
+
+def run_alone(file: Path, python: Path, work: Path, rounds: int) -> dict[str, Any]:
+    """Run a file in its environment; what it gives lies in WORK/found."""
+    found = work / "found"
+    found.mkdir(exist_ok=True)
+    if file.suffix == ".onnx":
+        arguments = [HERE / "alone_onnx.py", file, work / "images", found / f"{file.name}.npz", rounds]
+    else:
+        arguments = [HERE / "alone_torch.py", file, work / "images.pt", found / f"{file.name}.pt", rounds]
+    done = subprocess.run(
+        [str(python), "-I", *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True, cwd=found
+    )
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def compared(name: str, data: DetectionSet, loaded: LoadedDetector, work: Path) -> dict[str, float]:
+    """How far what a file gave is from PyTorch, over all images.
+
+    Raises:
+        RunError: further than an export allows.
+    """
+    found, detector = work / "found", loaded.detector
+    if name.endswith(".onnx"):
+        with np.load(found / f"{name}.npz") as file:
+            given = [
+                {
+                    key.partition("/")[2]: torch.from_numpy(file[key])
+                    for key in file.files
+                    if key.startswith(f"{index}/")
+                }
+                for index in range(len(data))
+            ]
+    else:
+        given = torch.load(found / f"{name}.pt", weights_only=True)
+    off: dict[str, float] = {}
+    with torch.no_grad():
+        if name.startswith("backbone"):
+            for image, one in zip(data.images, given, strict=True):
+                wanted = detector.backbone.body(normalised(image[None]))
+                maps = one if isinstance(one, dict) else dict(zip(wanted, one, strict=True))
+                for check in compare_maps(wanted, maps, name=name, of=name):
+                    off[check.of] = max(off.get(check.of, 0.0), check.difference)
+            return off
+        wanted_all = [detector.detections(image[None])[0] for image in data.images]
+    others = [as_detections(one) for one in given]
+    if isinstance(detector, DenseDetector):
+        threshold, most = detector.score_threshold, detector.max_detections
+    else:
+        threshold, most = loaded.recipe.score_threshold, loaded.recipe.detections
+    checks = compare_detections(wanted_all, others, threshold=threshold, most=most, name=name, of=name)
+    checks += compare_ap(data, wanted_all, others, name=name, of=name)
+    return {check.of: check.difference for check in checks}
+
+
+def as_detections(one: dict[str, torch.Tensor]) -> Detections:
+    """What a file found in one image."""
+    found = Detections(boxes=one["boxes"], scores=one["scores"], labels=one["labels"])
+    if "masks" in one:
+        found["masks"] = one["masks"]
+    return found
+
+
+if __name__ == "__main__":
+    main()

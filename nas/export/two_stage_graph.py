@@ -1,0 +1,136 @@
+"""Faster R-CNN and Mask R-CNN as modules of which a graph can be made: what torchvision does, for a whole batch.
+
+The number of proposals is the same for every image; what is no proposal has score 0 and is never found.
+"""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import clip_boxes_to_image
+
+from nas.export.pooling import pooled
+from nas.export.suppression import kept_of_each_class
+from trainers.detectors.faster_rcnn import FasterRCNN
+from trainers.detectors.mask_rcnn import MaskRCNN
+
+# Sides below are dropped, px (``filter_proposals`` and ``postprocess_detections`` of torchvision).
+_LEAST_PROPOSAL = 1e-3
+_LEAST_BOX = 1e-2
+
+
+class TwoStage(nn.Module):
+    """A whole two-stage detector for images of one size.
+
+    Args:
+        detector: in evaluation mode, on the CPU.
+        size: (height, width) px.
+    """
+
+    anchors: Tensor
+    levels: Tensor
+
+    def __init__(self, detector: FasterRCNN, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.detector, self.size = detector, size
+        image = torch.zeros(1, 3, *size)
+        with torch.no_grad():
+            # torchvision's layers learn their scales from the first maps that they see.
+            detector.detections(image)
+            maps = list(detector.backbone(image).values())
+            anchors = detector.rpn.anchor_generator(ImageList(image, [size]), maps)[0]
+            heads = detector.roi_heads
+            for align in (heads.box_roi_pool, *((heads.mask_roi_pool,) if heads.has_mask() else ())):
+                align(detector.backbone(image), [anchors[:1]], [size])
+        places = detector.rpn.anchor_generator.num_anchors_per_location()
+        self.counts = [int(one.shape[-2] * one.shape[-1]) * of for one, of in zip(maps, places, strict=True)]
+        self.register_buffer("anchors", anchors, persistent=False)
+        level = torch.repeat_interleave(torch.arange(len(maps)), torch.tensor(self.counts))
+        self.register_buffer("levels", level, persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Bytes (N, 3, H, W) -> boxes (M, 4) px, scores, labels and image (M,), and masks (M, 28, 28) if it has any."""
+        one = self.detector
+        maps = {name: found.float() for name, found in one.backbone(one.normalise(images)).items()}
+        proposals, real = self._proposals(list(maps.values()))
+        boxes, scores, labels, image = self._boxes(maps, proposals, real)
+        if not isinstance(one, MaskRCNN):
+            return boxes, scores, labels, image
+        heads = one.roi_heads
+        regions = torch.cat((image[:, None].to(boxes.dtype), boxes), dim=1)
+        # And one that nobody asked for: normalisation wants to know that there are any.
+        regions = torch.cat((regions, regions.new_zeros(1, 5)))
+        logits = heads.mask_predictor(heads.mask_head(pooled(heads.mask_roi_pool, maps, regions)))[:-1]
+        chosen = (labels + 1)[:, None, None, None].expand(-1, 1, *logits.shape[-2:])
+        return boxes, scores, labels, image, logits.sigmoid().gather(1, chosen)[:, 0]
+
+    def _proposals(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Boxes (N, P, 4) px and which of them are proposals (N, P)."""
+        rpn = self.detector.rpn
+        found, codes = rpn.head(maps)
+        logits = [one.permute(0, 2, 3, 1).flatten(1) for one in found]
+        offsets = torch.cat(
+            [one.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for one in codes], dim=1
+        )
+        best, places, begin = [], [], 0
+        for one, count in zip(logits, self.counts, strict=True):
+            values, order = one.topk(min(rpn.pre_nms_top_n(), count), dim=1)
+            best.append(values)
+            places.append(order + begin)
+            begin += count
+        place = torch.cat(places, dim=1)
+        chosen = offsets.gather(1, place[:, :, None].expand(-1, -1, 4))
+        boxes = rpn.box_coder.decode_single(chosen.flatten(0, 1), self.anchors[place.flatten()])
+        boxes = clip_boxes_to_image(boxes.reshape(chosen.shape), self.size)
+        scores = torch.where(_wide(boxes, _LEAST_PROPOSAL), torch.cat(best, dim=1).sigmoid(), 0.0)
+        boxes, scores, level = _by_score(boxes, scores, self.levels[place])
+        most = min(rpn.post_nms_top_n(), boxes.shape[1])
+        kept = kept_of_each_class(
+            boxes,
+            scores,
+            level,
+            classes=len(maps),
+            overlap=rpn.nms_thresh,
+            threshold=0.0,
+            most=most,
+        )
+        # Kept ones first, in their order.
+        order = torch.arange(boxes.shape[1], 0, -1, device=boxes.device)
+        rank, place = torch.where(kept, order, 0).topk(most, dim=1)
+        return boxes.gather(1, place[:, :, None].expand(-1, -1, 4)), rank > 0
+
+    def _boxes(self, maps: dict[str, Tensor], proposals: Tensor, real: Tensor) -> tuple[Tensor, ...]:
+        """What is found: boxes (M, 4) px, scores, labels and image (M,)."""
+        heads, classes = self.detector.roi_heads, self.detector.num_classes
+        number, most = proposals.shape[:2]
+        image = torch.arange(number, device=proposals.device)[:, None, None].expand(-1, most, 1)
+        regions = torch.cat((image.to(proposals.dtype), proposals), dim=2).flatten(0, 1)
+        logits, codes = heads.box_predictor(heads.box_head(pooled(heads.box_roi_pool, maps, regions)))
+        boxes = heads.box_coder.decode_single(codes, regions[:, 1:]).unflatten(1, (-1, 4))
+        boxes = clip_boxes_to_image(boxes, self.size)[:, 1:].reshape(number, most * classes, 4)
+        scores = logits.softmax(-1)[:, 1:].reshape(number, most, classes)
+        scores = torch.where(real[:, :, None], scores, 0.0).flatten(1)
+        scores = torch.where(_wide(boxes, _LEAST_BOX), scores, 0.0)
+        labels = torch.arange(classes, device=boxes.device).repeat(most)[None].expand(number, -1)
+        boxes, scores, labels = _by_score(boxes, scores, labels)
+        kept = kept_of_each_class(
+            boxes,
+            scores,
+            labels,
+            classes=classes,
+            overlap=heads.nms_thresh,
+            threshold=heads.score_thresh,
+            most=heads.detections_per_img,
+        )
+        image, place = torch.nonzero(kept).unbind(1)
+        return boxes[image, place], scores[image, place], labels[image, place], image
+
+
+def _wide(boxes: Tensor, least: float) -> Tensor:
+    """Which boxes (..., 4) have sides of at least so many px."""
+    return (boxes[..., 2] - boxes[..., 0] >= least) & (boxes[..., 3] - boxes[..., 1] >= least)
+
+
+def _by_score(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All three (N, K, ...) with scores falling; equal ones stay in their order, as in torchvision."""
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    return boxes.gather(1, order[:, :, None].expand(-1, -1, 4)), scores, labels.gather(1, order)
