@@ -11,8 +11,6 @@ import torch
 from nas.export.about import About, spread
 from nas.export.bundle import export_bundle
 from nas.export.card import Card
-from nas.export.formats import chosen_formats, export_formats
-from nas.export.subject import bundled
 from nas.methods.catalog import baseline_of
 from nas.methods.costs import cost_line, ledger
 from nas.methods.retraining import results_of, training_directory
@@ -52,7 +50,9 @@ def export(source: str, to: Path | None = None, formats: Sequence[str] | None = 
     """
     directory = Path(source)
     if formats is not None:
-        # Before anything is spent.
+        # Before anything is spent. A search, which writes the bundle alone, needs none of what this imports.
+        from nas.export.formats import chosen_formats
+
         chosen_formats(formats)
     if (directory / TRAINING).exists():
         return export_training(directory, to, formats)
@@ -183,6 +183,9 @@ def _more(formats: Sequence[str] | None, data: DataRecipe | None) -> More | None
 
 
 def _add_formats(folder: Path, *, formats: Sequence[str], data: DataRecipe | None) -> None:
+    from nas.export.formats import export_formats
+    from nas.export.subject import bundled
+
     export_formats(bundled(folder, data), folder, formats)
 
 
