@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from nas.cli.data import data
 from nas.cli.deploying import benchmark, predict
 from nas.cli.networks import describe, erf, export, spaces
 from nas.cli.searching import plan, replay, report, resume, search, show
@@ -36,6 +37,7 @@ for _command in (
     benchmark,
 ):
     app.command()(_command)
+app.add_typer(data)
 
 
 def main() -> None:

@@ -14,18 +14,25 @@ from trainers.data.masks import Rle
 _SHOWN = 10
 _LONGEST = 200
 
+# Original px. Thinner boxes lose their width when corners are rounded to float32.
+_SMALLEST_SIDE = 0.01
+
 
 @dataclass(kw_only=True)
 class Problems:
     """Problems of one split, collected so that a person sees them together.
 
     Args:
-        source: the annotation file, named in the message.
+        source: the annotation file, or what is imported, named in the message.
         skip: drop what is bad instead of stopping.
+        shown: problems that a message lists; the others are counted.
+        advice: how a person drops what is bad.
     """
 
     source: Path
     skip: bool
+    shown: int = _SHOWN
+    advice: str = "--set data.on_bad=skip"
     fatal: list[str] = field(default_factory=list)
     droppable: list[str] = field(default_factory=list)
 
@@ -37,13 +44,13 @@ class Problems:
         """
         if self.fatal or (self.droppable and not self.skip):
             found = self.fatal + self.droppable
-            lines = [f"{self.source}: {len(found)} problem(s)", *(f"  {one}" for one in found[:_SHOWN])]
-            if len(found) > _SHOWN:
-                lines.append(f"  and {len(found) - _SHOWN} more")
+            lines = [f"{self.source}: {len(found)} problem(s)", *(f"  {one}" for one in found[: self.shown])]
+            if len(found) > self.shown:
+                lines.append(f"  and {len(found) - self.shown} more")
             if self.fatal:
                 lines.append("correct the annotation file; these cannot be skipped")
             else:
-                lines.append("correct them, or drop them with: --set data.on_bad=skip")
+                lines.append(f"correct them, or drop them with: {self.advice}")
             raise DataError("\n".join(lines))
         return tuple(self.droppable)
 
@@ -103,6 +110,21 @@ def read_annotations(content: bytes, problems: Problems) -> Annotations:
         problems,
     )
     return Annotations(categories=categories, images=images, boxes=boxes, licence=_licence(data))
+
+
+def outside_fault(box: tuple[float, float, float, float], size: tuple[int, int]) -> str | None:
+    """What is wrong with a box that has no area inside its image; None for any other.
+
+    Args:
+        box: x, y, width, height in px.
+        size: (height, width) of the image in px.
+    """
+    x, y, width, height = box
+    inside_x = min(x + width, size[1]) - max(x, 0.0)
+    inside_y = min(y + height, size[0]) - max(y, 0.0)
+    if min(inside_x, inside_y) >= _SMALLEST_SIDE:
+        return None
+    return f"bbox {list(box)} covers nothing of its image of {size[1]}x{size[0]} px"
 
 
 def _parse(content: bytes, source: Path) -> dict[str, list[dict[str, Any]]]:

@@ -15,7 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from search_spaces.errors import DataError
-from trainers.data.annotations import Annotations, BoxEntry, ImageEntry, Problems, read_annotations
+from trainers.data.annotations import (
+    Annotations,
+    BoxEntry,
+    ImageEntry,
+    Problems,
+    outside_fault,
+    read_annotations,
+)
 from trainers.data.detection_set import NOT_STATED, Category, DetectionSet, Target
 from trainers.data.masks import Rle, read_mask, resized_mask
 from trainers.recipes import DataRecipe
@@ -36,9 +43,6 @@ DAMAGED = (
     Image.DecompressionBombError,
 )
 """What Pillow's decoders raise on damaged files."""
-
-# Original px. Thinner boxes lose their width when corners are rounded to float32.
-_SMALLEST_SIDE = 0.01
 
 ImageSize = int | tuple[int, int] | None
 
@@ -185,23 +189,40 @@ def _decode_all(
     for entry in annotations.images:
         path = folder / entry.file_name
         try:
-            with Image.open(path) as image:
-                pixels = resized(to_rgb(image), image_size)
-                size = (image.size[1], image.size[0])
-        except FileNotFoundError:
-            problems.droppable.append(f"image id {entry.id}: {path} does not exist")
-            continue
-        except DAMAGED as error:
-            problems.droppable.append(f"image id {entry.id}: {path} cannot be decoded ({error})")
-            continue
-        if entry.size is not None and entry.size != size:
-            problems.droppable.append(
-                f"image id {entry.id}: {path} is {size[1]}x{size[0]} px, "
-                f"the annotation file says {entry.size[1]}x{entry.size[0]}, so its boxes would be off"
-            )
-            continue
-        pictures[entry.id] = _Picture(entry, pixels, size)
+            pixels, size = decoded(path, entry.size, image_size)
+        except ValueError as error:
+            problems.droppable.append(f"image id {entry.id}: {path} {error}")
+        else:
+            pictures[entry.id] = _Picture(entry, pixels, size)
     return pictures
+
+
+def decoded(
+    path: Path, stated: tuple[int, int] | None, image_size: ImageSize = None
+) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    """Pixels (h, w, 3) of an image file at ``image_size``, and its (height, width) as stored.
+
+    Args:
+        path: of the file.
+        stated: (height, width) that its annotations are meant for; None where they do not say.
+        image_size: see :func:`resized`.
+
+    Raises:
+        ValueError: what is wrong with it, as the rest of a sentence.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = resized(to_rgb(image), image_size)
+            size = (image.size[1], image.size[0])
+    except FileNotFoundError:
+        raise ValueError("does not exist") from None
+    except DAMAGED as error:
+        raise ValueError(f"cannot be decoded ({error})") from error
+    if stated is not None and stated != size:
+        raise ValueError(
+            f"is {size[1]}x{size[0]} px, the annotation file says {stated[1]}x{stated[0]}, so its boxes would be off"
+        )
+    return pixels, size
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -242,14 +263,9 @@ def _inside(
         if box.image_id not in pictures:
             continue
         picture = pictures[box.image_id]
-        x, y, width, height = box.box
-        inside_x = min(x + width, picture.size[1]) - max(x, 0.0)
-        inside_y = min(y + height, picture.size[0]) - max(y, 0.0)
-        if min(inside_x, inside_y) < _SMALLEST_SIDE:
+        if (fault := outside_fault(box.box, picture.size)) is not None:
             where = f"annotation id {box.id} (image id {box.image_id}, {picture.entry.file_name})"
-            problems.droppable.append(
-                f"{where}: bbox {list(box.box)} covers nothing of its image of {picture.size[1]}x{picture.size[0]} px"
-            )
+            problems.droppable.append(f"{where}: {fault}")
         else:
             kept.append(box)
     return tuple(kept)
