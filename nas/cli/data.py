@@ -1,11 +1,13 @@
-"""Images and their annotations, before anything is trained: ``data import``."""
+"""Images and their annotations, before anything is trained: ``data import``, ``data check``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from nas.cli.door import Json, door, print_columns, print_json
+from nas.cli.door import Json, Sets, door, print_columns, print_json
+
+_SHOWN = 20
 
 data = typer.Typer(
     name="data",
@@ -101,4 +103,85 @@ def import_(
         ]
         print_columns(["split", "images", "objects", "crowds"], rows)
         typer.echo(f"{len(found.categories)} categories: {', '.join(found.categories[:20])}")
-        typer.echo(f"use it:  --set data.root={found.directory}")
+        typer.echo(f"next:    nas data check {found.directory}")
+
+
+@data.command()
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder in COCO form.")],
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", metavar="RECIPE", help="Whose image size and detector to look at."),
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option("--detector", metavar="NAME", help="Look at its levels, for example fcos.")
+    ] = None,
+    levels: Annotated[
+        str | None, typer.Option("--levels", metavar="LIST", help="Of the backbone, for example c3,c4,c5.")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option("--backbone", metavar="ARCH", help="A name, bundle or run; the recipe's, or resnet50."),
+    ] = None,
+    effective: Annotated[
+        bool, typer.Option("--effective", help="Measure effective receptive fields too; takes seconds.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of the pictures that are shown.")] = 0,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Write a page with pictures and sizes.")
+    ] = None,
+    set_: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Everything that is wrong with a folder (exit code 1), what it holds, and which levels are short of field."""
+    with door():
+        from nas.methods.data_check import check_data, read_settings, write_page
+
+        settings = read_settings(
+            recipe,
+            detector=detector,
+            levels=[name.strip() for name in (levels or "").split(",") if name.strip()],
+            backbone=backbone,
+            sets=set_ or [],
+        )
+        facts = check_data(folder, settings, effective=effective, pictures=12 if to else 0, seed=seed)
+        if to is not None:
+            typer.echo(f"page: {write_page(facts, to)}", err=as_json)
+        if as_json:
+            print_json(facts.to_dict())
+        else:
+            _print_facts(facts)
+        if facts.problems:
+            raise typer.Exit(1)
+
+
+def _print_facts(facts: Any) -> None:
+    columns = ["split", "images", "empty", "objects", "crowds", "small", "medium", "large"]
+    print_columns(
+        columns,
+        [
+            [
+                split.name,
+                *map(str, (split.images, split.empty, split.objects, split.crowds)),
+                *map(str, split.by_size.values()),
+            ]
+            for split in facts.splits
+        ],
+    )
+    names = list(dict.fromkeys(name for split in facts.splits for name in split.by_class))
+    print_columns(
+        ["class", *(split.name for split in facts.splits)],
+        [[name, *(str(split.by_class.get(name, 0)) for split in facts.splits)] for name in names],
+    )
+    if facts.pyramid is not None:
+        typer.echo(f"{facts.pyramid.detector} over {facts.pyramid.backbone}, images {facts.resized}:")
+        for level in facts.pyramid.levels:
+            typer.echo(f"  {level.sentence}")
+    if facts.pyramid_fault is not None:
+        typer.echo(f"levels: {facts.pyramid_fault}")
+    for kind, lines in (("warning", facts.warnings), ("problem", facts.problems)):
+        for line in lines[:_SHOWN]:
+            typer.echo(f"{kind}: {line}")
+        if len(lines) > _SHOWN:
+            typer.echo(f"{kind}: and {len(lines) - _SHOWN} more; --json has all")
+    typer.echo("nothing is wrong" if not facts.problems else f"{len(facts.problems)} problem(s)")
