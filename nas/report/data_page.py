@@ -94,9 +94,8 @@ def _counts(facts: DataFacts) -> str:
             for name in classes
         ],
     )
-    html += folded(
-        several(len(classes), "class") + ("es" if len(classes) != 1 else ""), by_class, unfolded=True
-    )
+    title = f"{count(len(classes))} class{'' if len(classes) == 1 else 'es'}"
+    html += folded(title, by_class, unfolded=len(classes) <= _SHOWN)
     return section(anchor="counts", title="What there is", lead="", html=html)
 
 

@@ -517,3 +517,47 @@ def test_an_empty_folder_says_what_is_expected(tmp_path: Path, format: str) -> N
     message = refused(tmp_path / "empty", tmp_path / "new", format)
     assert str(tmp_path / "empty") in message
     assert "does not exist" in refused(tmp_path / "none", tmp_path / "new", format)
+
+
+def test_years_of_voc_come_together(tmp_path: Path) -> None:
+    for year, stem in (("VOC2007", "a"), ("VOC2012", "b")):
+        voc_file(tmp_path / "kit" / year, stem, voc_object(1, 1, 9, 9))
+        written(tmp_path / "kit" / year, "ImageSets/Main/trainval.txt", f"{stem}\n")
+    voc_file(tmp_path / "kit/VOC2007", "c", voc_object(1, 1, 9, 9))
+    written(tmp_path / "kit/VOC2007", "ImageSets/Main/test.txt", "c\n")
+    import_data(tmp_path / "kit", tmp_path / "new", format="voc", train=["trainval"], val=["test"])
+    assert list(things(tmp_path / "new", "train")) == ["a.png", "b.png"]
+    assert list(things(tmp_path / "new", "val")) == ["c.png"]
+
+
+def test_xml_beside_its_images_and_a_path_of_another_machine(tmp_path: Path) -> None:
+    for split, stem in (("train", "a"), ("valid", "b")):
+        picture(tmp_path / "flat" / split / f"{stem}.jpg", shade=ord(stem))
+        text = f"<annotation><filename>C:\\photos\\{stem}.jpg</filename>{voc_object(1, 1, 9, 9)}</annotation>"
+        written(tmp_path / "flat", f"{split}/{stem}.xml", text)
+    import_data(tmp_path / "flat", tmp_path / "new", format="voc")
+    assert list(things(tmp_path / "new", "train")) == ["a.jpg"]
+    assert list(things(tmp_path / "new", "val")) == ["b.jpg"]
+
+
+def test_turned_images_and_names_without_ending(tmp_path: Path) -> None:
+    for stem in "ab":
+        image = Image.open(picture(tmp_path / "csv/images" / f"{stem}.png", shade=ord(stem)))
+        exif = image.getexif()
+        exif[274] = 6 if stem == "a" else 1
+        image.save(tmp_path / "csv/images" / f"{stem}.png", exif=exif)
+    file = written(tmp_path, "csv/boxes.csv", "image_id,Label,x1,y1,x2,y2\na,cat,1,2,9,9\nb,cat,1,2,9,9\n")
+    found = import_data(file, tmp_path / "new", format="csv", val_share=0.5)
+    assert sum(found.images.values()) == 2
+    assert any("1 image with a rotation in EXIF (a.png)" in note for note in found.notes)
+
+
+def test_splits_of_other_names_have_to_be_chosen(tmp_path: Path) -> None:
+    for stem in "ab":
+        picture(tmp_path / "csv" / f"{stem}.png", shade=ord(stem))
+    text = "image,label,x1,y1,x2,y2,split\na.png,cat,1,2,9,9,fold1\nb.png,cat,1,2,9,9,fold2\n"
+    file = written(tmp_path, "csv/boxes.csv", text)
+    message = refused(file, tmp_path / "new", "csv")
+    assert "no image for train, val; the source's splits are fold1, fold2" in message
+    found = import_data(file, tmp_path / "new", format="csv", val=["fold2"])
+    assert dict(found.images) == {"train": 1, "val": 1}

@@ -137,7 +137,7 @@ def _split(
         sizes[entry.id] = size
         digest = hashlib.sha256(f"{size} ".encode() + pixels.tobytes()).hexdigest()
         pictures.setdefault(digest, []).append((name, entry.file_name))
-        if _is_turned(path):
+        if is_turned(path):
             turned.append(entry.file_name)
     inside = _usable(annotations, sizes, masks, here)
     problems += [f"annotations/{name}.json: {one}" for one in here.fatal + here.droppable]
@@ -219,7 +219,8 @@ def _odd_boxes(
     warn(twice, "annotated twice with the same class")
 
 
-def _is_turned(path: Path) -> bool:
+def is_turned(path: Path) -> bool:
+    """Whether an image file asks viewers to turn or mirror it, which training does not do."""
     try:
         with Image.open(path) as image:
             return image.getexif().get(_ORIENTATION, 1) not in (0, 1)

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from search_spaces.errors import DataError
 from trainers.data.annotations import Problems
-from trainers.data.found import SPLIT_NAMES, Found, FoundImage, FoundObject, ImportOptions, numbered, several
+from trainers.data.found import (
+    IMAGE_SUFFIXES,
+    SPLIT_NAMES,
+    Found,
+    FoundImage,
+    FoundObject,
+    ImportOptions,
+    numbered,
+    several,
+)
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "image": ("image", "filename", "file_name", "file", "image_path", "path", "img", "image_id"),
@@ -199,4 +208,8 @@ def _image(name: str, file: Path, options: ImportOptions) -> Path:
     folders = [options.images] if options.images else [file.parent, file.parent / "images"]
     if not options.images and file.stem.lower() in SPLIT_NAMES:
         folders.append(file.parent / file.stem)
-    return next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
+    # An image_id often goes without the file's ending.
+    bare = Path(name).suffix.lower() not in IMAGE_SUFFIXES
+    names = [name, *(name + suffix for suffix in IMAGE_SUFFIXES if bare)]
+    found = (folder / one for one in names for folder in folders if (folder / one).is_file())
+    return next(found, folders[0] / name)

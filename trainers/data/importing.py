@@ -12,6 +12,7 @@ from typing import Any, Literal
 from search_spaces.errors import ConfigError, DataError, RunError
 from search_spaces.files import put, write_atomic, writing
 from trainers.data.annotations import Problems, outside_fault, read_annotations
+from trainers.data.checking import is_turned
 from trainers.data.coco import decoded
 from trainers.data.found import Found, FoundImage, FoundObject, ImportOptions, several
 from trainers.data.importers import IMPORTERS
@@ -177,12 +178,14 @@ def _ready(found: Found, problems: Problems, notes: list[str]) -> list[_Ready]:
     allowed = {str(category["name"]) for category in found.categories}
     ready: list[_Ready] = []
     cut: list[float] = []
+    turned: list[Path] = []
     for image in found.images:
         try:
             _, size = decoded(image.path, image.size)
         except ValueError as error:
             problems.droppable.append(f"{image.where}: {image.path} {error}")
             continue
+        turned += [image.path] if is_turned(image.path) else []
         objects = []
         for one in image.objects:
             if one.category not in allowed:
@@ -198,6 +201,11 @@ def _ready(found: Found, problems: Problems, notes: list[str]) -> list[_Ready]:
             objects.append(kept)
             cut += [excess] if excess > 1.0 else []
         ready.append(_Ready(found=replace(image, objects=tuple(objects)), size=size))
+    if turned:
+        notes.append(
+            f"{several(len(turned), 'image')} with a rotation in EXIF ({turned[0].name}), which training does not "
+            "apply; where boxes were drawn on the turned picture they are off, so save it upright"
+        )
     if cut:
         notes.append(
             f"{several(len(cut), 'box', 'boxes')} reached over an edge by more than 1 px and were cut there, the "

@@ -62,7 +62,7 @@ def split_images(
             found[name].append(image)
     if not found["test"]:
         del found["test"]
-    if not found["val"] and not val:
+    if found["train"] and not found["val"] and not val:
         found["train"], found["val"] = by_chance(found["train"], share=val_share, seed=seed)
     empty = [name for name, inside in found.items() if not inside]
     if empty:
