@@ -122,6 +122,7 @@ def test_coco_stays_as_it_is(shared_data: Path, tmp_path: Path, name: str) -> No
             one.get("segmentation") for one in before["annotations"]
         ]
         assert after["categories"] == before["categories"] and after["licenses"] == before["licenses"]
+        assert [one["license"] for one in after["images"]] == [one["license"] for one in before["images"]]
     assert all(path.is_symlink() for path in (tmp_path / "new/images").iterdir())
 
 
