@@ -10,9 +10,11 @@ from search_spaces.catalog import family_of, get_architecture
 from search_spaces.errors import InvalidArchitecture, RunError
 from search_spaces.targets import home_of
 
+_DESCRIPTIONS = ("winner.yaml", ARCHITECTURE, "training.yaml")
+
 
 def read_architecture(source: str) -> Architecture:
-    """A name of the zoo, a ``winner.yaml`` or ``architecture.json``, a bundle, or a run directory.
+    """A name of the zoo, a ``winner.yaml`` or ``architecture.json``, a bundle, or a directory of a run or training.
 
     Raises:
         RunError: a folder or file without an architecture in it, or one of a bundle that was changed.
@@ -20,10 +22,11 @@ def read_architecture(source: str) -> Architecture:
     """
     path = Path(source)
     if path.is_dir():
-        found = [path / name for name in ("winner.yaml", ARCHITECTURE) if (path / name).exists()]
+        found = [path / name for name in _DESCRIPTIONS if (path / name).exists()]
         if not found:
             raise RunError(
-                f"{path} holds neither winner.yaml nor architecture.json, so it is no finished search and no bundle"
+                f"{path} holds neither {' nor '.join(_DESCRIPTIONS)}, so it is no finished search, no bundle and no "
+                "training"
             )
         path = found[0]
     if path.name == ARCHITECTURE and (path.parent / MANIFEST).exists():

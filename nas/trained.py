@@ -11,7 +11,8 @@ from nas.config import check, read_yaml
 from nas.export.detector import TrainedDetector, expected_forms
 from nas.recipes.train_job import TrainJobRecipe
 from nas.targets import anchor, require_unchanged
-from nas.training import RESULT, TRAINING, WEIGHTS, read_result
+from nas.training import read_result
+from nas.training_files import RESULT, TRAINING, WEIGHTS
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
 from search_spaces.errors import RunError

@@ -4,7 +4,6 @@ The run of a network is a function of its recipe and seed; ``val`` gives its res
 is chosen by it.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, cast
 import torch
 
 from nas.config import apply_overrides, check, dump_yaml, read_yaml, to_data
-from nas.export.bundle import load_bundle
+from nas.initial_weights import InitialWeights, initial_weights
 from nas.launching import Launch, on_ranks
 from nas.loggers.base import About
 from nas.loggers.catalog import require_packages
@@ -25,6 +24,7 @@ from nas.recipes.train_job import TrainJobRecipe
 from nas.resolve import read_architecture
 from nas.run import environment
 from nas.targets import anchor, family_files, files_of, gather, portable, require_unchanged
+from nas.training_files import RESULT, TRAINING, WEIGHTS
 from search_spaces.architecture import Architecture, Genes, digest_of
 from search_spaces.catalog import family_of
 from search_spaces.errors import ConfigError, InvalidArchitecture, RunError
@@ -42,9 +42,6 @@ from trainers.process import prepare_process
 from trainers.ranks import ALONE, Ranks, joined, require_share
 from trainers.weights import forms_of, read_weights, write_weights
 
-WEIGHTS = "detector.safetensors"
-RESULT = "result.json"
-TRAINING = "training.yaml"
 HOW = ("ranks", "launcher", "address", "threads")
 """Fields of a recipe that say how it is carried out, and not what is trained."""
 
@@ -59,14 +56,14 @@ class TrainingJob:
         directory: of checkpoint, metrics, weights and result.
         held_out_seed: None trains on the whole training split and reads ``val``. A seed splits the training
             split as the search of that seed does, and ``val`` is left alone.
-        weights: of the backbone to begin with; freshly drawn ones where None.
+        weights: that the backbone begins with; freshly drawn ones where None.
     """
 
     architecture: Architecture
     recipe: TrainJobRecipe
     directory: Path
     held_out_seed: int | None = None
-    weights: Mapping[str, torch.Tensor] | None = None
+    weights: InitialWeights | None = None
 
 
 def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -> dict[str, Any]:
@@ -129,7 +126,7 @@ def _record(job: TrainingJob) -> dict[str, Any]:
     recipe = replace(job.recipe, loggers=())
     record = {"architecture": job.architecture.to_dict(), "recipe": portable(to_data(recipe))}
     if job.weights is not None:
-        record["initial_weights"] = _digest(job.weights)
+        record["initial_weights"] = job.weights.digest
     return record
 
 
@@ -164,7 +161,8 @@ def _trained(job: TrainingJob, ranks: Ranks, progress: RunProgress) -> dict[str,
     train_set, val = _splits(job)
     detector = detector_for(job.architecture, recipe, train_set)
     if job.weights is not None:
-        detector.backbone.body.load_state_dict(job.weights)
+        job.weights.load(detector.backbone.body)
+        progress.say(job.weights.sentence())
     device = ranks.device if ranks.count > 1 else resolve_device(recipe.device)
 
     def measure(model: Detector) -> dict[str, float]:
@@ -208,6 +206,7 @@ def _trained(job: TrainingJob, ranks: Ranks, progress: RunProgress) -> dict[str,
         "image_size": list(train_set.image_size),
         "licence": train_set.licence,
         "data": {"train": train_set.digest, "val": val.digest},
+        "initial_weights": None if job.weights is None else job.weights.to_dict(),
         "recipe": digest_of(_essence(_record(job))["recipe"]),
         "train": to_data(recipe.train),
         "environment": environment() | {"threads": recipe.threads, "seed": recipe.seed, "ranks": ranks.count},
@@ -302,7 +301,7 @@ def train_bundle(
     """``nas train``: a bundle's, run's or named backbone to completion in a new detector.
 
     Args:
-        bundle: what :func:`nas.resolve.read_architecture` takes; a bundle with weights where ``recipe.init`` is
+        bundle: what :func:`nas.resolve.read_architecture` takes; with weights in it where ``recipe.init`` is
             ``bundle``.
         recipe: of the training.
         directory: of its files.
@@ -312,7 +311,8 @@ def train_bundle(
         COCO metrics on ``val`` as fractions.
 
     Raises:
-        RunError: the directory holds a training of something else, or there are no weights to begin with.
+        RunError: the directory holds a training of something else.
+        VertebraError: see :func:`nas.initial_weights.initial_weights`.
         LostRank: see :func:`nas.launching.on_ranks`.
         ConfigError: the package of a logger is not installed.
     """
@@ -332,14 +332,13 @@ def train_bundle(
 
 def _job(bundle: str, recipe: TrainJobRecipe, directory: Path) -> TrainingJob:
     """The training of a bundle, with copies of its own files in the directory."""
-    architecture, weights = read_architecture(bundle), None
-    if recipe.init == "bundle":
-        architecture, weights = load_bundle(Path(bundle), trust_code=True)
-        if weights is None:
-            raise RunError(
-                f"init: bundle, but {bundle} has no weights; export a run that retrained its winner, or set "
-                "init to scratch"
-            )
+    architecture = read_architecture(bundle)
+    weights = initial_weights(
+        recipe.init,
+        remap=recipe.remap,
+        bundle=bundle,
+        architecture=trained_architecture(architecture, recipe),
+    )
     files = (*files_of(to_data(recipe)), *family_files(architecture))
     gather(files, directory, begun=(directory / TRAINING).exists())
     home = anchor(portable(to_data(recipe)), directory)
@@ -398,13 +397,6 @@ def _with_defaults(record: dict[str, Any], *, source: str) -> dict[str, Any]:
     """A record of a training as this version would write it: fields added since have their defaults."""
     recipe = check(TrainJobRecipe, record.get("recipe", {}), source=source)
     return {**record, "recipe": to_data(recipe)}
-
-
-def _digest(weights: Mapping[str, torch.Tensor]) -> str:
-    found = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        found.update(name.encode() + tensor.numpy().tobytes())
-    return found.hexdigest()[:16]
 
 
 def _splits(job: TrainingJob) -> tuple[DetectionSet, DetectionSet]:

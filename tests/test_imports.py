@@ -17,6 +17,7 @@ TORCH_FREE = (
     "search_spaces.catalog",
     "search_spaces.cost",
     "search_spaces.crnas.dilations",
+    "search_spaces.crnas.remapping",
     "search_spaces.crnas.stages",
     "search_spaces.crnas.zoo",
     "search_spaces.errors",

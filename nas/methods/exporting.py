@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nas.export.about import About, spread
 from nas.export.bundle import export_bundle
 from nas.export.card import Card
@@ -19,15 +17,13 @@ from nas.resolve import read_architecture
 from nas.run import Run, environment
 from nas.show import histories, spending
 from nas.trained import FinishedTraining, read_trained
-from nas.training import TRAINING
+from nas.training_files import TRAINING, backbone_weights
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
 from search_spaces.cost import cost
 from search_spaces.errors import ConfigError, RunError
 from trainers.data.detection_set import NOT_STATED
 from trainers.recipes import DataRecipe
-
-BACKBONE = "backbone.body."
 
 
 More = Callable[[Path], None]
@@ -199,15 +195,6 @@ def _training_cost(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _levels(network: Architecture) -> dict[str, tuple[int, int]]:
     return {name: (one.channels, one.stride) for name, one in family_of(network).levels(network).items()}
-
-
-def backbone_weights(detector_state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A detector's backbone weights under the names of the stand-alone network."""
-    return {
-        name.removeprefix(BACKBONE): tensor
-        for name, tensor in detector_state.items()
-        if name.startswith(BACKBONE)
-    }
 
 
 def _by_seed(results: Sequence[Mapping[str, Any]]) -> dict[int, float]:

@@ -20,8 +20,13 @@ class TrainJobRecipe(Recipe):
         loggers: as of a search; no part of the training's record.
         data: the images.
         detector: built around the backbone.
-        init: ``scratch``, as the paper's table compares networks, or ``bundle``: the backbone begins with the
-            bundle's weights, for other images or another detector.
+        init: ``scratch``, as the paper's table compares networks; ``bundle``: the backbone begins with the weights
+            beside its description, for other images or another detector; ``imagenet`` (or ``imagenet_v2``): with
+            torchvision's, fetched into torch's own cache where they are not there yet; or a path, relative to where
+            the command runs: another bundle, a directory of ``nas train`` or ``nas pretrain``, or a ``.pth``, ``.pt``
+            or ``.safetensors`` file in torchvision's names.
+        remap: the weights may be of another allocation of the same network; they are mapped into this one block by
+            block (:mod:`search_spaces.crnas.remapping`), and what has no block to take from is drawn.
         activation: trains the network with this activation in place of its own (SpineNet's protocol C retrains
             with swish what was found with ReLU); a network whose family has no such setting is refused.
         train: length, optimiser, schedule.
@@ -41,7 +46,8 @@ class TrainJobRecipe(Recipe):
     loggers: tuple[LoggerName, ...] = ()
     data: DataRecipe = field(default_factory=DataRecipe)
     detector: DetectorRecipe = field(default_factory=DetectorRecipe)
-    init: Literal["scratch", "bundle"] = "scratch"
+    init: str = "scratch"
+    remap: bool = False
     activation: Literal["relu", "swish", "hswish"] | None = None
     train: TrainRecipe
     ranks: int = 1
@@ -52,6 +58,12 @@ class TrainJobRecipe(Recipe):
         require_each_once(self, self.loggers)
         require_masks(self.data, self.detector)
         require_ranks(self.ranks, self.train)
+        self.require("init", bool(self.init), "scratch, bundle, imagenet, imagenet_v2 or a path")
+        self.require(
+            "remap",
+            not self.remap or self.init not in ("scratch", "bundle"),
+            f"false with init {self.init}; it is for the weights of another network",
+        )
         self.require(
             "address",
             self.address is None or self.launcher == "ray",

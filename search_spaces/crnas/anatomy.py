@@ -8,6 +8,7 @@ from torch import nn
 
 from search_spaces.architecture import Genes
 from search_spaces.crnas import mobilenet, resnet
+from search_spaces.crnas.layers import mobilenet_block_names, resnet_block_names
 
 
 class Anatomy(Protocol):
@@ -79,10 +80,7 @@ class ResNetAnatomy:
 
     def names(self, blocks: Sequence[int]) -> list[list[str]]:
         """See :class:`Anatomy`."""
-        stages = [
-            [f"layer{stage + 1}.{index}" for index in range(count)] for stage, count in enumerate(blocks)
-        ]
-        return [*stages, []]
+        return resnet_block_names(blocks)
 
     def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
         """See :class:`Anatomy`."""
@@ -120,8 +118,7 @@ class MobileNetV2Anatomy:
 
     def names(self, blocks: Sequence[int]) -> list[list[str]]:
         """See :class:`Anatomy`."""
-        numbers = iter(range(2, 4 + sum(blocks)))
-        return [[f"features.{next(numbers)}" for _ in range(count)] for count in (*blocks, 2)]
+        return mobilenet_block_names(blocks)
 
     def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
         """See :class:`Anatomy`."""

@@ -203,6 +203,18 @@ def _inverted_residual(
     )
 
 
+def resnet_block_names(blocks: Sequence[int]) -> list[list[str]]:
+    """Names of the blocks of each stage in a built ResNet, then those of the tail, which it does not have."""
+    stages = [[f"layer{stage + 1}.{index}" for index in range(count)] for stage, count in enumerate(blocks)]
+    return [*stages, []]
+
+
+def mobilenet_block_names(blocks: Sequence[int]) -> list[list[str]]:
+    """The same for MobileNetV2, whose tail has two."""
+    numbers = iter(range(2, 4 + sum(blocks)))
+    return [[f"features.{next(numbers)}" for _ in range(count)] for count in (*blocks, 2)]
+
+
 def mobilenet_levels(shape: MobileNetV2Shape) -> dict[str, Level]:
     """Channels and stride of each level of a MobileNetV2; c5 is the 1280-wide map."""
     channels = [widths[-1] for widths in mobilenet_widths(shape.blocks, shape.width_multiplier)]
