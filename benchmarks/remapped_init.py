@@ -54,9 +54,9 @@ SMALL = (
 class Lines(Silent):
     """A progress that prints a line at the beginning of a phase and at the end of a training."""
 
-    def phase(self, name: str, total: int, done: int = 0) -> None:
+    def phase(self, title: str, total: int | None, done: int = 0) -> None:
         """What is done next."""
-        print(f"{name} ({done} of {total})", flush=True)
+        print(f"{title} ({done} of {total})", flush=True)
 
     def say(self, text: str) -> None:
         """A sentence for the person."""

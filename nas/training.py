@@ -6,10 +6,11 @@ is chosen by it.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -20,11 +21,11 @@ from nas.loggers.base import About
 from nas.loggers.catalog import require_packages
 from nas.loggers.listening import listening
 from nas.progress import RunProgress, Silent
-from nas.recipes.train_job import TrainJobRecipe
+from nas.recipes.train_job import JobRecipe, TrainJobRecipe
 from nas.resolve import read_architecture
 from nas.run import environment
 from nas.targets import anchor, family_files, files_of, gather, portable, require_unchanged
-from nas.training_files import RESULT, TRAINING, WEIGHTS
+from nas.training_files import RESULT, TRAINING, WEIGHTS, load_finished
 from search_spaces.architecture import Architecture, Genes, digest_of
 from search_spaces.catalog import family_of
 from search_spaces.errors import ConfigError, InvalidArchitecture, RunError
@@ -40,33 +41,53 @@ from trainers.evaluate import Metrics, coco_metrics, detect
 from trainers.loop import StepRecord, Trainer, resolve_device
 from trainers.process import prepare_process
 from trainers.ranks import ALONE, Ranks, joined, require_share
-from trainers.weights import forms_of, read_weights, write_weights
+from trainers.weights import write_weights
+
+R = TypeVar("R", bound=JobRecipe)
 
 HOW = ("ranks", "launcher", "address", "threads")
 """Fields of a recipe that say how it is carried out, and not what is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingJob:
+class Job(ABC):
     """One network trained to completion under one seed; plain data, so that a process can take it.
 
     Args:
         architecture: the backbone.
         recipe: everything else.
         directory: of checkpoint, metrics, weights and result.
-        held_out_seed: None trains on the whole training split and reads ``val``. A seed splits the training
-            split as the search of that seed does, and ``val`` is left alone.
         weights: that the backbone begins with; freshly drawn ones where None.
     """
 
     architecture: Architecture
-    recipe: TrainJobRecipe
+    recipe: JobRecipe
     directory: Path
-    held_out_seed: int | None = None
     weights: InitialWeights | None = None
 
+    @abstractmethod
+    def carry_out(self, ranks: Ranks, progress: RunProgress) -> dict[str, Any]:
+        """Train, evaluate and write, as one of the ranks; the content of ``result.json``."""
 
-def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -> dict[str, Any]:
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob(Job):
+    """The same in a detector.
+
+    Args:
+        held_out_seed: None trains on the whole training split and reads ``val``. A seed splits the training
+            split as the search of that seed does, and ``val`` is left alone.
+    """
+
+    recipe: TrainJobRecipe
+    held_out_seed: int | None = None
+
+    def carry_out(self, ranks: Ranks, progress: RunProgress) -> dict[str, Any]:
+        """See :class:`Job`."""
+        return _trained(self, ranks, progress)
+
+
+def train_to_completion(job: Job, progress: RunProgress | None = None) -> dict[str, Any]:
     """Train, evaluate, write weights and ``result.json``; continues where it was stopped.
 
     Returns:
@@ -82,7 +103,7 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
         if done is not None:
             return done
         if job.recipe.ranks == ranks.count:
-            return _trained(job, ranks, progress if ranks.first else Silent())
+            return job.carry_out(ranks, progress if ranks.first else Silent())
     recipe = job.recipe
     # Of a running cluster this machine may be the one without a GPU.
     device = recipe.device if recipe.address else resolve_device(recipe.device).type
@@ -104,23 +125,28 @@ def train_to_completion(job: TrainingJob, progress: RunProgress | None = None) -
     return done
 
 
-def _begun(job: TrainingJob) -> dict[str, Any] | None:
+def _begun(job: Job) -> dict[str, Any] | None:
     """The result of a training that is done, None where there is something to do.
 
     Raises:
         RunError: the directory holds a training of another backbone or recipe.
     """
     path = job.directory / TRAINING
-    if path.exists() and _essence(_with_defaults(read_yaml(path), source=str(path))) != _essence(
-        _record(job)
-    ):
-        raise RunError(
-            f"{job.directory} holds a training of another backbone or recipe; take a new directory"
-        )
+    if path.exists():
+        stored = read_yaml(path)
+        try:
+            written = _with_defaults(stored, type(job.recipe), source=str(path))
+        except ConfigError:
+            # For instance of a classifier, where this one is of a detector.
+            written = {"recipe": {}}
+        if _essence(written) != _essence(record_of(job)):
+            raise RunError(
+                f"{job.directory} holds a training of another backbone or recipe; take a new directory"
+            )
     return read_result(job.directory)
 
 
-def _record(job: TrainingJob) -> dict[str, Any]:
+def record_of(job: Job) -> dict[str, Any]:
     """What ``training.yaml`` says."""
     # Who listens changes nothing.
     recipe = replace(job.recipe, loggers=())
@@ -136,7 +162,7 @@ def _essence(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "recipe": recipe}
 
 
-def _by_all(recipe: TrainJobRecipe, ranks: Ranks) -> TrainJobRecipe:
+def _by_all(recipe: R, ranks: Ranks) -> R:
     """The recipe as the ranks that torchrun has started carry it out.
 
     Raises:
@@ -185,7 +211,7 @@ def _trained(job: TrainingJob, ranks: Ranks, progress: RunProgress) -> dict[str,
     )
     if ranks.first:
         # Only now: a recipe that cannot be used must not claim the directory.
-        write_atomic(job.directory / TRAINING, dump_yaml(_record(job)).encode())
+        write_atomic(job.directory / TRAINING, dump_yaml(record_of(job)).encode())
     network = trained_architecture(job.architecture, recipe)
     progress.phase(f"training {family_of(network).text(network)}, seed {recipe.seed}", trainer.total_steps)
     trained = trainer.run()
@@ -206,10 +232,7 @@ def _trained(job: TrainingJob, ranks: Ranks, progress: RunProgress) -> dict[str,
         "image_size": list(train_set.image_size),
         "licence": train_set.licence,
         "data": {"train": train_set.digest, "val": val.digest},
-        "initial_weights": None if job.weights is None else job.weights.to_dict(),
-        "recipe": digest_of(_essence(_record(job))["recipe"]),
-        "train": to_data(recipe.train),
-        "environment": environment() | {"threads": recipe.threads, "seed": recipe.seed, "ranks": ranks.count},
+        **provenance(job, ranks),
     }
     if ranks.first:
         result["weights"] = write_weights(
@@ -219,6 +242,17 @@ def _trained(job: TrainingJob, ranks: Ranks, progress: RunProgress) -> dict[str,
     # None of them ends before there is a result.
     ranks.wait()
     return result
+
+
+def provenance(job: Job, ranks: Ranks) -> dict[str, Any]:
+    """What every result says of how it came about."""
+    recipe = job.recipe
+    return {
+        "initial_weights": None if job.weights is None else job.weights.to_dict(),
+        "recipe": digest_of(_essence(record_of(job))["recipe"]),
+        "train": to_data(recipe.train),
+        "environment": environment() | {"threads": recipe.threads, "seed": recipe.seed, "ranks": ranks.count},
+    }
 
 
 def detector_for(architecture: Architecture, recipe: TrainJobRecipe, data: DetectionSet) -> Detector:
@@ -232,7 +266,7 @@ def detector_for(architecture: Architecture, recipe: TrainJobRecipe, data: Detec
     return build_detector(recipe.detector, backbone, data.num_classes, data.image_size, seed=recipe.seed)
 
 
-def trained_architecture(architecture: Architecture, recipe: TrainJobRecipe) -> Architecture:
+def trained_architecture(architecture: Architecture, recipe: JobRecipe) -> Architecture:
     """What a recipe trains of a network: the network, or its copy with the recipe's activation.
 
     Raises:
@@ -264,16 +298,8 @@ def trained_detector(
         RunError: weights of another network, for instance of another version of the toolkit.
     """
     detector = detector_for(architecture, recipe, data)
-    path = directory / WEIGHTS
-    known = (read_result(directory) or {}).get("weights", {})
-    try:
-        weights = read_weights(path, forms_of(detector), sha256=known.get("sha256"))
-    except RunError as error:
-        raise RunError(
-            f"{error}. If another version or recipe wrote it, delete {directory} and train again"
-        ) from error
-    detector.load_state_dict(weights.tensors)
-    return detector.eval()
+    load_finished(directory / WEIGHTS, detector)
+    return detector
 
 
 def evaluate_detector(
@@ -296,7 +322,11 @@ def evaluate_detector(
 
 
 def train_bundle(
-    bundle: str, recipe: TrainJobRecipe, directory: Path, progress: RunProgress
+    bundle: str,
+    recipe: JobRecipe,
+    directory: Path,
+    progress: RunProgress,
+    kind: Callable[..., Job] = TrainingJob,
 ) -> dict[str, Any]:
     """``nas train``: a bundle's, run's or named backbone to completion in a new detector.
 
@@ -306,9 +336,10 @@ def train_bundle(
         recipe: of the training.
         directory: of its files.
         progress: listens.
+        kind: what is learned, by default to detect.
 
     Returns:
-        COCO metrics on ``val`` as fractions.
+        Metrics on ``val`` as fractions: COCO's, of a detector.
 
     Raises:
         RunError: the directory holds a training of something else.
@@ -320,17 +351,17 @@ def train_bundle(
     with joined(recipe.device) as ranks:
         # The first one alone writes where others may look already.
         if ranks.first:
-            job = _job(bundle, recipe, directory)
+            job = _job(bundle, recipe, directory, kind)
         ranks.wait()
         if not ranks.first:
-            job = _job(bundle, recipe, directory)
+            job = _job(bundle, recipe, directory, kind)
         about = About(name=recipe.name, directory=directory, settings=portable(to_data(recipe)))
         with listening(recipe.loggers if ranks.first else (), progress, about) as progress:
             progress.training(directory)
             return dict(train_to_completion(job, progress)["metrics"])
 
 
-def _job(bundle: str, recipe: TrainJobRecipe, directory: Path) -> TrainingJob:
+def _job(bundle: str, recipe: JobRecipe, directory: Path, kind: Callable[..., Job]) -> Job:
     """The training of a bundle, with copies of its own files in the directory."""
     architecture = read_architecture(bundle)
     weights = initial_weights(
@@ -342,9 +373,9 @@ def _job(bundle: str, recipe: TrainJobRecipe, directory: Path) -> TrainingJob:
     files = (*files_of(to_data(recipe)), *family_files(architecture))
     gather(files, directory, begun=(directory / TRAINING).exists())
     home = anchor(portable(to_data(recipe)), directory)
-    return TrainingJob(
+    return kind(
         architecture=architecture.at(directory / FOLDER),
-        recipe=check(TrainJobRecipe, home, source=str(directory)),
+        recipe=check(type(recipe), home, source=str(directory)),
         directory=directory,
         weights=weights,
     )
@@ -393,9 +424,9 @@ def evaluate_training(directory: Path, overrides: Sequence[str] = ()) -> dict[st
     return evaluate_detector(detector.to(device), val, recipe, device).to_dict()
 
 
-def _with_defaults(record: dict[str, Any], *, source: str) -> dict[str, Any]:
+def _with_defaults(record: dict[str, Any], kind: type[JobRecipe], *, source: str) -> dict[str, Any]:
     """A record of a training as this version would write it: fields added since have their defaults."""
-    recipe = check(TrainJobRecipe, record.get("recipe", {}), source=source)
+    recipe = check(kind, record.get("recipe", {}), source=source)
     return {**record, "recipe": to_data(recipe)}
 
 

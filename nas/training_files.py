@@ -13,6 +13,7 @@ from nas.export.bundle import load_bundle
 from nas.resolve import read_architecture
 from search_spaces.architecture import Architecture
 from search_spaces.errors import RunError
+from trainers.weights import forms_of, read_weights
 
 TRAINING = "training.yaml"
 RESULT = "result.json"
@@ -44,9 +45,33 @@ def stored_backbone(directory: Path) -> tuple[Architecture, dict[str, torch.Tens
     return architecture, None
 
 
+def load_finished(path: Path, network: torch.nn.Module) -> None:
+    """Load what a finished training has written into the network of its recipe, and set that to evaluation.
+
+    Raises:
+        RunError: weights that are damaged, were changed, or are of another network.
+    """
+    try:
+        weights = read_weights(path, forms_of(network), sha256=_known(path))
+    except RunError as error:
+        raise RunError(
+            f"{error}. If another version or recipe wrote it, delete {path.parent} and train again"
+        ) from error
+    network.load_state_dict(weights.tensors)
+    network.eval()
+
+
+def _known(path: Path) -> str | None:
+    """The digest that the result beside a file of weights states, None of one from before results stated it."""
+    result = path.parent / RESULT
+    content = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
+    found = content.get("weights", {}).get("sha256")
+    return None if found is None else str(found)
+
+
 def _as_written(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a finished training, if their file is the one that its result names."""
-    known = json.loads((path.parent / RESULT).read_text(encoding="utf-8")).get("weights", {}).get("sha256")
+    known = _known(path)
     try:
         content = path.read_bytes()
         if known not in (None, hashlib.sha256(content).hexdigest()):

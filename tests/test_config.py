@@ -12,6 +12,7 @@ from nas.config import apply_overrides, check, dump_yaml, parse_yaml, read_yaml,
 from nas.methods.catalog import METHODS, check_search
 from nas.recipes.controller import ControllerRecipe
 from nas.recipes.crnas import CRNASRecipe
+from nas.recipes.pretrain_job import PretrainRecipe
 from nas.recipes.train_job import TrainJobRecipe
 from search_spaces.errors import ConfigError
 
@@ -300,9 +301,10 @@ def test_options_of_an_optuna_sampler_are_a_mapping_again() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_parses_and_comes_back_equal(path: Path) -> None:
-    overrides = [] if read_yaml(path)["data"]["source"] == "digits" else ["data.root=somewhere"]
+    overrides = [] if read_yaml(path)["data"].get("source") == "digits" else ["data.root=somewhere"]
     method = str(read_yaml(path).get("method", "crnas"))
-    kind = TrainJobRecipe if path.name.startswith(("train", "protocol")) else METHODS[method].recipe
+    trainings = {"train": TrainJobRecipe, "protocol": TrainJobRecipe, "pretrain": PretrainRecipe}
+    kind = trainings.get(path.stem.partition("_")[0], METHODS[method].recipe)
     recipe = check(kind, apply_overrides(read_yaml(path), overrides), source=str(path))
     again = check(kind, parse_yaml(dump_yaml(to_data(recipe)), name="again"), source="again")
     assert again == recipe

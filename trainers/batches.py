@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pad, resize
 
-from search_spaces.randomness import rng_for, seed_for
+from search_spaces.randomness import rng_for
 from trainers.data.detection_set import DetectionSet, Target
+from trainers.epochs import Epochs
 from trainers.ranks import ALONE, Ranks
 from trainers.recipes import TrainRecipe
 
@@ -34,17 +35,12 @@ class Batches:
         self._multiple = multiple
         self._recipe = recipe
         self._seed = seed
-        self._epoch = -1
-        self._order: list[int] = []
+        self._epochs = Epochs(len(data), seed)
 
     def indices(self, step: int) -> list[int]:
         """Positions in the set of the images of a step."""
         size = self._recipe.batch_size
-        chosen = []
-        for position in range(step * size, (step + 1) * size):
-            epoch, place = divmod(position, len(self._data))
-            chosen.append(self._permutation(epoch)[place])
-        return chosen
+        return [self._epochs.image(place) for place in range(step * size, (step + 1) * size)]
 
     def at(
         self, step: int, device: torch.device, ranks: Ranks = ALONE, micro: int = 0
@@ -81,13 +77,6 @@ class Batches:
             return stored
         factor = rng_for(self._seed, "size", step).choice(self._recipe.sizes)
         return scaled_size(stored, factor, self._multiple)
-
-    def _permutation(self, epoch: int) -> list[int]:
-        if epoch != self._epoch:
-            order = list(range(len(self._data)))
-            Random(seed_for(self._seed, "epoch", epoch)).shuffle(order)
-            self._epoch, self._order = epoch, order
-        return self._order
 
 
 def flip(images: Tensor, targets: list[Target], chosen: list[bool]) -> tuple[Tensor, list[Target]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
@@ -16,7 +16,6 @@ from search_spaces.architecture import digest_of
 from search_spaces.errors import ConfigError, NonFiniteLoss, RunError
 from search_spaces.randomness import seed_for
 from trainers.average import WeightAverage
-from trainers.batches import Batches
 from trainers.checkpoint import (
     drop_previous,
     newest_checkpoint,
@@ -25,14 +24,15 @@ from trainers.checkpoint import (
     save_checkpoint,
     sweep,
 )
-from trainers.data.detection_set import DetectionSet
-from trainers.detectors.detector import Detector
+from trainers.learner import Learner, TrainingSet
 from trainers.metrics_log import MetricsLog
 from trainers.optimizers import begin_momentum, make_optimizer
 from trainers.ranks import ALONE, Ranks, require_share
 from trainers.recipes import TrainRecipe
 from trainers.seeding import DrawsOfPart, torch_seed
 from trainers.synced_norm import together
+
+L = TypeVar("L", bound=Learner)
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -80,8 +80,8 @@ class TrainResult:
     warnings: tuple[str, ...] = ()
 
 
-class Trainer:
-    """Trains a detector on a set by a recipe.
+class Trainer(Generic[L]):
+    """Trains a detector, or a classifier, on a set of its kind by a recipe.
 
     With an average of the weights (``recipe.ema``) the detector holds the average after :meth:`run` and whenever it is
     evaluated.
@@ -108,14 +108,14 @@ class Trainer:
     def __init__(
         self,
         *,
-        detector: Detector,
-        data: DetectionSet,
+        detector: L,
+        data: TrainingSet,
         recipe: TrainRecipe,
         seed: int,
         directory: Path | None,
         device: torch.device,
         before_step: Callable[[int], None] | None = None,
-        evaluate: Callable[[Detector], Mapping[str, float]] | None = None,
+        evaluate: Callable[[L], Mapping[str, float]] | None = None,
         on_step: Callable[[StepRecord], None] | None = None,
         ranks: Ranks = ALONE,
         say: Callable[[str], None] | None = None,
@@ -132,7 +132,7 @@ class Trainer:
         self._ranks = ranks
         self._say = say
         self._size = len(data)
-        self._batches = Batches(data, recipe, seed, detector.backbone.multiple)
+        self._batches = detector.batches(data, recipe, seed)
         self.total_steps = total_steps(recipe, len(data))
         if recipe.frozen_bn:
             freeze_bn(detector)
@@ -458,7 +458,7 @@ def require_trainable(
         ) from error
 
 
-def freeze_bn(detector: Detector) -> None:
+def freeze_bn(detector: Learner) -> None:
     """Take the affine weights of the backbone's BN out of training."""
     for module in detector.backbone.body.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

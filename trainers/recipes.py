@@ -246,6 +246,42 @@ class DetectorRecipe(Recipe):
             self.require(name, getattr(self, name) >= 1, "at least 1")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageFolderRecipe(Recipe):
+    """Labelled images: ``root/train/CLASS/*.jpg`` and ``root/val/CLASS/*.jpg``, a folder a class.
+
+    Args:
+        root: the folder.
+        image_size: side in px of the square that is trained on and evaluated; a multiple of 32.
+        crop_area: what share of an image's area a training crop has, between these two (Szegedy et al. 2015).
+        crop_ratio: width over height of a training crop, between these two.
+        crop_share: side of the square in the middle that is evaluated, over the image's shorter side.
+        check: decode every image once before anything is trained, so that a damaged one is known at once. Off, the
+            set's identity are names and sizes of its files, for images too many to look at.
+        on_bad: ``error`` stops at files that are no images, ``skip`` leaves them out and lists them.
+        loaders: threads that decode and crop the images of the next step while this one is computed; 0: none. The
+            images are the same.
+    """
+
+    root: str | None = None
+    image_size: int = 224
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    crop_share: float = 0.875
+    check: bool = True
+    on_bad: Literal["error", "skip"] = "error"
+    loaders: int = 0
+
+    def __post_init__(self) -> None:
+        self.require("image_size", self.image_size >= 32 and self.image_size % 32 == 0, "a multiple of 32 px")
+        low, high = self.crop_area
+        self.require("crop_area", 0 < low <= high <= 1, "two shares with 0 < low <= high <= 1")
+        low, high = self.crop_ratio
+        self.require("crop_ratio", 0 < low <= high, "two ratios with 0 < low <= high")
+        self.require("crop_share", 0 < self.crop_share <= 1, "a share above 0, at most 1")
+        self.require("loaders", self.loaders >= 0, "0 or more")
+
+
 def require_masks(data: DataRecipe, detector: DetectorRecipe) -> None:
     """Masks are read where the detector learns from them, and nowhere else.
 

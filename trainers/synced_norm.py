@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainers.detectors.detector import Detector
+from trainers.learner import Learner
 from trainers.ranks import ALONE, Ranks
 
 
 @contextmanager
-def together(detector: Detector, ranks: Ranks) -> Iterator[None]:
+def together(detector: Learner, ranks: Ranks) -> Iterator[None]:
     """Inside, the detector's losses are its part of those of all ranks: norms and divisors see the whole batch.
 
     Every rank has to come here and compute losses, for they wait for each other.

@@ -32,7 +32,8 @@ from nas.run import Run
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.dense import DenseDetector
-from trainers.detectors.detector import Detections, normalised
+from trainers.detectors.detector import Detections
+from trainers.learner import normalised
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

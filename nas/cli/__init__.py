@@ -10,7 +10,7 @@ from nas.cli.data import data
 from nas.cli.deploying import benchmark, predict
 from nas.cli.networks import describe, erf, export, spaces
 from nas.cli.searching import plan, replay, report, resume, search, show
-from nas.cli.training import evaluate, train
+from nas.cli.training import evaluate, pretrain, train
 
 app = typer.Typer(
     name="nas",
@@ -31,6 +31,7 @@ for _command in (
     spaces,
     erf,
     export,
+    pretrain,
     train,
     evaluate,
     predict,

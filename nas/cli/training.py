@@ -1,11 +1,15 @@
-"""One network in a detector: ``train``, ``evaluate``."""
+"""One network trained to completion: ``pretrain``, ``train``, ``evaluate``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from nas.cli.door import Json, Sets, door, follows, limit_threads, print_json, print_table
+
+_COCO = "COCO metrics on val, from 0 to 1"
+_ACCURACY = "On val: shares of images, and the cross-entropy"
 
 
 def train(
@@ -73,20 +77,55 @@ def train(
         _print_metrics(result, as_json)
 
 
+def pretrain(
+    bundle: Annotated[str, typer.Argument(metavar="ARCH", help="A bundle, run or architecture name.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe of pre-training.")],
+    run: Annotated[Path, typer.Option("--run", metavar="DIR", help="Where checkpoints and results go.")],
+    set_: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Teach a backbone to tell the classes of an image folder apart; continues where it was stopped."""
+    words = " ".join(f"--set {text}" for text in set_ or [])
+    with door(f"nas pretrain {bundle} {recipe} --run {run} {words}".rstrip()):
+        from nas.config import check
+        from nas.recipes.pretrain_job import PretrainRecipe
+        from nas.targets import read_recipe
+
+        checked = check(PretrainRecipe, read_recipe(recipe, set_ or []), source=str(recipe))
+        limit_threads(checked.threads)
+        from nas.pretraining import PretrainingJob
+        from nas.progress import ConsoleProgress, Silent
+        from nas.training import train_bundle
+
+        if follows():
+            train_bundle(bundle, checked, run, Silent(), PretrainingJob)
+            return
+        with ConsoleProgress(stderr=as_json) as progress:
+            result = train_bundle(bundle, checked, run, progress, PretrainingJob)
+        _print_metrics(result, as_json, _ACCURACY)
+
+
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of `nas train`, or a search run.")],
     set_: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """COCO AP of trained weights on the folder's val split."""
+    """COCO AP of trained weights on the folder's val split; of a classifier its accuracy."""
     with door():
+        from nas.training_files import CLASSIFIER
+
+        if (run / CLASSIFIER).exists():
+            from nas.pretraining import evaluate_pretraining
+
+            _print_metrics(evaluate_pretraining(run, set_ or []), as_json, _ACCURACY)
+            return
         from nas.methods.retraining import trained_directory
         from nas.training import evaluate_training
 
         _print_metrics(evaluate_training(trained_directory(run), set_ or []), as_json)
 
 
-def _print_metrics(metrics: dict[str, Any], as_json: bool) -> None:
+def _print_metrics(metrics: Mapping[str, Any], as_json: bool, title: str = _COCO) -> None:
     if as_json:
         print_json(metrics)
         return
@@ -96,7 +135,4 @@ def _print_metrics(metrics: dict[str, Any], as_json: bool) -> None:
         for name, ap in metrics.get(f"{prefix}per_class", {}).items()
     ]
     scalars = [(name, f"{value:.4f}") for name, value in metrics.items() if isinstance(value, float)]
-    print_table(
-        "COCO metrics on val, from 0 to 1",
-        [*scalars, *per_class],
-    )
+    print_table(title, [*scalars, *per_class])

@@ -37,7 +37,7 @@ from nas.targets import family_files, files_of, gather
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
 from search_spaces.errors import RunError
-from trainers.detectors.detector import MEAN, STD
+from trainers.learner import MEAN, STD
 from trainers.weights import read_weights, write_weights
 
 __all__ = [

@@ -15,7 +15,7 @@ from nas.export.parity import Check, kept_if_equal
 from nas.export.source import backbone_source
 from nas.export.subject import Subject
 from nas.export.work import Work
-from trainers.detectors.detector import MEAN, STD
+from trainers.learner import MEAN, STD
 
 _NAME = "VertebraBackbone"
 # Maps of a pyramid, and of those the ones from which regions are pooled (Lin et al. 2017, FPN, section 4).

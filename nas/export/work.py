@@ -11,7 +11,8 @@ from torch import Tensor
 from nas.export.capture import Captured, capture_backbone
 from nas.export.parity import Artefact, Check, compare_maps, taller_and_wider, worst
 from nas.export.subject import Subject
-from trainers.detectors.detector import Detections, normalised
+from trainers.detectors.detector import Detections
+from trainers.learner import normalised
 
 NORMALISED = "RGB from 0 to 1, less mean, over standard deviation"
 _AT_A_TIME = 7

@@ -12,19 +12,19 @@ from nas.export.card import Card
 from nas.methods.catalog import baseline_of
 from nas.methods.costs import cost_line, ledger
 from nas.methods.retraining import results_of, training_directory
+from nas.pretraining import export_pretraining
 from nas.report.verdict import judge
 from nas.resolve import read_architecture
 from nas.run import Run, environment
 from nas.show import histories, spending
 from nas.trained import FinishedTraining, read_trained
-from nas.training_files import TRAINING, backbone_weights
+from nas.training_files import CLASSIFIER, TRAINING, backbone_weights
 from search_spaces.architecture import Architecture
 from search_spaces.catalog import family_of
 from search_spaces.cost import cost
 from search_spaces.errors import ConfigError, RunError
 from trainers.data.detection_set import NOT_STATED
 from trainers.recipes import DataRecipe
-
 
 More = Callable[[Path], None]
 """Adds files to a bundle that can be loaded already."""
@@ -50,6 +50,8 @@ def export(source: str, to: Path | None = None, formats: Sequence[str] | None = 
         from nas.export.formats import chosen_formats
 
         chosen_formats(formats)
+    if (directory / CLASSIFIER).exists():
+        return export_pretraining(directory, to)
     if (directory / TRAINING).exists():
         return export_training(directory, to, formats)
     if not (directory / "recipe.yaml").exists():

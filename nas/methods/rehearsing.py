@@ -21,6 +21,7 @@ from search_spaces.randomness import rng_for
 from search_spaces.space import SearchSpace
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet
+from trainers.detectors.detector import Detector
 from trainers.loop import Trainer, resolve_device
 from trainers.process import prepare_process
 
@@ -103,7 +104,7 @@ def rehearse_job(job: TrainingJob, train_set: DetectionSet, val: DetectionSet, s
     return trainer.total_steps * step + looks * (time.perf_counter() - began)
 
 
-def seconds_a_step(trainer: Trainer, seconds: float) -> float:
+def seconds_a_step(trainer: Trainer[Detector], seconds: float) -> float:
     """Mean time of a training's steps after the first, from about so many seconds of them."""
     warm = now = trainer.run(WARM)
     while now.steps < now.total_steps and now.seconds - warm.seconds < seconds:

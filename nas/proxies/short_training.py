@@ -129,7 +129,7 @@ class ShortTraining:
             },
         )
 
-    def trainer(self, candidate: Architecture, directory: Path | None) -> Trainer:
+    def trainer(self, candidate: Architecture, directory: Path | None) -> Trainer[Detector]:
         """The training of a candidate's narrow relative in a new detector.
 
         Raises:

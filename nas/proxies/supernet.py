@@ -118,7 +118,7 @@ class SupernetProxy:
         directory: Path | None,
         on_step: Callable[[StepRecord], None] | None = None,
         say: Callable[[str], None] | None = None,
-    ) -> Trainer:
+    ) -> Trainer[Detector]:
         """The supernet's training; arguments as of :class:`trainers.loop.Trainer`."""
         return Trainer(
             detector=self.detector,

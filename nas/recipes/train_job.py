@@ -9,8 +9,8 @@ from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe, require_ma
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainJobRecipe(Recipe):
-    """What ``nas train BUNDLE RECIPE`` reads: one training of one backbone to completion.
+class JobRecipe(Recipe):
+    """What every training of one backbone to completion says, whatever it learns.
 
     Args:
         name: shown in results.
@@ -18,8 +18,6 @@ class TrainJobRecipe(Recipe):
         threads: torch threads; part of the record, because sums depend on it.
         device: ``auto`` takes a GPU where there is one.
         loggers: as of a search; no part of the training's record.
-        data: the images.
-        detector: built around the backbone.
         init: ``scratch``, as the paper's table compares networks; ``bundle``: the backbone begins with the weights
             beside its description, for other images or another detector; ``imagenet`` (or ``imagenet_v2``): with
             torchvision's, fetched into torch's own cache where they are not there yet; or a path, relative to where
@@ -44,8 +42,6 @@ class TrainJobRecipe(Recipe):
     threads: int = 1
     device: str = "auto"
     loggers: tuple[LoggerName, ...] = ()
-    data: DataRecipe = field(default_factory=DataRecipe)
-    detector: DetectorRecipe = field(default_factory=DetectorRecipe)
     init: str = "scratch"
     remap: bool = False
     activation: Literal["relu", "swish", "hswish"] | None = None
@@ -56,7 +52,6 @@ class TrainJobRecipe(Recipe):
 
     def __post_init__(self) -> None:
         require_each_once(self, self.loggers)
-        require_masks(self.data, self.detector)
         require_ranks(self.ranks, self.train)
         self.require("init", bool(self.init), "scratch, bundle, imagenet, imagenet_v2 or a path")
         self.require(
@@ -69,6 +64,23 @@ class TrainJobRecipe(Recipe):
             self.address is None or self.launcher == "ray",
             "null with launcher torchrun; or choose ray",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJobRecipe(JobRecipe):
+    """What ``nas train BUNDLE RECIPE`` reads: one training of one backbone in a detector to completion.
+
+    Args:
+        data: the images.
+        detector: built around the backbone.
+    """
+
+    data: DataRecipe = field(default_factory=DataRecipe)
+    detector: DetectorRecipe = field(default_factory=DetectorRecipe)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_masks(self.data, self.detector)
 
 
 def require_ranks(ranks: int, train: TrainRecipe) -> None:

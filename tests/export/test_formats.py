@@ -17,7 +17,7 @@ from nas.export.subject import Subject, random_images
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import family_of
 from search_spaces.errors import ConfigError, RunError
-from trainers.detectors.detector import normalised
+from trainers.learner import normalised
 
 SIZE = (64, 96)
 
