@@ -1,15 +1,22 @@
 """Hand-made rivals: what a whole detector costs, and widths of equal cost."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from nas.config import apply_overrides, read_yaml
 from nas.methods.catalog import baseline_of, check_search
 from nas.methods.hand_made import detector_cost, rival
+from nas.methods.retraining import retrain_jobs, training_directory
 from nas.recipes.crnas_space import SpaceRecipe
 from nas.recipes.search import HandMadeRecipe, SearchRecipe
 from nas.resolve import read_architecture
+from nas.run import Run
+from search_spaces.architecture import Genes
+from search_spaces.catalog import family_of, get_architecture
 from search_spaces.cost import cost
 from search_spaces.errors import ConfigError
 from trainers.recipes import DetectorRecipe
@@ -96,8 +103,41 @@ def test_rivals_that_cannot_be(space: SpaceRecipe, detector: DetectorRecipe, wor
         ("retrain.hand_made=[{name: winner, space: {}}]", "rivals with names of their own"),
         ("retrain.hand_made=[{name: a, space: {}}, {name: a, space: {}}]", "rivals with names of their own"),
         ("retrain.hand_made=[{name: ../a, space: {}}]", "name: found '../a'"),
+        (
+            "retrain.hand_made=[{name: a, space: {}, init: imagenet}]",
+            "equal_macs: found True; .* init imagenet",
+        ),
+        ("retrain.hand_made=[{name: a, space: {}, equal_macs: false, init: bundle}]", "init: found 'bundle'"),
     ],
 )
 def test_names_of_rivals_are_checked(override: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         tiny(override)
+
+
+def test_a_pretrained_rival_begins_with_its_weights_and_the_others_from_scratch(tmp_path: Path) -> None:
+    named = get_architecture("resnet18")
+    settings = Genes({**named.settings, "widths": (8, 8, 8, 8), "stem": "small"})
+    network = replace(named, settings=settings)
+    state = family_of(network).build(network, seed=3).state_dict()
+    save_file(state, tmp_path / "weights.safetensors")
+    space = "{network: resnet18, widths: [8, 8, 8, 8], stem: small}"
+    detector = "{fpn_channels: 8, levels: [c3, c4, c5], head_convs: 0}"
+    rest = f"equal_macs: false, detector: {detector}, init: {tmp_path / 'weights.safetensors'}"
+    recipe = tiny(f"retrain.hand_made=[{{name: pretrained, space: {space}, {rest}}}]", "retrain.seeds=2")
+    run = Run.create(tmp_path / "run", recipe)
+    run.write_json("data.json", {"image_size": [128, 128], "categories": ["a", "b"]})
+    for _ in range(2):  # worked out, then read
+        jobs = {job.directory.parent.name: job for job in retrain_jobs(run, baseline_of(recipe), {})}
+        begun = jobs.pop("pretrained")
+        assert begun.weights is not None and begun.recipe.init == str(tmp_path / "weights.safetensors")
+        assert all(torch.equal(one, state[name]) for name, one in begun.weights.tensors.items())
+        assert jobs and all(job.weights is None and job.recipe.init == "scratch" for job in jobs.values())
+    (tmp_path / "weights.safetensors").unlink()
+    with pytest.raises(ConfigError, match="nothing at that path"):
+        retrain_jobs(run, baseline_of(recipe), {})
+    for seed in (0, 1):
+        done = training_directory(run, "pretrained", recipe.retrain.first_seed + seed)  # type: ignore[union-attr]
+        done.mkdir(parents=True)
+        (done / "result.json").write_text("{}")
+    assert len(retrain_jobs(run, baseline_of(recipe), {})) == 4

@@ -87,8 +87,9 @@ def require_all(
 def _trainable_rival(
     one: HandMadeRecipe, recipe: SearchRecipe, train: TrainRecipe, classes: int, size: tuple[int, int]
 ) -> None:
-    architecture = rival(one, recipe, classes, size).architecture
-    backbone = family_of(architecture).build(architecture, seed=0)
+    made = rival(one, recipe, classes, size)
+    backbone = family_of(made.architecture).build(made.architecture, seed=0)
+    made.weights()
     require_trainable(backbone, train, resolve_device(recipe.device))
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.config import check, to_data
+from nas.initial_weights import InitialWeights, initial_weights
 from nas.methods.catalog import baseline_of
 from nas.methods.spaces import baseline_architecture
 from nas.recipes.search import HandMadeRecipe, SearchRecipe
@@ -41,11 +42,21 @@ class Rival:
         name: of its row and of its folder under ``retrain/``.
         architecture: the backbone.
         detector: around it.
+        init: what the backbone begins with; see :class:`nas.recipes.search.HandMadeRecipe`.
     """
 
     name: str
     architecture: Architecture
     detector: DetectorRecipe
+    init: str = "scratch"
+
+    def weights(self) -> InitialWeights | None:
+        """What each of its trainings begins with; None for fresh weights.
+
+        Raises:
+            VertebraError: see :func:`nas.initial_weights.initial_weights`.
+        """
+        return initial_weights(self.init, remap=False, bundle="", architecture=self.architecture)
 
 
 def hand_made(run: Run) -> dict[str, Rival]:
@@ -70,6 +81,7 @@ def hand_made(run: Run) -> dict[str, Rival]:
                         "name": one.name,
                         "architecture": one.architecture.to_dict(),
                         "detector": portable(to_data(one.detector)),
+                        "init": one.init,
                     }
                     for one in found
                 ]
@@ -83,6 +95,7 @@ def hand_made(run: Run) -> dict[str, Rival]:
             detector=check(
                 DetectorRecipe, anchor(one["detector"], run.directory), source=str(run.directory / FILE)
             ),
+            init=one.get("init", "scratch"),
         )
         for one in written["rivals"]
     }
@@ -113,7 +126,7 @@ def rival(
     if recipe.equal_macs:
         wanted = macs(baseline_of(search), search.detector)
         architecture = _of_cost(architecture, wanted, lambda one: macs(one, recipe.detector))
-    return Rival(name=recipe.name, architecture=architecture, detector=recipe.detector)
+    return Rival(name=recipe.name, architecture=architecture, detector=recipe.detector, init=recipe.init)
 
 
 def detector_cost(

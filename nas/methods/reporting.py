@@ -162,6 +162,7 @@ def _contenders(
             results=tuple(
                 _seed_result(result) for result in results_of(run, name if name in by_hand else architecture)
             ),
+            init=by_hand[name].init if name in by_hand else "scratch",
             latency=latencies[name],
             memory=measure_memory(built[name], input_size=size),
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.engines.processes import in_processes
+from nas.initial_weights import InitialWeights
 from nas.methods.budgeting import table_room
 from nas.methods.catalog import baseline_of
 from nas.methods.hand_made import hand_made
@@ -111,18 +112,25 @@ def retrain_jobs(run: Run, winner: Architecture, rivals: Mapping[str, Architectu
     if recipe is None:
         return []
     networks = {one.digest: (one, run.recipe.detector) for one in (winner, baseline_of(run.recipe))}
-    networks |= {one.name: (one.architecture, one.detector) for one in hand_made(run).values()}
+    by_hand = hand_made(run)
+    networks |= {one.name: (one.architecture, one.detector) for one in by_hand.values()}
     seeds = range(recipe.first_seed, recipe.first_seed + recipe.seeds)
     wanted = [(folder, seed) for seed in seeds for folder in networks]
     for name in (name for name in (*recipe.rivals, *run.recipe.ablated) if name in rivals):
         networks.setdefault(rivals[name].digest, (rivals[name], run.recipe.detector))
         wanted += [(rivals[name].digest, recipe.first_seed + index) for index in range(recipe.rival_seeds)]
     jobs: dict[Path, TrainingJob] = {}
+    begun: dict[str, InitialWeights | None] = {}
     for folder, seed in wanted:
         architecture, detector = networks[folder]
         directory = training_directory(run, folder, seed)
         job = replace(job_recipe(run.recipe, recipe.train, seed), detector=detector, ranks=recipe.ranks)
         jobs[directory] = TrainingJob(architecture=architecture, recipe=job, directory=directory)
+        # Not for a finished one, so that the file may be gone by then.
+        if folder in by_hand and by_hand[folder].init != "scratch" and read_result(directory) is None:
+            begun.setdefault(folder, by_hand[folder].weights())
+            with_init = replace(job, init=by_hand[folder].init)
+            jobs[directory] = replace(jobs[directory], recipe=with_init, weights=begun[folder])
     return list(jobs.values())
 
 

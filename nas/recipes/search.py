@@ -23,14 +23,24 @@ class HandMadeRecipe(Recipe):
         equal_macs: widths are scaled, all by one factor and to multiples of 4, until the whole detector has the
             multiply-adds of the baseline's.
         detector: around it.
+        init: ``scratch`` as all the others, or what a pre-trained baseline begins with: ``imagenet``,
+            ``imagenet_v2`` or a path, as ``init`` of ``nas train`` takes them; the widths are then left alone
+            (``equal_macs: false``). The report says whether the winner, from scratch, is better than that.
     """
 
     name: str
     space: SpaceRecipe
     equal_macs: bool = True
     detector: DetectorRecipe = field(default_factory=DetectorRecipe)
+    init: str = "scratch"
 
     def __post_init__(self) -> None:
+        self.require("init", self.init not in ("", "bundle"), "scratch, imagenet, imagenet_v2 or a path")
+        self.require(
+            "equal_macs",
+            self.init == "scratch" or not self.equal_macs,
+            f"false with init {self.init}, whose weights are of given widths",
+        )
         plain = re.fullmatch(r"[A-Za-z0-9_-]+", self.name) is not None
         self.require("name", plain, "one or more of letters, digits, _ and -")
 

@@ -132,6 +132,7 @@ class Contender(_Part):
         levels: what the backbone hands to the pyramid, shallow to deep.
         score: the proxy's score in the search, fraction; ``None`` for a network the search never scored.
         results: one entry a seed, all trained under the same recipe.
+        init: what its trainings began with; ``scratch`` are fresh weights.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Contender(_Part):
     levels: tuple[LevelFacts, ...] = ()
     score: float | None = None
     results: tuple[SeedResult, ...] = ()
+    init: str = "scratch"
     latency: Latency | None = None
     memory: Memory | None = None
 

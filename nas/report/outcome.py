@@ -113,6 +113,9 @@ def comparison(report: ReportData) -> str:
     if report.hand_made:
         tail += "".join(_against(report.winner, one) for one in report.hand_made if report.winner is not None)
         lead = lead.replace("with the same head;", "with the same head but for hand-made detectors;")
+        begun = [f"{one.name} ({one.init})" for one in report.hand_made if one.init != "scratch"]
+        if begun:
+            lead = lead.replace("from scratch", f"from scratch, but for {', '.join(begun)},")
     return section(
         anchor="table",
         title="Winner, baseline and chance",
@@ -129,7 +132,18 @@ def _against(winner: Contender, other: Contender) -> str:
     assert found.low is not None and found.high is not None, "known from two seeds on"
     low, mean, high = (signed(round(100 * number, 1)) for number in (found.low, found.mean, found.high))
     seeds = several(len(found.seeds), "seed")
-    return note(f"Winner minus {other.name}: {mean} AP, 95 % interval {low} to {high}, {seeds} paired.")
+    told = f"Winner minus {other.name}: {mean} AP, 95 % interval {low} to {high}, {seeds} paired."
+    if other.init == "scratch":
+        return note(told)
+    begun = f"{other.name} began with weights ({other.init}), the winner from scratch."
+    if found.low > 0:
+        return note(f"{told} {begun} The winner is better all the same.")
+    end = "loses to" if found.high < 0 else "is no better than"
+    return note(
+        f"{told} {begun} The winner from scratch {end} the pre-trained network: pre-train the winner too "
+        "(nas pretrain), or keep that one.",
+        warning=True,
+    )
 
 
 def _comparison_table(present: list[tuple[str, Contender]]) -> str:

@@ -301,3 +301,32 @@ def test_ticks_are_inside_and_about_as_many_as_wanted(low: float, high: float, w
     ticks = Axis(low=low, high=high, name="").ticks(wanted)
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
     assert wanted / 2 <= len(ticks) <= 2 * wanted
+
+
+@pytest.mark.parametrize(
+    ("better_by", "words"),
+    [
+        (0.05, "loses to the pre-trained network"),
+        (0.0, "is no better than the pre-trained network"),
+        (-0.05, "The winner is better all the same."),
+    ],
+)
+def test_the_page_says_when_a_winner_from_scratch_loses_to_a_pretrained_network(
+    example: Example, better_by: float, words: str
+) -> None:
+    report = example()
+    assert report.winner is not None
+    shifts = (0.004, -0.004) * len(report.winner.results)
+    results = tuple(
+        dataclasses.replace(
+            one, metrics=dataclasses.replace(one.metrics, AP=one.metrics.AP + better_by + shift)
+        )
+        for one, shift in zip(report.winner.results, shifts, strict=False)
+    )
+    rival = dataclasses.replace(report.winner, name="resnet18_imagenet", results=results, init="imagenet")
+    page = render(dataclasses.replace(report, hand_made=(rival,)))
+    checked(page)
+    assert words in page and "resnet18_imagenet began with weights (imagenet)" in page
+    assert "from scratch, but for resnet18_imagenet (imagenet), under one recipe" in page
+    plain = render(dataclasses.replace(report, hand_made=(dataclasses.replace(rival, init="scratch"),)))
+    assert "pre-trained network" not in plain and "Winner minus resnet18_imagenet" in plain
