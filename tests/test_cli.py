@@ -167,7 +167,7 @@ def test_export_report_and_train(finished: Path, tmp_path: Path) -> None:
     exported = nas("export", finished, "--to", tmp_path / "bundle", *few_formats)
     assert exported.exit_code == 0
     assert "mmdet/vertebra_mmdet.py" in exported.output
-    assert "6 images of val" in " ".join(exported.output.split())
+    assert "2 images of val" in " ".join(exported.output.split())
     manifest = read_manifest(tmp_path / "bundle")
     assert manifest.kind == "detector" and {"winner", "baseline"} == set(manifest.about["scores"])
     assert manifest.about["search"]["stages_candidates"] == 6 and manifest.about["training"]["images"] == 4
