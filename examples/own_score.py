@@ -1,4 +1,4 @@
-"""Any score can drive a search, and a stopped one goes on: python examples/02_search_with_your_own_score.py DIR"""
+"""Any score can drive a search, and a stopped one goes on: python examples/own_score.py DIR"""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a stranger does with a bundle, with nothing but torch: python examples/03_use_a_bundle.py runs/demo/bundle"""
+"""What a stranger does with a bundle, with nothing but torch: python examples/use_a_bundle.py runs/demo/bundle"""
 
 import importlib.util
 import sys
