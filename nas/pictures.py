@@ -1,7 +1,7 @@
 """Pictures that a person names: found, decoded upright, refused with one sentence each where they cannot be.
 
-They are resized as the pictures of a training set are, by the same functions; only their orientation is heeded too,
-which an annotation file of a training set has settled already.
+They are resized as the pictures of a training set are, by the same functions; only their orientation is always heeded.
+In a training set it is where the annotations state the size of the turned picture.
 """
 
 import warnings

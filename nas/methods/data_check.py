@@ -213,7 +213,7 @@ def _pictures(root: Path, found: FolderCheck, count: int, seed: int) -> tuple[Pi
     for split, entry in chosen:
         size = split.sizes[entry.id]
         side = min(_PICTURE_SIDE, max(size))
-        pixels, _ = decoded(root / "images" / entry.file_name, None, side)
+        pixels, _ = decoded(root / "images" / entry.file_name, entry.size, side)
         names = {category.id: category.name for category in split.annotations.categories}
         across, down = pixels.shape[1] / size[1], pixels.shape[0] / size[0]
         boxes = tuple(

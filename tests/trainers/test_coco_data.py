@@ -68,6 +68,38 @@ def test_resizing_keeps_the_aspect_ratio(
     assert data.sizes == ((50, 100), (80, 60), (40, 40))
 
 
+def turn(root: Path, orientation: int) -> None:
+    """Let a.png, 100x50 px, ask viewers for an orientation; its upper left corner is black."""
+    pixels = np.full((50, 100, 3), 200, dtype=np.uint8)
+    pixels[:10, :20] = 0
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[274] = orientation
+    image.save(root / "images/a.png", exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_annotations_are_of_the_stored_pixels_whatever_exif_says(
+    coco_folder: Folder, orientation: int
+) -> None:
+    root = coco_folder()
+    turn(root, orientation)
+    data = opened(root)
+    assert data.sizes[0] == (50, 100) and data.images[0, :, :10, :20].eq(0).all()
+    assert data.targets[0]["boxes"].tolist() == [[10, 5, 30, 15], [90, 40, 100, 50]]
+
+
+def test_a_picture_is_turned_where_its_annotations_state_the_turned_size(coco_folder: Folder) -> None:
+    root = coco_folder(edit("images", 0, width=50, height=100))
+    turn(root, 6)
+    # The second box lies right of the turned picture.
+    data = opened(root, on_bad="skip")
+    assert data.sizes[0] == (100, 50)
+    assert data.images[0, :, :20, 40:50].eq(0).all(), "a quarter clockwise: the corner is at the upper right"
+    assert data.images[0, :, :100, :50].sum() == 3 * 200 * (100 * 50 - 10 * 20)
+    assert data.targets[0]["boxes"].tolist() == [[10, 5, 30, 15]]
+
+
 def edit(part: str, index: int, **values: Any) -> Change:
     return lambda content: content[part][index].update(values)
 

@@ -553,6 +553,29 @@ def test_turned_images_and_names_without_ending(tmp_path: Path) -> None:
     assert any("1 image with a rotation in EXIF (a.png)" in note for note in found.notes)
 
 
+def test_a_stated_size_says_how_turned_images_are_meant(tmp_path: Path) -> None:
+    rows = ["image,label,x1,y1,x2,y2,width,height"]
+    for stem, sides in (("a", "30,40"), ("b", "40,30")):
+        image = Image.open(picture(tmp_path / "csv" / f"{stem}.png", shade=ord(stem)))
+        exif = image.getexif()
+        exif[274] = 6
+        image.save(tmp_path / "csv" / f"{stem}.png", exif=exif)
+        rows.append(f"{stem}.png,cat,1,2,9,9,{sides}")
+    found = import_data(
+        written(tmp_path, "csv/boxes.csv", "\n".join(rows)), tmp_path / "new", format="csv", val_share=0.5
+    )
+    assert any("1 image with a rotation in EXIF (b.png)" in note for note in found.notes)
+    images = [one for split in ("train", "val") for one in content_of(tmp_path / "new", split)["images"]]
+    assert {one["file_name"]: (one["width"], one["height"]) for one in images} == {
+        "a.png": (30, 40),
+        "b.png": (40, 30),
+    }
+    opened = [
+        open_split(DataRecipe(root=str(tmp_path / "new")), split).sizes[0] for split in ("train", "val")
+    ]
+    assert sorted(opened) == [(30, 40), (40, 30)]
+
+
 def test_splits_of_other_names_have_to_be_chosen(tmp_path: Path) -> None:
     for stem in "ab":
         picture(tmp_path / "csv" / f"{stem}.png", shade=ord(stem))

@@ -137,7 +137,7 @@ def _split(
         sizes[entry.id] = size
         digest = hashlib.sha256(f"{size} ".encode() + pixels.tobytes()).hexdigest()
         pictures.setdefault(digest, []).append((name, entry.file_name))
-        if is_turned(path):
+        if is_turned(path, size):
             turned.append(entry.file_name)
     inside = _usable(annotations, sizes, masks, here)
     problems += [f"annotations/{name}.json: {one}" for one in here.fatal + here.droppable]
@@ -149,7 +149,8 @@ def _split(
     if turned:
         warnings.append(
             f"{name}: {several(len(turned), 'image')} with a rotation in EXIF, which training does not apply "
-            f"({turned[0]}); boxes drawn in a viewer that applies it are off"
+            f"({turned[0]}), for the annotations state no size or that of the stored pixels; boxes drawn in a viewer "
+            "that applies it are off"
         )
     counts = Counter(box.category_id for box in objects)
     areas = [sum(box.area >= bound for bound in _BOUNDS) for box in objects]
@@ -219,11 +220,17 @@ def _odd_boxes(
     warn(twice, "annotated twice with the same class")
 
 
-def is_turned(path: Path) -> bool:
-    """Whether an image file asks viewers to turn or mirror it, which training does not do."""
+def is_turned(path: Path, size: tuple[int, int]) -> bool:
+    """Whether an image file asks viewers to turn or mirror it, which was not done when it was read.
+
+    Args:
+        path: of the file.
+        size: (height, width) as :func:`trainers.data.coco.decoded` gave it.
+    """
     try:
         with Image.open(path) as image:
-            return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+            as_stored = size == (image.size[1], image.size[0])
+            return as_stored and image.getexif().get(_ORIENTATION, 1) not in (0, 1)
     except DAMAGED:
         return False
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from search_spaces.errors import DataError
@@ -200,7 +200,10 @@ def _decode_all(
 def decoded(
     path: Path, stated: tuple[int, int] | None, image_size: ImageSize = None
 ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-    """Pixels (h, w, 3) of an image file at ``image_size``, and its (height, width) as stored.
+    """Pixels (h, w, 3) of an image file at ``image_size``, and its (height, width) as its annotations mean it.
+
+    Annotations are of the pixels as stored, as whatever is built on pycocotools reads them, unless they state a size
+    that the picture has only when it is turned as its EXIF orientation says.
 
     Args:
         path: of the file.
@@ -212,8 +215,9 @@ def decoded(
     """
     try:
         with Image.open(path) as image:
-            pixels = resized(to_rgb(image), image_size)
-            size = (image.size[1], image.size[0])
+            meant = _as_meant(image, stated)
+            pixels = resized(to_rgb(meant), image_size)
+            size = (meant.size[1], meant.size[0])
     except FileNotFoundError:
         raise ValueError("does not exist") from None
     except DAMAGED as error:
@@ -223,6 +227,14 @@ def decoded(
             f"is {size[1]}x{size[0]} px, the annotation file says {stated[1]}x{stated[0]}, so its boxes would be off"
         )
     return pixels, size
+
+
+def _as_meant(image: Image.Image, stated: tuple[int, int] | None) -> Image.Image:
+    """Turned as its EXIF says where only so it has the stated (height, width); else as it is stored."""
+    if stated is None or stated == (image.size[1], image.size[0]):
+        return image
+    upright = ImageOps.exif_transpose(image)
+    return upright if stated == (upright.size[1], upright.size[0]) else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

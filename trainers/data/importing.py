@@ -185,7 +185,7 @@ def _ready(found: Found, problems: Problems, notes: list[str]) -> list[_Ready]:
         except ValueError as error:
             problems.droppable.append(f"{image.where}: {image.path} {error}")
             continue
-        turned += [image.path] if is_turned(image.path) else []
+        turned += [image.path] if is_turned(image.path, size) else []
         objects = []
         for one in image.objects:
             if one.category not in allowed:
@@ -204,7 +204,8 @@ def _ready(found: Found, problems: Problems, notes: list[str]) -> list[_Ready]:
     if turned:
         notes.append(
             f"{several(len(turned), 'image')} with a rotation in EXIF ({turned[0].name}), which training does not "
-            "apply; where boxes were drawn on the turned picture they are off, so save it upright"
+            "apply, for no size is stated or that of the stored pixels; where boxes were drawn on the turned picture "
+            "they are off, so save it upright"
         )
     if cut:
         notes.append(
