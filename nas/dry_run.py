@@ -242,6 +242,7 @@ def _parameters(network: Architecture, recipe: TrainJobRecipe, data: DetectionSe
             recipe.detector, backbone, data.num_classes, data.image_size, seed=recipe.seed
         )
     require_trainable(backbone, replace(recipe.train, compile=False), torch.device("cpu"))
+    detector.batches(data, recipe.train, recipe.seed)
     return sum(one.numel() for one in detector.parameters())
 
 

@@ -211,6 +211,7 @@ def test_a_detector_of_ones_own_is_not_counted_but_built(tmp_path: Path) -> None
         (["train.drop_path=0.1"], "train.drop_path: found 0.1, but ResNet has no stochastic depth"),
         (["activation=swish"], "activation: found 'swish'"),
         (["detector.pyramid=none"], "detector.fpn_channels: found 8, but without an FPN"),
+        (["train.sizes=[0.1, 1.0]", "train.batch_size=1"], "train.sizes: one image of 32x32 px at a time"),
     ],
 )
 def test_what_a_training_refuses_is_refused(overrides: list[str], words: str) -> None:

@@ -190,6 +190,16 @@ def test_a_search_learns_at_the_door_that_its_networks_cannot_be_retrained_so() 
         procedure(searched).check_recipe(searched, source="tiny.yaml")
 
 
+def test_a_search_learns_at_the_door_that_its_images_are_too_few_and_small_to_be_retrained_on() -> None:
+    path = Path(__file__).parent / "recipes/tiny.yaml"
+    changes = ["retrain.train.sizes=[0.1, 1.0]", "retrain.train.batch_size=1"]
+    searched = check_search(apply_overrides(read_yaml(path), changes), source="tiny.yaml")
+    with pytest.raises(
+        ConfigError, match=r"^tiny\.yaml: retrain\.train\.sizes: one image of 32x32 px at a time"
+    ):
+        procedure(searched).check_recipe(searched, source="tiny.yaml")
+
+
 @pytest.mark.parametrize("setting", ["compile=true", "drop_path=0.1"])
 def test_supernets_are_neither_compiled_nor_dropped_from(setting: str) -> None:
     path = Path(__file__).parent / "recipes/tiny.yaml"

@@ -70,6 +70,11 @@ class Batches:
             images, targets = flip(images, targets, mirrored)
         return resized(images, targets, self.size(step))
 
+    @property
+    def smallest(self) -> tuple[int, int]:
+        """(height, width) px of the smallest images of any step."""
+        return scaled_size(self._data.image_size, min(self._recipe.sizes, default=1.0), self._multiple)
+
     def size(self, step: int) -> tuple[int, int]:
         """(height, width) px of the images of a step."""
         stored = self._data.image_size

@@ -81,13 +81,15 @@ class Classifier(Learner):
         """Random crops, mirrored or not; see :class:`trainers.image_batches.ImageBatches`.
 
         Raises:
-            ConfigError: an augmentation that is for detectors.
+            ConfigError: an augmentation that is for detectors; or see
+                :meth:`trainers.learner.Learner.require_values`.
         """
         for name in ("scale_jitter", "sizes"):
             if found := getattr(recipe, name):
                 raise ConfigError(
                     f"train.{name}: found {list(found)}, which is for detectors; leave it out and set data.crop_area"
                 )
+        self.require_values(recipe, (data.recipe.image_size,) * 2)
         return ImageBatches(data, recipe, seed)
 
 

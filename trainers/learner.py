@@ -7,7 +7,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from search_spaces.errors import ConfigError
+from trainers.detectors.norm import BatchNorm
 from trainers.ranks import ALONE, Ranks
 from trainers.recipes import TrainRecipe
 
@@ -84,6 +87,30 @@ class Learner(nn.Module, ABC):
         # Maps keep the layout of the images.
         images = images.contiguous(memory_format=self.layout)
         return _normalised(images, self.get_buffer("mean"), self.get_buffer("std"))
+
+    def require_values(self, recipe: TrainRecipe, size: tuple[int, int]) -> None:
+        """The backbone's batch normalisation has more than one value a channel, which torch refuses in training.
+
+        Args:
+            recipe: of the training.
+            size: (height, width) px of its smallest images.
+
+        Raises:
+            ConfigError: a micro-batch of one image, whose coarsest map has one cell.
+        """
+        body = self.backbone.body
+        stride = max(stride for _, stride in body.levels.values())
+        fragile = any(
+            isinstance(one, _BatchNorm) and not isinstance(one, BatchNorm) for one in body.modules()
+        )
+        if recipe.micro_batch > 1 or recipe.frozen_bn or not fragile or max(size) > stride:
+            return
+        name = "sizes" if recipe.sizes else "batch_size"
+        raise ConfigError(
+            f"train.{name}: one image of {size[1]}x{size[0]} px at a time leaves one value a channel on the backbone's "
+            f"coarsest map (stride {stride}), and batch normalisation needs two; take larger images, or a "
+            "train.batch_size of at least twice train.accumulate"
+        )
 
     @abstractmethod
     def losses(self, images: Tensor, targets: Sequence[Any]) -> dict[str, Tensor]:

@@ -72,8 +72,10 @@ def require_all(
                 last = retrain.ranks - 1
                 found += refused(f"{place}retrain.ranks: ", lambda: rank_device(recipe.device, last))
         if not found and failure is None and recipe.retrain is not None:
+            detector = build_detector(recipe.detector, backbone, classes, size, seed=0)
+            train = recipe.retrain.train
+            found += refused(f"{place}retrain.", lambda: detector.batches(train_set, train, 0))
             for index, one in enumerate(recipe.retrain.hand_made):
-                train = recipe.retrain.train
                 found += refused(
                     f"{place}retrain.hand_made.{index}.",
                     partial(_trainable_rival, one, recipe, train, classes, size),

@@ -149,6 +149,12 @@ def test_augmentations_for_detectors_are_refused() -> None:
         trained(sizes=(0.5, 1.0))
 
 
+def test_one_small_image_at_a_time_is_refused() -> None:
+    words = r"train\.batch_size: one image of 32x32 px at a time leaves one value a channel"
+    with pytest.raises(ConfigError, match=words):
+        trained(batch_size=1)
+
+
 def test_averaged_weights_and_micro_batches_of_a_classifier(tmp_path: Path) -> None:
     settings = {"ema": 0.9, "accumulate": 2}
     whole = trained(**settings)

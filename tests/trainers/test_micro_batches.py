@@ -167,6 +167,21 @@ def test_several_sizes_are_trained_and_evaluation_is_at_the_stored_one(
     assert one.detector.backbone.multiple == 32
 
 
+def test_one_value_a_channel_is_refused_at_the_door(tiny_backbone: Backbones, squares: Squares) -> None:
+    def made(**settings: Any) -> None:
+        recipe = replace(RECIPE, **{"steps": 8, "batch_size": 2, "sizes": (0.5, 1.5), **settings})
+        make_trainer(tiny_backbone(), squares(5, 64), recipe=recipe).run()
+
+    words = r"train\.sizes: one image of 32x32 px at a time leaves one value a channel on .* \(stride 32\)"
+    with pytest.raises(ConfigError, match=words):
+        made(accumulate=2)
+    with pytest.raises(ConfigError, match=words):
+        made(batch_size=1)
+    made()
+    made(accumulate=2, sizes=(1.0, 1.5))
+    made(accumulate=2, frozen_bn=True)
+
+
 @pytest.mark.parametrize("sizes", [(0.0,), (1.0, 5.0), (-1.0,)])
 def test_sizes_out_of_reach_are_refused(sizes: tuple[float, ...]) -> None:
     with pytest.raises(FieldError, match=r"sizes: found .*; allowed is factors from 0\.1 to 4"):

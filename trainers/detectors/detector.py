@@ -43,8 +43,14 @@ class Detector(Learner):
         self.num_classes = num_classes
 
     def batches(self, data: DetectionSet, recipe: TrainRecipe, seed: int) -> Batches:
-        """One permutation of the images an epoch; see :class:`trainers.batches.Batches`."""
-        return Batches(data, recipe, seed, self.backbone.multiple)
+        """One permutation of the images an epoch; see :class:`trainers.batches.Batches`.
+
+        Raises:
+            ConfigError: see :meth:`trainers.learner.Learner.require_values`.
+        """
+        found = Batches(data, recipe, seed, self.backbone.multiple)
+        self.require_values(recipe, found.smallest)
+        return found
 
     @abstractmethod
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
