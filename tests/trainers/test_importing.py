@@ -382,7 +382,8 @@ def test_coco_as_it_is_published(tmp_path: Path) -> None:
             picture(root / f"{split}2017/{stem}.jpg", shade=ord(stem) + len(split))
         coco_file(root / f"annotations/instances_{split}2017.json", [f"{stem}.jpg" for stem in stems], kinds)
     written(root, "annotations/captions_train2017.json", "{}")
-    import_data(root, tmp_path / "new", format="coco")
+    found = import_data(root, tmp_path / "new", format="coco")
+    assert found.categories == ("cat", "dog"), "in the order of their ids"
     content = content_of(tmp_path / "new", "train")
     assert [one["id"] for one in content["images"]] == [1, 2], "ids begin at 1"
     assert [one["id"] for one in content_of(tmp_path / "new", "val")["annotations"]] == [3, 4]
@@ -529,6 +530,9 @@ def test_years_of_voc_come_together(tmp_path: Path) -> None:
     import_data(tmp_path / "kit", tmp_path / "new", format="voc", train=["trainval"], val=["test"])
     assert list(things(tmp_path / "new", "train")) == ["a.png", "b.png"]
     assert list(things(tmp_path / "new", "val")) == ["c.png"]
+    written(tmp_path / "kit/VOC2012", "ImageSets/Main/trainval.txt", "b\ngone\n")
+    message = refused(tmp_path / "kit", tmp_path / "two", "voc", train=["trainval"], val=["test"])
+    assert "VOC2012/ImageSets/Main/trainval.txt:2: 'gone' has no file" in message
 
 
 def test_xml_beside_its_images_and_a_path_of_another_machine(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class Found:
 
     Args:
         images: in the source's order.
-        categories: as COCO has them, in the order of their ids.
+        categories: as COCO has them, with their ids.
         exact: boxes are kept as they are; else what reaches over an edge is cut off.
         head: ``info`` and ``licenses`` of COCO, where the source has them.
         notes: what a person should know about how it was read, one sentence each.

@@ -132,7 +132,9 @@ def import_data(
             split: sum(one["iscrowd"] for one in content["annotations"])
             for split, content in contents.items()
         },
-        categories=tuple(str(category["name"]) for category in found.categories),
+        categories=tuple(
+            str(one["name"]) for one in sorted(found.categories, key=lambda one: int(one["id"]))
+        ),
         dropped=dropped,
         notes=tuple(notes),
     )

@@ -43,7 +43,7 @@ def read_voc(source: Path, options: ImportOptions, problems: Problems) -> Found:
     images: list[FoundImage] = []
     difficult = zeros = 0
     for root in roots:
-        lists = _lists(root, problems)
+        lists = _lists(root, source, problems)
         for path in sorted(
             (root / "Annotations" if (root / "Annotations").is_dir() else root).rglob("*.xml")
         ):
@@ -221,7 +221,7 @@ def _image(path: Path, annotation: _Element, root: Path, options: ImportOptions)
     return folders[0] / (name or f"{path.stem}.jpg")
 
 
-def _lists(root: Path, problems: Problems) -> dict[str, list[str]]:
+def _lists(root: Path, source: Path, problems: Problems) -> dict[str, list[str]]:
     """Name of an image -> the lists of ``ImageSets/Main`` that hold it; empty without lists.
 
     Lists of one class (``cat_train.txt``) say which images show it and are not read.
@@ -236,7 +236,7 @@ def _lists(root: Path, problems: Problems) -> dict[str, list[str]]:
                 continue
             if not (root / "Annotations" / f"{words[0]}.xml").is_file():
                 problems.droppable.append(
-                    f"{path.relative_to(root)}:{line}: {words[0]!r} has no file Annotations/{words[0]}.xml"
+                    f"{path.relative_to(source)}:{line}: {words[0]!r} has no file Annotations/{words[0]}.xml"
                 )
             found.setdefault(words[0], []).append(split)
     return found
