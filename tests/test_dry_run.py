@@ -264,6 +264,15 @@ def test_the_command_prints_and_writes_nothing(tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.iterdir())
 
 
+def test_stopped_it_has_nothing_to_go_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.dry_run.dry_run", stop)
+    result = nas("train", "resnet18", TINY, "--dry-run")
+    assert result.exit_code == 130 and result.stderr.strip() == "stopped."
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -46,7 +46,8 @@ def train(
 ) -> None:
     """Train a bundle's backbone in a detector to completion; continues where it was stopped."""
     words = " ".join(f"--set {text}" for text in set_ or [])
-    with door(f"nas train {bundle} {recipe} --run {run} {words}".rstrip()):
+    # Of a dry run nothing is kept that could go on.
+    with door(None if dry else f"nas train {bundle} {recipe} --run {run} {words}".rstrip()):
         from nas.config import check
         from nas.recipes.train_job import TrainJobRecipe
         from nas.targets import read_recipe
