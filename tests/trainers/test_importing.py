@@ -521,6 +521,18 @@ def test_an_empty_folder_says_what_is_expected(tmp_path: Path, format: str) -> N
     assert "does not exist" in refused(tmp_path / "none", tmp_path / "new", format)
 
 
+def test_lists_that_are_no_text_are_named(tmp_path: Path) -> None:
+    voc_file(tmp_path / "voc", "a", voc_object(1, 1, 9, 9))
+    picture(tmp_path / "yolo/images/a.png")
+    for name in ("voc/ImageSets/Main/train.txt", "yolo/train.txt", "yolo/classes.txt", "csv/boxes.csv"):
+        written(tmp_path, name, "").write_bytes(b"a\xe4")
+        folder = name.partition("/")[0]
+        message = refused(tmp_path / folder, tmp_path / "new", folder)
+        assert message.startswith(f"{tmp_path / name}: cannot be read as text") and "UTF-8" in message
+        written(tmp_path, "yolo/classes.txt", "cat\n")
+        (tmp_path / "yolo/train.txt").unlink(missing_ok=True)
+
+
 def test_years_of_voc_come_together(tmp_path: Path) -> None:
     for year, stem in (("VOC2007", "a"), ("VOC2012", "b")):
         voc_file(tmp_path / "kit" / year, stem, voc_object(1, 1, 9, 9))

@@ -16,6 +16,7 @@ from trainers.data.found import (
     ImportOptions,
     numbered,
     several,
+    text_of,
 )
 
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -113,10 +114,7 @@ def _rows(file: Path, options: ImportOptions) -> tuple[dict[str, str], list[tupl
     Raises:
         DataError: unreadable, or columns that are missing.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read as text ({error})") from error
+    text = text_of(file)
     head = text.partition("\n")[0]
     separator = max(_SEPARATORS, key=head.count)
     reader = csv.reader(text.splitlines(), delimiter=separator)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from search_spaces.errors import DataError
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 SPLIT_NAMES: dict[str, str] = {
@@ -111,6 +113,18 @@ def numbered(names: Iterable[str]) -> tuple[dict[str, Any], ...]:
 def image_files(folder: Path) -> list[Path]:
     """All image files in and below a folder, sorted by path."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def text_of(path: Path) -> str:
+    """The text of a file that a source cannot be read without.
+
+    Raises:
+        DataError: it cannot be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from error
 
 
 def several(number: int, noun: str, plural: str | None = None) -> str:

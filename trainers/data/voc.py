@@ -17,6 +17,7 @@ from trainers.data.found import (
     ImportOptions,
     numbered,
     several,
+    text_of,
 )
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -36,7 +37,7 @@ def read_voc(source: Path, options: ImportOptions, problems: Problems) -> Found:
     for crowds only, and training leaves both out.
 
     Raises:
-        DataError: no XML file at all.
+        DataError: no XML file at all, or a list of images that is no text.
     """
     roots = _roots(source)
     categories: dict[str, None] = {}
@@ -231,7 +232,7 @@ def _lists(root: Path, source: Path, problems: Problems) -> dict[str, list[str]]
         path = root / "ImageSets/Main" / f"{split}.txt"
         if not path.is_file():
             continue
-        for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        for line, text in enumerate(text_of(path).splitlines(), start=1):
             if not (words := text.split()):
                 continue
             if not (root / "Annotations" / f"{words[0]}.xml").is_file():

@@ -18,6 +18,7 @@ from trainers.data.found import (
     image_files,
     numbered,
     several,
+    text_of,
 )
 
 _BOX = 5
@@ -39,7 +40,7 @@ def read_yolo(source: Path, options: ImportOptions, problems: Problems) -> Found
     is a box and key points, which are left out. An image without a label file shows no object.
 
     Raises:
-        DataError: no image, no names of classes, or a ``data.yaml`` that cannot be read.
+        DataError: no image, no names of classes, or a ``data.yaml`` or a list that cannot be read.
     """
     root, settings = _settings(source)
     names = options.classes or _names(root, settings)
@@ -114,9 +115,7 @@ def _names(root: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(str(names[str(number)]) for number in range(len(names)))
     for path in (root / name for name in _NAME_FILES):
         if path.is_file():
-            return tuple(
-                line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
-            )
+            return tuple(line.strip() for line in text_of(path).splitlines() if line.strip())
     raise DataError(
         f"{root}: the names of the classes are needed: `names` in data.yaml, a file classes.txt, or --classes"
     )
@@ -167,7 +166,7 @@ def _listed_folder(folder: Path) -> list[tuple[str, Path]]:
 
 def _list_file(path: Path, root: Path, problems: Problems) -> list[tuple[str, Path]]:
     found = []
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for line, text in enumerate(text_of(path).splitlines(), start=1):
         if not (name := text.strip()):
             continue
         candidates = [root / name, root / "images" / name]
