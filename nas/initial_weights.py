@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -171,13 +170,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise RunError(f"init: {path} cannot be read as weights ({_first_line(error)})") from error
     except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise RunError(
             f"init: {path} cannot be read as weights: it is damaged, or holds more than tensors and plain data, which "
             "may run code; save network.state_dict() alone"
         ) from error
+    # A damaged file of torch's older form ends in whatever error its bytes lead to.
+    except Exception as error:
+        raise RunError(f"init: {path} cannot be read as weights ({_first_line(error)})") from error
     for key in _NESTED:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]

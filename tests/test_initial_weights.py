@@ -20,7 +20,7 @@ import nas.training_files
 from nas.config import check
 from nas.export.bundle import export_bundle
 from nas.export.card import Card
-from nas.initial_weights import TORCHVISION, InitialWeights, initial_weights
+from nas.initial_weights import TORCHVISION, InitialWeights, initial_weights, read_state
 from nas.progress import Silent
 from nas.recipes.train_job import TrainJobRecipe
 from nas.targets import read_recipe
@@ -293,6 +293,22 @@ def test_files_that_cannot_be_used(write: Callable[[Path], None], message: str, 
     write(tmp_path / "weights.pth")
     with pytest.raises(RunError, match=rf"init: .*weights\.pth.*{message}"):
         taken(tmp_path / "weights.pth", small(1, 1, 1, 1))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_an_old_file_of_torch_with_any_byte_lost_is_refused_or_read(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"conv1.weight": torch.ones(2, 1)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    refused = 0
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + content[place + 1 :])
+        try:
+            read_state(path)
+        except RunError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > len(content) / 2
 
 
 def test_a_damaged_safetensors_file(tmp_path: Path) -> None:
