@@ -315,8 +315,11 @@ def evaluate_detector(
     """
     size = recipe.train.micro_batch // recipe.ranks
     begin, end = ranks.part(math.ceil(len(data) / size))
-    part = data if ranks.count == 1 else data.subset(range(begin * size, min(end * size, len(data))))
-    found = detect(detector, part, batch_size=size, device=device, amp=recipe.train.amp)
+    found = []
+    # With fewer batches than ranks some have nothing to look at.
+    if begin < end:
+        part = data if ranks.count == 1 else data.subset(range(begin * size, min(end * size, len(data))))
+        found = detect(detector, part, batch_size=size, device=device, amp=recipe.train.amp)
     results = [one for some in ranks.all_of(found) for one in some]
     return ranks.of_first(coco_metrics(data, results) if ranks.first else cast(Metrics, None))
 

@@ -21,6 +21,7 @@ from nas.training import (
     WEIGHTS,
     TrainingJob,
     detector_for,
+    evaluate_detector,
     evaluate_training,
     read_result,
     train_bundle,
@@ -31,7 +32,9 @@ from search_spaces.catalog import get_architecture
 from search_spaces.errors import DataError, NonFiniteLoss, RunError
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import require_objects
+from trainers.evaluate import detect
 from trainers.loop import Trainer
+from trainers.ranks import Ranks
 from trainers.recipes import DataRecipe, DigitsRecipe, TrainRecipe
 
 RECIPE = check(TrainJobRecipe, read_yaml(Path(__file__).parent / "recipes/train.yaml"), source="train.yaml")
@@ -85,6 +88,27 @@ def test_stopped_anywhere_and_resumed_equals_uninterrupted(done: Path, tmp_path:
     assert all(torch.equal(value, others[name]) for name, value in weights.items())
     logs = [(folder / "metrics.jsonl").read_text() for folder in (tmp_path, done)]
     assert logs[0] == logs[1], "no line twice, none lost"
+
+
+class FirstOfTwo(Ranks):
+    """The first of two ranks, the other of which finds what ``others`` is."""
+
+    others: tuple[dict[str, Any], ...] = ()
+
+    def all_of(self, thing: Any) -> list[Any]:
+        return [thing, list(self.others)]
+
+    def of_first(self, thing: Any) -> Any:
+        return thing
+
+
+def test_a_rank_without_a_batch_looks_at_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    val = open_split(RECIPE.data, "val").subset([0])
+    detector = detector_for(NETWORK, RECIPE, val).eval()
+    device = torch.device("cpu")
+    alone = evaluate_detector(detector, val, RECIPE, device)
+    monkeypatch.setattr(FirstOfTwo, "others", tuple(detect(detector, val, device=device)))
+    assert evaluate_detector(detector, val, RECIPE, device, FirstOfTwo(count=2)) == alone
 
 
 def test_the_result_says_where_it_comes_from(done: Path) -> None:
