@@ -177,6 +177,12 @@ BAD: dict[str, tuple[Change, tuple[str, ...], int, int]] = {
         2,
     ),
     "unknown category": (edit("annotations", 0, category_id=99), ("annotation id 0", "category 99"), 3, 2),
+    "image id of a list": (
+        edit("annotations", 0, image_id=[10]),
+        ("annotation id 0", "image id [10]", "no image"),
+        3,
+        2,
+    ),
     "unknown image": (
         edit("annotations", 0, image_id=99),
         ("annotation id 0", "image id 99", "no image"),

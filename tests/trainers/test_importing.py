@@ -481,6 +481,29 @@ def test_what_is_there_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "half").exists() and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("images", {"id": {}, "license": 1}, "id must be an integer"),
+        ("categories", {"id": []}, "id must be an integer"),
+        ("annotations", {"image_id": {}}, "no image has that id"),
+        ("categories", {"supercategory": float("nan")}, "NaN or infinity"),
+    ],
+)
+def test_odd_values_of_coco_are_refused(
+    tmp_path: Path, part: str, change: dict[str, Any], words: str
+) -> None:
+    root = tmp_path / "coco"
+    for stem in "ab":
+        picture(root / f"images/{stem}.png", shade=ord(stem))
+    file = root / "annotations/all.json"
+    coco_file(file, ["a.png", "b.png"], [{"id": 1, "name": "cat"}])
+    content = json.loads(file.read_text())
+    content[part][0].update(change)
+    file.write_text(json.dumps(content))
+    assert words in refused(root, tmp_path / "new", "coco")
+
+
 def test_classes_give_ids_and_refuse_others(tmp_path: Path) -> None:
     root = tmp_path / "voc"
     voc_file(root, "a", voc_object(1, 1, 9, 9), voc_object(1, 1, 9, 9, name="cow"))

@@ -229,7 +229,7 @@ def _boxes(
         elif number in seen:
             problems.droppable.append(f"{where}: its id occurs twice")
         elif not _is_id(image_id) or image_id not in images:
-            if image_id not in reported:
+            if not _is_id(image_id) or image_id not in reported:
                 problems.droppable.append(f"{where}: no image has that id")
         elif not _is_id(category) or category not in categories:
             problems.droppable.append(f"{where}: category {category!r} is not among the file's categories")

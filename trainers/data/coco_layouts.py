@@ -54,7 +54,7 @@ def read_coco(source: Path, options: ImportOptions, problems: Problems) -> Found
                 problems.droppable.append(f"{image.where}: {other.where} names the same file")
             images.setdefault(image.path, image)
     ids = [entry.get("id") for entry in categories.values()]
-    kept &= len(set(ids)) == len(ids) and all(isinstance(one, int) and one >= 1 for one in ids)
+    kept &= all(isinstance(one, int) and one >= 1 for one in ids) and len(set(ids)) == len(ids)
     listed = tuple(categories.values()) if kept else _renumbered(categories)
     return Found(
         images=tuple(images.values()),
@@ -77,7 +77,11 @@ def _images(
     options: ImportOptions,
 ) -> list[FoundImage]:
     names = {category.id: category.name for category in read.categories}
-    licences = {one.get("id"): one["license"] for one in data["images"] if "license" in one}
+    licences = {
+        one["id"]: one["license"]
+        for one in data["images"]
+        if "license" in one and isinstance(one.get("id"), int)
+    }
     boxes: dict[int, list[BoxEntry]] = {}
     for box in read.boxes:
         boxes.setdefault(box.image_id, []).append(box)

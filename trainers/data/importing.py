@@ -326,7 +326,14 @@ def _write(
     temporary = to.absolute().with_name(f".{to.absolute().name}.{os.getpid()}.tmp")
     try:
         for split, content in contents.items():
-            text = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+            try:
+                text = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+            except ValueError as error:
+                # Objects are checked; what is kept beside them is not.
+                raise DataError(
+                    f"annotations/{split}.json cannot be written ({error}): `info`, `licenses` or a category of the "
+                    "source holds NaN or infinity; take them out"
+                ) from error
             path = temporary / "annotations" / f"{split}.json"
             written = Problems(source=path, skip=False)
             read_annotations(text, written)
