@@ -5,6 +5,8 @@ Python's reader takes a key twice, ``NaN`` and any depth; a file that describes 
 
 import json
 import math
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from search_spaces.errors import RunError
 DEPTH = 32
 """Lists and objects within each other, at most; those of a bundle have fewer than ten."""
 _DIGITS = 19
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def parse_json(content: bytes, source: Path | str, *, limit: int) -> Any:
@@ -24,8 +27,8 @@ def parse_json(content: bytes, source: Path | str, *, limit: int) -> Any:
         limit: bytes that it may have at most.
 
     Raises:
-        RunError: longer, deeper than :data:`DEPTH`, no JSON, a key twice, or a number that is not finite or has more
-            digits than 64 bits hold.
+        RunError: longer, deeper than :data:`DEPTH`, no JSON, a key twice, half a character, or a number that is not
+            finite or has more digits than 64 bits hold.
     """
     if len(content) > limit:
         raise RunError(f"{source}: is {len(content):,} bytes of JSON; allowed are {limit:,}")
@@ -42,6 +45,11 @@ def parse_json(content: bytes, source: Path | str, *, limit: int) -> Any:
     except ValueError as error:
         raise RunError(f"{source}: cannot be read as JSON: {error}") from error
     _check_depth(data, source)
+    # Half a character (``\ud800``) is a string to Python that nothing can write or print.
+    if b"\\u" in content and _HALF.search(json.dumps(data, ensure_ascii=False)):
+        raise RunError(
+            f"{source}: cannot be read as JSON: a string holds half a character (a lone surrogate)"
+        )
     return data
 
 
@@ -51,8 +59,8 @@ _TOO_DEEP = f"lists and objects lie in each other more than {DEPTH} deep"
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        # In one pass: a file of megabytes may hold one pair of them at its end.
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {twice[:60]!r} stands in one object twice")
     return found
 

@@ -23,6 +23,8 @@ from search_spaces.strict_json import parse_json
 HEADER = 16 * 2**20
 """Bytes of a header at most; a network of ten thousand tensors has one."""
 _LENGTH = 8
+# Of a tensor; the product of a million numbers would take hours.
+_DIMENSIONS = 16
 _SHOWN = 3
 _DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -200,6 +202,8 @@ def _entry(name: str, entry: object, path: Path) -> tuple[Form, int, int]:
         raise RunError(f"{where}: found dtype {str(dtype)[:20]!r}; allowed are {', '.join(_DTYPES)}")
     if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
         raise RunError(f"{where}: shape and data_offsets are to be lists of whole numbers from 0")
+    if len(shape) > _DIMENSIONS:
+        raise RunError(f"{where}: its shape has {len(shape):,} numbers; allowed are {_DIMENSIONS}")
     begin, end = offsets
     if end - begin != math.prod(shape) * _DTYPES[dtype].itemsize:
         raise RunError(f"{where}: {dtype} {str(shape)[:80]} does not fill {end - begin:,} bytes")

@@ -52,13 +52,14 @@ def run_alone(code: str, arguments: Sequence[Path], inputs: Sequence[Tensor], *,
     Raises:
         RunError: it failed; with the last line of its error.
     """
+    # -B: compiled code of this Python would stay beside what it imports, and leave in a bundle.
     with tempfile.TemporaryDirectory() as folder:
         given, result = Path(folder) / "inputs.pt", Path(folder) / "found.pt"
         torch.save(list(inputs), given)
         read = "inputs = torch.load(sys.argv[-2], weights_only=True)\n"
         done = subprocess.run(
             [
-                *(sys.executable, "-I", "-c", _ONLY_TORCH + read + code + _SAVE),
+                *(sys.executable, "-I", "-B", "-c", _ONLY_TORCH + read + code + _SAVE),
                 *(str(one.resolve()) for one in arguments),
                 *(str(given), str(result)),
             ],

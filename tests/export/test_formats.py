@@ -76,6 +76,10 @@ def test_every_format_is_there_and_equal_to_1e_5(folder: Path) -> None:
         assert one["on"] == "2 random images"
 
 
+def test_running_what_was_exported_leaves_no_compiled_code_in_it(folder: Path) -> None:
+    assert not [path for path in folder.rglob("*") if "__pycache__" in path.parts]
+
+
 def test_onnx_takes_other_batches_and_sizes_than_it_was_made_with(folder: Path) -> None:
     model, network = OnnxModel(folder / "backbone.onnx"), warmed(small())
     for shape in ((1, 64, 64), (5, 128, 96)):

@@ -122,10 +122,17 @@ HOSTILE_WEIGHTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         ),
         "in one object twice",
     ),
+    "a key twice after many": (
+        lambda content: with_header(
+            b"{" + b"".join(b'"%d":0,' % one for one in range(100_000)) + b'"z":0,"z":0}', b""
+        ),
+        "'z' stands in one object twice",
+    ),
     "infinite": (lambda content: with_header(b'{"a":1e999}', b""), "not finite"),
     "NaN": (lambda content: with_header(b'{"a":NaN}', b""), "no JSON number"),
     "huge shape": (rewritten(lambda h: first(h).update(shape=[2**40, 2**40])), "does not fill"),
     "negative shape": (rewritten(lambda h: first(h).update(shape=[-1, -8])), "whole numbers from 0"),
+    "endless shape": (rewritten(lambda h: first(h).update(shape=[10**18] * 200_000)), "has 200,000 numbers"),
     "shape no list": (rewritten(lambda h: first(h).update(shape="8")), "whole numbers from 0"),
     "true shape": (rewritten(lambda h: first(h).update(shape=[True])), "whole numbers from 0"),
     "other dtype": (rewritten(lambda h: first(h).update(dtype="OBJECT")), "found dtype 'OBJECT'"),
@@ -293,8 +300,13 @@ def test_linked_folders_are_not_followed(copy: Path, tmp_path: Path) -> None:
         (b'{"schema": ' + nested(40) + b"}", "more than 32 deep"),
         (b" " * (5 * 2**20), "more than 4,194,304 bytes"),
         (b'{"schema": 1, "kind": "\xff"}', "cannot be read as JSON"),
+        (
+            b'{"about": {"title": "\\ud800"}, "architecture": "", "digest": "", "files": {}, "kind": "backbone", '
+            b'"schema": 1}',
+            "half a character",
+        ),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_a_manifest_of_another_form_is_refused(copy: Path, content: bytes, reason: str) -> None:
     (copy / MANIFEST).write_bytes(content)
@@ -447,5 +459,6 @@ def test_json_within_bounds_is_json(tmp_path: Path) -> None:
     data = {"a": [1, -2.5, None, True, {"b": "\u00e9"}], "c": 2**62}
     assert parse_json(json.dumps(data).encode(), "x", limit=1000) == data
     assert parse_json(nested(32), "x", limit=1000) is not None
+    assert parse_json(b'["\\ud83d\\ude00"]', "x", limit=1000) == ["\U0001f600"]
     with pytest.raises(RunError, match="is 64 bytes of JSON; allowed are 10"):
         parse_json(nested(32), "x", limit=10)
