@@ -159,12 +159,15 @@ def build_vertebra_fpn_backbone(cfg, input_shape):
     """The same under a feature pyramid, for ``MODEL.BACKBONE.NAME``; its further level is for proposals."""
     from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 
+    # Detectron2's takes P5, whatever the coarsest map is.
+    top = LastLevelMaxPool()
+    top.in_feature = "{last}"
     return FPN(
         bottom_up=build_vertebra_backbone(cfg, input_shape),
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
+        top_block=top,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
 '''
@@ -179,7 +182,7 @@ MODEL:
   PIXEL_MEAN: {mean}
   PIXEL_STD: {std}
   BACKBONE:
-    NAME: build_vertebra_fpn_backbone
+    NAME: {builder}
     FREEZE_AT: 0
   FPN:
     IN_FEATURES: {levels}
@@ -259,17 +262,23 @@ def detectron2_plugin(work: Work) -> None:
     """``detectron2/vertebra_detectron2.py``, the registered backbone, and ``config.yaml``."""
     one, levels = work.subject, _levels(work.subject)
     strides = [one.levels[name][1] for name in levels]
-    maps = [f"p{stride.bit_length() - 1}" for stride in (*strides, 2 * strides[-1])]
+    widths = {one.levels[name][0] for name in levels}
+    # A network that is a pyramid itself (SpineNet) goes without another one.
+    whole = len(widths) == 1 and len(levels) == _MAPS
+    every = strides if whole else [*strides, 2 * strides[-1]]
+    maps = list(levels) if whole else [f"p{stride.bit_length() - 1}" for stride in every]
     config = _DETECTRON2_CONFIG.format(
         mean=_of_bytes(MEAN),
         std=_of_bytes(STD),
+        builder=f"build_vertebra_{'' if whole else 'fpn_'}backbone",
         levels=_yaml(levels),
         maps=_yaml(maps),
-        sizes=[[8 * stride] for stride in (*strides, 2 * strides[-1])],
+        sizes=[[8 * stride] for stride in every],
         pooled=_yaml(maps[: min(len(levels), _POOLED)]),
         classes=_classes(one),
     )
-    tail = _DETECTRON2.format(levels=levels, weights=_weights(work), step=one.step)
+    last = f"p{strides[-1].bit_length() - 1}"
+    tail = _DETECTRON2.format(levels=levels, weights=_weights(work), step=one.step, last=last)
     _write(work, "detectron2", tail, "config.yaml", config)
 
 

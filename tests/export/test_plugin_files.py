@@ -17,6 +17,7 @@ from nas.export.formats import export_formats
 from nas.export.subject import Subject, random_images
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import family_of
+from search_spaces.spinenet.zoo import ZOO, proxy
 
 SIZE = (64, 96)
 
@@ -156,3 +157,26 @@ def test_detectron2_builds_the_backbone_its_config_names(bundle: Path, registry:
     with torch.no_grad():
         for name, one in backbone.eval()(images).items():
             torch.testing.assert_close(one, network(images)[name], rtol=1e-5, atol=1e-6)
+    # Its extra level begins at the coarsest map.
+    source = (bundle / "detectron2/vertebra_detectron2.py").read_text(encoding="utf-8")
+    assert 'top.in_feature = "p5"' in source
+
+
+def test_a_network_that_is_a_pyramid_gets_no_second_one(tmp_path: Path) -> None:
+    architecture = proxy(next(iter(ZOO.values())))
+    network = family_of(architecture).build(architecture, seed=3).eval()
+    export_bundle(architecture, network.state_dict(), tmp_path / "bundle", Card(title="Test"))
+    one = Subject(
+        architecture=architecture,
+        backbone=network,
+        image_size=(128, 128),
+        images=random_images((128, 128), count=1),
+        on="1 random image",
+    )
+    export_formats(one, tmp_path / "bundle", ["detectron2"])
+    path = tmp_path / "bundle/detectron2/config.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))["MODEL"]
+    assert config["BACKBONE"]["NAME"] == "build_vertebra_backbone"
+    assert config["RPN"]["IN_FEATURES"] == ["p3", "p4", "p5", "p6", "p7"]
+    assert config["ROI_HEADS"]["IN_FEATURES"] == ["p3", "p4", "p5", "p6"]
+    assert config["ANCHOR_GENERATOR"]["SIZES"] == [[64], [128], [256], [512], [1024]]
