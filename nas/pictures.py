@@ -19,6 +19,8 @@ PIXELS = 89_478_485
 """Of a picture at most where Pillow's own limit is switched off; the same number."""
 OnBad = Literal["error", "skip"]
 _SHOWN = 20
+# EPS would be run, for it is a program, by Ghostscript; of the others Pillow knows the names alone.
+_NOT_DECODED = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ def find_pictures(sources: Sequence[Path], on_bad: OnBad = "error") -> Found:
     Raises:
         DataError: all that cannot be used, one a line; or there is none.
     """
-    suffixes = set(Image.registered_extensions())
+    suffixes = {end for end, form in Image.registered_extensions().items() if form in forms()}
     named: dict[Path, None] = {}
     problems: list[str] = []
     others = 0
@@ -78,6 +80,12 @@ def find_pictures(sources: Sequence[Path], on_bad: OnBad = "error") -> Found:
     return Found(pictures=tuple(pictures), skipped=tuple(problems), others=others)
 
 
+def forms() -> tuple[str, ...]:
+    """Formats of pictures that Pillow decodes itself."""
+    Image.init()
+    return tuple(form for form in Image.OPEN if form not in _NOT_DECODED)
+
+
 def open_upright(path: Path) -> Image.Image:
     """A picture in RGB, turned as its EXIF orientation says.
 
@@ -90,7 +98,7 @@ def open_upright(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Below, at the same number of pixels, it is an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path)
+            opened = Image.open(path, formats=forms())
         with opened as image:
             limit = Image.MAX_IMAGE_PIXELS or PIXELS
             width, height = image.size

@@ -27,6 +27,8 @@ IMAGES = "images.json"
 DRAWN = "drawn"
 _JPEG = (".jpg", ".jpeg")
 _QUALITY = 92
+# Batches whose pictures are in memory at most.
+_WAITING = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,9 @@ def predict(
         group.append(_Waiting(entry=entry, picture=picture, pixels=pixels, target=target))
         if len(group) == batch:
             look(canvas)
+        elif sum(map(len, waiting.values())) >= _WAITING * batch:
+            # Of as many sizes as pictures all would wait for others of theirs.
+            look(max(waiting, key=lambda one: len(waiting[one])))
     for canvas in list(waiting):
         look(canvas)
     results.sort(key=lambda one: (one["image_id"], -one["score"]))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pycocotools.coco import COCO
 from tiny_training import RECIPE
 from typer.testing import CliRunner, Result
 
+import nas.predicting
 from nas.cli import app
 from nas.export.bundle import load_detector
 from nas.pictures import find_pictures, open_upright
@@ -201,6 +203,42 @@ def test_pictures_that_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: 
             open_upright(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert open_upright(tmp_path / "bomb.png").size == (2001, 1)
+
+
+def test_programs_are_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "program.eps")
+    shutil.copy(tmp_path / "program.eps", tmp_path / "disguised.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "paper.pdf")
+    with pytest.raises(DataError, match=r"1 of 1 cannot be used:\n.*disguised\.png: is no picture"):
+        find_pictures([tmp_path])
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    found = find_pictures([tmp_path], "skip")
+    assert (found.pictures, found.others) == ((tmp_path / "good.png",), 2)
+
+
+def test_pictures_of_many_sizes_do_not_wait_for_each_other(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(6):
+        Image.new("RGB", (200 + 40 * index, 300)).save(tmp_path / f"{index}.png")
+    loaded = replace(load_detector(bundle), fit=None)
+    monkeypatch.setattr(nas.predicting, "load_detector", lambda *_, **__: loaded)
+    opened, found = nas.predicting.open_upright, nas.predicting._found
+    waiting: list[int] = [0]
+
+    def counted(path: Path) -> Image.Image:
+        waiting.append(waiting[-1] + 1)
+        return opened(path)
+
+    def looked(loaded: Any, some: Any, *others: Any) -> Any:
+        waiting.append(waiting[-1] - len(some))
+        return found(loaded, some, *others)
+
+    monkeypatch.setattr(nas.predicting, "open_upright", counted)
+    monkeypatch.setattr(nas.predicting, "_found", looked)
+    monkeypatch.setattr(nas.predicting, "_WAITING", 1)
+    assert predict(bundle, [tmp_path], tmp_path / "out", batch=2, device=CPU).images == 6
+    assert (max(waiting), waiting[-1]) == (2, 0)
 
 
 def test_folders_without_a_picture_and_wrong_options(bundle: Path, scenes: Path, tmp_path: Path) -> None:
