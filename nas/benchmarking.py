@@ -253,7 +253,7 @@ def _onnx(
     """A pass in onnxruntime, or why there is none; ``images`` are bytes."""
     name = ONNX[manifest.kind]
     if name not in manifest.files:
-        return f"the bundle holds no {name}; add it with: nas export RUN --format onnx"
+        return f"the bundle holds no {name}; export it anew, in all formats: nas export RUN --to {bundle}"
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed: pip install 'vertebra[onnx]'"
     import onnxruntime  # type: ignore[import-untyped, unused-ignore]

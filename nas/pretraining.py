@@ -1,6 +1,7 @@
 """``nas pretrain``: a backbone learns to tell classes apart, the papers' step before detection."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -151,8 +152,11 @@ def evaluate_pretraining(directory: Path, overrides: list[str]) -> dict[str, flo
     return asdict(accuracy(classifier.to(device), val, batch_size=size, device=device, amp=recipe.train.amp))
 
 
-def export_pretraining(directory: Path, to: Path | None = None) -> Path:
-    """Write the bundle of a finished ``nas pretrain``: its network with the weights that it has learned.
+def export_pretraining(
+    directory: Path, to: Path | None = None, more: Callable[[Path], None] | None = None
+) -> Path:
+    """Write the bundle of a finished ``nas pretrain``: its network with the weights that it has learned; ``more`` as
+    for :func:`nas.export.bundle.export_bundle`.
 
     Raises:
         RunError: it is not finished.
@@ -185,7 +189,7 @@ def export_pretraining(directory: Path, to: Path | None = None) -> Path:
         versions=environment()["versions"],
         weights_note=f"of a classifier, seed {result['seed']}; the classifier itself is left out",
     )
-    return export_bundle(network, weights, to or directory / "bundle", card)
+    return export_bundle(network, weights, to or directory / "bundle", card, more=more)
 
 
 def _image_side(directory: Path) -> int:

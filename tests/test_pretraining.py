@@ -174,6 +174,13 @@ def test_it_leaves_as_a_bundle(done: Path, tmp_path: Path) -> None:
     assert "top1 on val, seed 5" in card and "pre-trained on 3 classes" in card
 
 
+def test_the_command_exports_it_in_other_formats(done: Path, tmp_path: Path) -> None:
+    words = ["export", str(done), "--to", str(tmp_path / "bundle"), "--format", "source"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    assert "backbone.py" in told.stdout and (tmp_path / "bundle/export.json").exists()
+
+
 def test_the_command_line(done: Path, images: Path, tmp_path: Path) -> None:
     path = tmp_path / "network.json"
     path.write_text(json.dumps(NETWORK.to_dict()))

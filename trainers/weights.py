@@ -17,7 +17,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from search_spaces.errors import RunError
-from search_spaces.files import open_regular
+from search_spaces.files import open_regular, put, writing
 from search_spaces.strict_json import parse_json
 
 HEADER = 16 * 2**20
@@ -72,17 +72,28 @@ def write_weights(
 
     Returns:
         ``bytes`` and ``sha256`` of the file.
+
+    Raises:
+        RunError: the system refuses it; nothing is left of it.
     """
     # Copies, because safetensors refuses tensors that share memory.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(copies, temporary, metadata=dict(metadata))
-    with temporary.open("rb") as file:
-        found: dict[str, str | int] = {
-            "bytes": temporary.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
-    temporary.replace(path)
+    try:
+        with writing(path):
+            try:
+                save_file(copies, temporary, metadata=dict(metadata))
+            except SafetensorError as error:
+                # It says what the system said, as its own error.
+                raise OSError(str(error)) from error
+            with temporary.open("rb") as file:
+                found: dict[str, str | int] = {
+                    "bytes": temporary.stat().st_size,
+                    "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+                }
+        put(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return found
 
 

@@ -148,7 +148,7 @@ def _exported(one: dict[str, Any]) -> str:
     units: dict[str, float] = {}
     for check in one["checks"]:
         # Levels together; boxes, scores and AP each.
-        key = "maps, of the largest value" if check["unit"] == "of the largest value" else check["of"]
+        key = "of a map's largest value" if check["unit"] == "of the largest value" else check["of"]
         units[key] = max(units.get(key, 0.0), check["difference"])
     off = ", ".join(f"{value:.1e} {'px of ' if key == 'boxes' else ''}{key}" for key, value in units.items())
     return f"{said}; off by {off}, on {one['on']}"

@@ -86,7 +86,8 @@ def export_bundle(
 
     Raises:
         InvalidArchitecture: the family cannot be exported.
-        RunError: ``directory`` holds something that is no bundle, or the weights are not finite.
+        RunError: ``directory`` holds something that is no bundle or is where one stands, the weights are not finite, or
+            the system refuses to write them.
     """
     source = backbone_source(architecture)
     _refuse_foreign(directory)
@@ -179,6 +180,9 @@ def _refuse_foreign(directory: Path) -> None:
         return
     if not directory.is_dir():
         raise RunError(f"cannot write a bundle to {directory}: it is a file; name a folder")
+    if Path.cwd().is_relative_to(directory.resolve()):
+        # A folder is replaced whole, and whoever stands in it would stand nowhere.
+        raise RunError(f"cannot write a bundle to {directory}: you are in it; name a new folder")
     if any(directory.iterdir()) and not (directory / ARCHITECTURE_FILE).is_file():
         raise RunError(
             f"cannot write a bundle to {directory}: it holds other files; name an empty or a new folder"
@@ -192,9 +196,15 @@ def _replace(temporary: Path, directory: Path) -> None:
         return
     # A folder that is not empty cannot be renamed over, so the old one steps aside first.
     aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
-    directory.replace(aside / "bundle")
-    temporary.replace(directory)
-    shutil.rmtree(aside)
+    try:
+        directory.replace(aside / "bundle")
+        try:
+            temporary.replace(directory)
+        except BaseException:
+            (aside / "bundle").replace(directory)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -57,6 +57,11 @@ class Manifest:
     files: Mapping[str, Declared]
 
     @property
+    def weights(self) -> bool:
+        """Whether it holds trained weights."""
+        return any(name.endswith(".safetensors") for name in self.files)
+
+    @property
     def code(self) -> tuple[str, ...]:
         """Own files of whoever made it, which are run where the network or detector is theirs."""
         return tuple(name for name in self.files if name.startswith(f"{FOLDER}/") and name.endswith(".py"))

@@ -2,7 +2,8 @@
 
 ``load("detector.pt2")`` gives a function: images, bytes (N, 3, H, W), RGB -> one dict an image with ``boxes`` (n, 4) as
 x1 y1 x2 y2 in px, falling ``scores`` (n,) and ``labels`` (n,), positions in ``categories``. Pictures are resized to fit
-into ``size`` (height, width) and padded with zeros at right and bottom.
+into ``size`` (height, width) and padded with zeros at right and bottom. Load files of people you trust only: torch may
+unpickle parts of a ``.pt2`` file, which can run code.
 """
 
 import json

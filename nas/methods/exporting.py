@@ -9,6 +9,7 @@ from typing import Any
 from nas.export.about import About, spread
 from nas.export.bundle import export_bundle
 from nas.export.card import Card
+from nas.export.manifest import ARCHITECTURE, MANIFEST, read_manifest
 from nas.methods.catalog import baseline_of
 from nas.methods.costs import cost_line, ledger
 from nas.methods.retraining import results_of, training_directory
@@ -40,7 +41,8 @@ def export(source: str, to: Path | None = None, formats: Sequence[str] | None = 
         formats: see :data:`nas.export.formats.FORMATS`; each file is run and compared. None writes the bundle alone.
 
     Raises:
-        RunError: a run without a winner yet, a training that is not finished, or a file that is not equal.
+        RunError: a run without a winner yet, a training that is not finished, a bundle that has weights, or a file that
+            is not equal.
         InvalidArchitecture: an unknown name.
         ConfigError: no such format, or one whose packages are not installed.
     """
@@ -51,11 +53,16 @@ def export(source: str, to: Path | None = None, formats: Sequence[str] | None = 
 
         chosen_formats(formats)
     if (directory / CLASSIFIER).exists():
-        return export_pretraining(directory, to)
+        return export_pretraining(directory, to, _more(formats, None))
     if (directory / TRAINING).exists():
         return export_training(directory, to, formats)
     if not (directory / "recipe.yaml").exists():
         architecture = read_architecture(source)
+        if (directory / MANIFEST).exists() and read_manifest(directory).weights:
+            raise RunError(
+                f"{source} is a bundle, whose trained weights would be lost; export the run or the training that it "
+                f"was made of, or, for the network without weights: nas export {directory / ARCHITECTURE} --to DIR"
+            )
         if to is None:
             raise ConfigError(f"{source} is no run, so --to DIR must say where its bundle goes")
         card = Card(title=source, facts=_facts(architecture, (224, 224)))

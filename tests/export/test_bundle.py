@@ -14,9 +14,11 @@ from nas.export.bundle import export_bundle, load_bundle
 from nas.export.card import Card
 from nas.export.manifest import declare_again
 from nas.export.source import backbone_source, foreign_imports
+from nas.methods.exporting import export
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import family_of, get_architecture
 from search_spaces.errors import InvalidArchitecture, RunError
+from trainers.weights import write_weights
 
 # Run in a fresh interpreter: whatever is not torch, torch's own requirements or the standard library is absent.
 STRANGER = """
@@ -180,6 +182,51 @@ def test_failed_export_leaves_the_earlier_bundle(tmp_path: Path, monkeypatch: py
         export_bundle(small(), warmed(small()).state_dict(), folder, Card(title="Second"))
     assert "# First" in (folder / "README.md").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_the_folder_one_stands_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in (".", "..", "../here"):
+        with pytest.raises(RunError, match="you are in it"):
+            export_bundle(small(), None, Path(name), Card(title="Test"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
+def test_an_earlier_bundle_comes_back_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bundle"
+    export_bundle(small(), None, folder, Card(title="First"))
+    replace = Path.replace
+
+    def fails_once(self: Path, target: Path) -> Path:
+        if target == folder and self.name.startswith(".bundle-") and self.parent == tmp_path:
+            raise OSError("no room for a name")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails_once)
+    with pytest.raises(OSError, match="no room"):
+        export_bundle(small(), None, folder, Card(title="Second"))
+    assert "# First" in (folder / "README.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_disk_that_refuses_weights_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"none/w\.safetensors: cannot be written: .*No such file"):
+        write_weights(tmp_path / "none/w.safetensors", warmed(small()).state_dict(), {})
+    (tmp_path / "w.safetensors").mkdir()
+    with pytest.raises(RunError, match=r"w\.safetensors: cannot be written"):
+        write_weights(tmp_path / "w.safetensors", warmed(small()).state_dict(), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_a_bundle_with_weights_is_not_exported_without_them(tmp_path: Path) -> None:
+    made = export_bundle(small(), warmed(small()).state_dict(), tmp_path / "made", Card(title="Test"))
+    with pytest.raises(RunError, match="is a bundle, whose trained weights would be lost"):
+        export(str(made), tmp_path / "again")
+    found = export(str(made / "architecture.json"), tmp_path / "again")
+    assert load_bundle(found) == (small(), None)
 
 
 def test_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
