@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from nas.config import apply_overrides, check, dump_yaml, read_yaml, to_data
+from nas.export.manifest import MANIFEST
 from nas.initial_weights import InitialWeights, initial_weights
 from nas.launching import Launch, on_ranks
 from nas.loggers.base import About
@@ -403,11 +404,12 @@ def evaluate_training(directory: Path, overrides: Sequence[str] = ()) -> dict[st
     Raises:
         RunError: no finished training there.
     """
-    weights = directory / WEIGHTS
-    if not (directory / TRAINING).exists() or not weights.exists():
-        raise RunError(
-            f"{directory} holds no finished training ({WEIGHTS} is missing); train it with nas train"
-        )
+    missing = [name for name in (TRAINING, WEIGHTS) if not (directory / name).exists()]
+    if missing:
+        advice = "train it with nas train"
+        if (directory / MANIFEST).exists():
+            advice = "it is a bundle; name the training or the search that it was made of"
+        raise RunError(f"{directory} holds no finished training ({missing[0]} is missing); {advice}")
     record, home = read_yaml(directory / TRAINING), home_of(directory)
     require_unchanged(home.parent)
     data = anchor(apply_overrides(record["recipe"], overrides), home.parent)

@@ -66,7 +66,9 @@ def predict(
         typer.echo(f"found:       {found.detections} objects on {found.images} pictures{beside}")
         typer.echo(f"drawn:       {out / 'drawn'}")
         typer.echo(f"predictions: {out / PREDICTIONS}, the names of its ids in {out / IMAGES}")
-        typer.echo("next:        too many or too few? --threshold; against annotations: nas evaluate")
+        typer.echo(
+            "next:        too many or too few? --threshold; against annotations: nas evaluate, of the training"
+        )
 
 
 def benchmark(

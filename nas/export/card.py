@@ -50,7 +50,7 @@ print({{level: tuple(map.shape) for level, map in features.items()}}, backbone.l
 
 Images enter as RGB from 0 to 1, less (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225), as in the toolkit's
 detectors. `backbone.levels` gives channels and stride of every level, which is what a feature pyramid needs.
-With the toolkit: `nas train BUNDLE RECIPE` trains a detector around it, `nas evaluate` scores it.
+With the toolkit: `nas train BUNDLE RECIPE` trains a detector around it.
 """
 _DETECTOR = """The whole trained detector is here too (`detector.json`, `detector.safetensors`):
 `nas predict BUNDLE PICTURES --out DIR` draws what it finds, `nas.export.bundle.load_detector` loads it.

@@ -64,6 +64,11 @@ def test_masks_and_a_second_stage_come_along(mask_bundle: Path) -> None:
     assert found[0]["masks"].shape[1:] == (28, 28)
 
 
+def test_a_bundle_is_no_training_to_evaluate(bundle: Path) -> None:
+    with pytest.raises(RunError, match=r"training\.yaml is missing.*it is a bundle; name the training"):
+        evaluate_training(bundle)
+
+
 def test_a_training_that_is_not_finished_is_not_exported(training: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(training, tmp_path / "copy")
     (copy / "result.json").unlink()
