@@ -88,15 +88,12 @@ class Phase:
         self._records: list[Record] = []
         self._numbers: dict[str, int] = {}
         self._running: set[int] = set()
-        self._history: Trials | None = None
+        self._history = Trials(self._records, self._numbers)
         for trial in durable.get_trials(deepcopy=False):
             self._check_member(self._read(trial))
 
     def history(self) -> Trials:
-        """All trials so far. This object is their only writer, so none is read twice."""
-        if self._history is None:
-            self._history = Trials(self._records)
-            self._history.first = self._numbers
+        """All trials as they stand at any time. This object is their only writer, so none is read twice."""
         return self._history
 
     def record(self, number: int) -> Record:
@@ -125,7 +122,6 @@ class Phase:
         else:
             self._records[number] = record
         (self._running.discard if record.finished else self._running.add)(number)
-        self._history = None
         return record
 
     def _again(self, number: int) -> Record:

@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, overload
 
 from search_spaces.architecture import Candidate
 from search_spaces.errors import CandidateFailed
@@ -160,18 +160,46 @@ def _number(value: Json) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-History = tuple[Record, ...]
+History = Sequence[Record]
 """The trials of one phase in the order of their numbers."""
 
 
-class Trials(tuple[Record, ...]):
-    """A history that knows which candidates are in it, so that a long search need not look through all of it.
+class Trials(Sequence[Record]):
+    """The history of a phase as it stands whenever it is looked at; a slice of it stays as it was.
 
-    Attributes:
+    A view, for a copy of ten thousand trials, made whenever one of them changes, costs as much as everything else. And it
+    knows which candidates are in it, so that a long search need not look through all of it.
+
+    Args:
+        records: of the phase, by number.
         first: digest -> number of the first trial that has it; may hold later trials too.
     """
 
-    first: Mapping[str, int]
+    def __init__(self, records: Sequence[Record], first: Mapping[str, int]) -> None:
+        self._records, self.first = records, first
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, place: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Record, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Record | tuple[Record, ...]:
+        return tuple(self._records[place]) if isinstance(place, slice) else self._records[place]
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Trials | tuple | list):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    # Like that of a list: it changes.
+    __hash__ = None  # type: ignore[assignment]
 
 
 def check_attributes(attributes: Mapping[str, Json], *, what: str) -> None:

@@ -239,10 +239,20 @@ def test_a_search_never_looks_through_all_of_its_trials(tmp_path: Path) -> None:
     # The index of what was tried says the same as a look through the trials, at every moment.
     plain = tuple(history)
     for number in (0, 1, 150, 300):
-        earlier = Trials(history[:number])
-        earlier.first = history.first
+        earlier = Trials(history[:number], history.first)
         seen, listed = digests(earlier), digests(plain[:number])
         assert all((one.digest in seen) == (one.digest in listed) for one in history)
+
+
+def test_a_history_is_a_view_and_its_slices_are_not(phase: Phase, space: ToySpace) -> None:
+    history = phase.history()
+    assert history == () and len(history) == 0
+    phase.begin(space.baseline)
+    before = history[:]
+    assert len(history) == 1 and history[-1].state == "running" and history is phase.history()
+    phase.finish(0, Score(value=1.0))
+    assert [record.state for record in history] == ["complete"] and before[0].state == "running"
+    assert history == phase.history() and history != before and list(reversed(history)) == list(history)
 
 
 def test_a_changed_trial_is_noticed(phase: Phase, tmp_path: Path, space: ToySpace) -> None:
