@@ -167,8 +167,8 @@ History = Sequence[Record]
 class Trials(Sequence[Record]):
     """The history of a phase as it stands whenever it is looked at; a slice of it stays as it was.
 
-    A view, for a copy of ten thousand trials, made whenever one of them changes, costs as much as everything else. And it
-    knows which candidates are in it, so that a long search need not look through all of it.
+    A view, for a copy of ten thousand trials, made whenever one of them changes, costs as much as everything else. It
+    knows which candidates are in it, so that a long search need not look through all of them.
 
     Args:
         records: of the phase, by number.
