@@ -20,7 +20,7 @@ from trainers.detectors.cost import Regions, count_detector
 from trainers.loop import learning_rate, total_steps
 
 RECIPES = Path(__file__).parents[1] / "examples/recipes"
-TRAININGS = sorted(path for path in RECIPES.glob("*.yaml") if "train" in read_yaml(path))
+TRAININGS = sorted(RECIPES.glob("train_*.yaml")) + sorted(RECIPES.glob("protocol_*.yaml"))
 COCO, VOC = 118_287, 16_551
 
 
