@@ -383,7 +383,10 @@ def test_a_backbone_that_is_a_pyramid_goes_without_an_fpn(recipe: DetectorRecipe
         built(replace(plain, fpn_channels=32), EvenPyramid())
 
 
-@pytest.mark.parametrize(("width", "layout"), [(4, torch.contiguous_format), (8, torch.channels_last)])
+@pytest.mark.parametrize(
+    ("width", "layout"),
+    [(4, torch.contiguous_format), (8, torch.contiguous_format), (16, torch.channels_last)],
+)
 def test_very_narrow_backbones_are_trained_in_the_layout_that_torch_survives(
     width: int, layout: torch.memory_format
 ) -> None:
