@@ -40,7 +40,7 @@ def table_row(
             str(result["seed"]): {
                 name: round(100 * value, 2)
                 for name, value in result["metrics"].items()
-                if name != "per_class"
+                if not isinstance(value, dict)
             }
             for result in results
         },
