@@ -9,7 +9,7 @@ import typer
 from nas.cli.data import data
 from nas.cli.deploying import benchmark, predict
 from nas.cli.networks import describe, erf, export, spaces
-from nas.cli.searching import plan, replay, report, resume, search, show
+from nas.cli.searching import plan, rank, replay, report, resume, search, show
 from nas.cli.training import evaluate, pretrain, train
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ for _command in (
     resume,
     show,
     replay,
+    rank,
     report,
     describe,
     spaces,

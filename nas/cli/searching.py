@@ -1,4 +1,4 @@
-"""A search from its plan to its report: ``plan``, ``search``, ``resume``, ``show``, ``replay``, ``report``."""
+"""A search from plan to report: ``plan``, ``search``, ``resume``, ``show``, ``replay``, ``rank``, ``report``."""
 
 import shlex
 from pathlib import Path
@@ -207,6 +207,10 @@ def report(
             "--check", metavar="N", help="Train N allocations alone and rank them against the proxy."
         ),
     ] = 0,
+    truth: Annotated[
+        Path | None,
+        typer.Option("--truth", metavar="TABLE", help="Show the ranking against this table on the page."),
+    ] = None,
 ) -> None:
     """Write RUN/report.html again, with what the run holds by now."""
     with door(f"nas report {run} --check {check}"):
@@ -218,4 +222,30 @@ def report(
         from nas.progress import ConsoleProgress
 
         with ConsoleProgress() as progress:
-            typer.echo(f"report: {write_report(opened, progress, check=check)}")
+            typer.echo(f"report: {write_report(opened, progress, check=check, truth=truth)}")
+
+
+def rank(
+    run: RunDir,
+    truth: Annotated[
+        Path,
+        typer.Option("--truth", metavar="TABLE", help="Networks trained alone, see benchmarks/tables."),
+    ],
+    k: Annotated[int, typer.Option("--top", metavar="K", min=1, help="Networks of recall and regret.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """How well a run's proxy orders networks, against a table of the same networks trained alone."""
+    with door():
+        from nas.methods.truth import rank_run
+        from nas.proxies.tabular import read_table
+        from nas.report.rank_report import COLUMNS, rank_lines, rank_rows
+        from nas.run import Run
+
+        reports = rank_run(Run.open(run), read_table(truth), k=k)
+        if as_json:
+            print_json([one.to_dict() for one in reports])
+            return
+        for one in reports:
+            print_columns([one.phase, *COLUMNS[1:]], rank_rows(one))
+            for line in rank_lines(one):
+                typer.echo(line)

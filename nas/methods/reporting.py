@@ -16,9 +16,11 @@ from nas.methods.fields import erf_levels
 from nas.methods.hand_made import Rival, detector_cost, hand_made
 from nas.methods.ranking import check_ranking, read_ranking
 from nas.methods.retraining import failures_of, job_recipe, results_of, training_directory
+from nas.methods.truth import TRUTH, rank_run
 from nas.pareto import cost_of
 from nas.progress import RunProgress
 from nas.proxies.erf import calibrate_bn_on_noise, measure_erf, noise
+from nas.proxies.tabular import read_table
 from nas.report.data import (
     Box,
     Contender,
@@ -38,6 +40,7 @@ from nas.report.data import (
 from nas.report.measure import measure_latency, measure_memory
 from nas.report.page import write_report as write_page
 from nas.report.pictures import jpeg
+from nas.report.rank_report import read_reports
 from nas.run import Run, environment
 from nas.show import cost_objective, histories, own_proxy, pareto_front, short_text, state_of
 from nas.study import History, Record, Study
@@ -55,13 +58,14 @@ ERF_CANVAS = 256
 SAMPLES = 6
 
 
-def write_report(run: Run, progress: RunProgress, *, check: int = 0) -> Path:
+def write_report(run: Run, progress: RunProgress, *, check: int = 0, truth: Path | None = None) -> Path:
     """Write the page with everything the run holds by now.
 
     Args:
         run: finished or not; what is missing is named on the page with the command that makes it.
         progress: listens to the trainings of ``check``.
         check: train this many allocations alone for a short time first, and rank the proxy against them.
+        truth: a table of networks trained alone, which the page compares the proxy with from now on.
 
     Returns:
         Path of ``report.html``.
@@ -74,6 +78,8 @@ def write_report(run: Run, progress: RunProgress, *, check: int = 0) -> Path:
             run.books.activity("allocations trained alone"),
         ):
             check_ranking(run, check, progress)
+    if truth is not None:
+        run.write_json(TRUTH, {"phases": [one.to_dict() for one in rank_run(run, read_table(truth))]})
     return write_page(collect(run), run.directory)
 
 
@@ -107,6 +113,7 @@ def collect(run: Run) -> ReportData:
         erf=_erf(run, baseline, winner, val) if winner is not None and val is not None else None,
         detections=_samples(run, baseline, winner, val) if winner is not None and val is not None else (),
         ranks=read_ranking(run),
+        truth=read_reports((run.read_json(TRUTH) or {"phases": ()})["phases"]),
         cost=(*phase_costs(run, trials, size), *table_costs(run, size)),
         data=_data_facts(run, val),
         reproduction=_reproduction(run),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
+from nas.report.rank_report import RankReport
 from nas.report.verdict import Verdict, judge
 from search_spaces.architecture import Architecture
 from search_spaces.errors import RunError
@@ -337,6 +338,7 @@ class ReportData(_Part):
         cost_objective: ``"macs"``, ``"params"`` or ``"latency"`` where the search had a cost beside AP; its front
             is drawn then.
         front: numbers of the trials of phase ``"search"`` that no other dominates, cheapest first.
+        truth: the proxy against a table of networks trained alone, phase by phase, where one was given.
         notes: sentences to be read beside the verdict (a changed thread count, a recipe tried before).
     """
 
@@ -355,6 +357,7 @@ class ReportData(_Part):
     erf: ErfReport | None = None
     detections: tuple[DetectionSample, ...] = ()
     ranks: RankCheck | None = None
+    truth: tuple[RankReport, ...] = ()
     cost: tuple[PhaseCost, ...] = ()
     data: DataFacts | None = None
     reproduction: Reproduction | None = None

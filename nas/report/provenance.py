@@ -110,7 +110,7 @@ def _steps(report: ReportData) -> list[tuple[str, str | None]]:
         )
     if report.ranks is None and verdict.kind != "searching":
         steps.append(
-            ("Check the supernet's ranking against networks trained alone.", f"nas report {run} --check 10")
+            ("Check the supernet's ranking against networks trained alone.", f"nas report {run} --check 13")
         )
     if any(still_rising(contender) for _, contender in contenders(report)):
         steps.append(("Retrain longer: a curve above was still rising over its last quarter.", None))

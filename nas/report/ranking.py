@@ -1,7 +1,7 @@
 """How well one list of numbers orders networks as another does, and how sure one can be of it.
 
-Kendall's tau-b and Spearman's rho with percentile bootstrap intervals over networks, and the paired
-difference of two networks trained under the same seeds with Student's t interval.
+Kendall's tau-b and Spearman's rho with jackknife intervals over networks, and the paired difference of two networks
+trained under the same seeds with Student's t interval.
 """
 
 import math
@@ -11,10 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MINIMUM_NETWORKS = 10
-"""Below this many networks a bootstrap interval of a rank correlation comes with a warning."""
+MINIMUM_NETWORKS = 13
+"""Below this many networks an interval of a rank correlation comes with a warning: of ten networks that agree well,
+92 % of the 95 % intervals hold the truth (measured on a public table, tests/report/test_rank_quality.py)."""
+_NORMAL = 1.959963984540054
+"""97.5 % quantile of the normal distribution."""
 
 Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,7 @@ def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float | None:
     Returns:
         A number in [-1, 1], or ``None`` where ``a`` or ``b`` is constant.
     """
-    x, y = _paired(a, b)
+    x, y = paired(a, b)
     return _tau(_signs(x), _signs(y))
 
 
@@ -66,40 +70,33 @@ def spearman_rho(a: Sequence[float], b: Sequence[float]) -> float | None:
     Returns:
         A number in [-1, 1], or ``None`` where ``a`` or ``b`` is constant.
     """
-    x, y = _paired(a, b)
-    return _rho(x, y)
+    x, y = paired(a, b)
+    return rho(x, y)
 
 
-def tau_with_interval(
-    a: Sequence[float], b: Sequence[float], *, seed: int = 0, resamples: int = 2000
-) -> RankCorrelation:
-    """Kendall's tau-b with a percentile bootstrap interval over networks.
+def tau_with_interval(a: Sequence[float], b: Sequence[float]) -> RankCorrelation:
+    """Kendall's tau-b with its interval over networks; see :func:`correlation`.
 
     Args:
         a: one number a network.
         b: another number of the same networks, in the same order.
-        seed: of the resampling; the same seed gives the same interval.
-        resamples: how many times the networks are drawn with replacement.
     """
-    x, y = _paired(a, b)
+    x, y = paired(a, b)
     signs_x, signs_y = _signs(x), _signs(y)
-    return _with_interval(
-        _tau(signs_x, signs_y),
-        lambda drawn: _tau(signs_x[np.ix_(drawn, drawn)], signs_y[np.ix_(drawn, drawn)]),
-        networks=len(x),
-        seed=seed,
-        resamples=resamples,
-    )
+    agreeing = (signs_x * signs_y).sum(axis=1)
+    untied = np.abs(signs_x).sum(axis=1), np.abs(signs_y).sum(axis=1)
+    # Every pair stands in the sums twice, so a network that goes takes its row with it twice.
+    left = [
+        _of_sums(agreeing.sum() - 2 * own, untied[0].sum() - 2 * in_x, untied[1].sum() - 2 * in_y)
+        for own, in_x, in_y in zip(agreeing, *untied, strict=True)
+    ]
+    return _jackknifed(_tau(signs_x, signs_y), left)
 
 
-def rho_with_interval(
-    a: Sequence[float], b: Sequence[float], *, seed: int = 0, resamples: int = 2000
-) -> RankCorrelation:
-    """Spearman's rho with a percentile bootstrap interval; arguments as in :func:`tau_with_interval`."""
-    x, y = _paired(a, b)
-    return _with_interval(
-        _rho(x, y), lambda drawn: _rho(x[drawn], y[drawn]), networks=len(x), seed=seed, resamples=resamples
-    )
+def rho_with_interval(a: Sequence[float], b: Sequence[float]) -> RankCorrelation:
+    """Spearman's rho with its interval; arguments as in :func:`tau_with_interval`."""
+    x, y = paired(a, b)
+    return correlation(lambda chosen: rho(x[chosen], y[chosen]), len(x))
 
 
 def paired_difference(a_by_seed: Mapping[int, float], b_by_seed: Mapping[int, float]) -> PairedDifference:
@@ -156,7 +153,12 @@ def _t_distribution(t: float, degrees: int) -> float:
     return 0.5 + within / 2.0
 
 
-def _paired(a: Sequence[float], b: Sequence[float]) -> tuple[Floats, Floats]:
+def paired(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> tuple[Floats, Floats]:
+    """Two lists as arrays.
+
+    Raises:
+        ValueError: unequal lengths, NaN or infinity.
+    """
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(f"needs two lists of equal length; found shapes {x.shape} and {y.shape}")
@@ -171,32 +173,48 @@ def _signs(values: Floats) -> Floats:
 
 
 def _tau(signs_x: Floats, signs_y: Floats) -> float | None:
-    untied = math.sqrt(float(np.abs(signs_x).sum()) * float(np.abs(signs_y).sum()))
-    return float((signs_x * signs_y).sum()) / untied if untied else None
+    return _of_sums((signs_x * signs_y).sum(), np.abs(signs_x).sum(), np.abs(signs_y).sum())
 
 
-def _rho(x: Floats, y: Floats) -> float | None:
-    ranks_x, ranks_y = _ranks(x), _ranks(y)
+def _of_sums(agreeing: float, untied_x: float, untied_y: float) -> float | None:
+    untied = math.sqrt(float(untied_x) * float(untied_y))
+    return float(agreeing) / untied if untied else None
+
+
+def rho(x: Floats, y: Floats) -> float | None:
+    """Spearman's rho of two arrays, or None where one is constant."""
+    ranks_x, ranks_y = ranks(x), ranks(y)
     ranks_x, ranks_y = ranks_x - ranks_x.mean(), ranks_y - ranks_y.mean()
     spread = math.sqrt(float((ranks_x**2).sum()) * float((ranks_y**2).sum()))
     return float((ranks_x * ranks_y).sum()) / spread if spread else None
 
 
-def _ranks(values: Floats) -> Floats:
+def ranks(values: Floats) -> Floats:
+    """From 1 for the smallest; ties share their average rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     average: Floats = (last - (counts - 1) / 2.0).astype(np.float64)
     return average[inverse]
 
 
-def _with_interval(
-    value: float | None,
-    statistic: Callable[[NDArray[np.int64]], float | None],
-    *,
-    networks: int,
-    seed: int,
-    resamples: int,
-) -> RankCorrelation:
+def correlation(statistic: Callable[[Places], float | None], networks: int) -> RankCorrelation:
+    """A correlation over networks with its 95 % interval by the jackknife on the arcsine scale.
+
+    Each network is left out once; the arcsine makes the spread nearly the same for weak and strong correlations, and
+    the interval never leaves [-1, 1]. A percentile bootstrap is too wide here, for networks that are drawn twice are
+    tied with themselves.
+
+    Args:
+        statistic: of the networks at these places, in [-1, 1]; None where they say nothing.
+        networks: how many there are.
+    """
+    every = np.arange(networks)
+    return _jackknifed(statistic(every), [statistic(np.delete(every, place)) for place in every])
+
+
+def _jackknifed(value: float | None, left_out: Sequence[float | None]) -> RankCorrelation:
+    """From the value of all networks and those without each of them."""
+    networks = len(left_out)
     if value is None:
         return RankCorrelation(
             value=None,
@@ -205,20 +223,16 @@ def _with_interval(
             networks=networks,
             warning="all values are equal: nothing is ordered",
         )
-    generator = np.random.default_rng(seed)
-    drawn = (statistic(generator.integers(0, networks, size=networks)) for _ in range(resamples))
-    # A draw of one network n times orders nothing and says nothing.
-    found = np.array([number for number in drawn if number is not None], dtype=np.float64)
-    low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (math.nan, math.nan)
+    left = np.arcsin(np.clip([one for one in left_out if one is not None], -1.0, 1.0))
+    low = high = None
+    if len(left) > 2:
+        error = math.sqrt((len(left) - 1) / len(left) * float(((left - left.mean()) ** 2).sum()))
+        middle = math.asin(max(-1.0, min(1.0, value)))
+        low = math.sin(max(middle - _NORMAL * error, -math.pi / 2))
+        high = math.sin(min(middle + _NORMAL * error, math.pi / 2))
     warning = None
     if networks < MINIMUM_NETWORKS:
         warning = (
             f"only {networks} networks: under {MINIMUM_NETWORKS} the interval is narrower than the truth"
         )
-    return RankCorrelation(
-        value=value,
-        low=float(low) if len(found) else None,
-        high=float(high) if len(found) else None,
-        networks=networks,
-        warning=warning,
-    )
+    return RankCorrelation(value=value, low=low, high=high, networks=networks, warning=warning)

@@ -146,7 +146,7 @@ def test_verdict_without_evidence(example: Example) -> None:
 
 def test_missing_parts_name_their_command(example: Example) -> None:
     page = render(bare(example()))
-    assert "nas report runs/demo --check 10" in page
+    assert "nas report runs/demo --check 13" in page
     assert "nas resume runs/demo" in page
     assert "stages: 17 of 31" in page
 

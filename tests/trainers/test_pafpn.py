@@ -12,7 +12,7 @@ from nas.methods.hand_made import detector_cost
 from search_spaces.catalog import get_architecture
 from search_spaces.errors import ConfigError
 from trainers.detectors.catalog import build_detector
-from trainers.detectors.pyramid import PAFPN, BackboneWithPyramid
+from trainers.detectors.pyramid import PAFPN, BackboneWithPyramid, ExtraConvs
 from trainers.recipes import DetectorRecipe
 
 Backbones = Callable[..., nn.Module]
@@ -62,3 +62,27 @@ def test_levels_whose_strides_do_not_double_are_refused(tiny_backbone: Backbones
     with pytest.raises(ConfigError, match=message):
         pyramid(replace(RECIPE, levels=("c2", "c4")), tiny_backbone())
     assert pyramid(replace(RECIPE, levels=("c4",)), tiny_backbone()).strides == (16,)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_coarser_maps_learn_in_half_precision_from_one_column(size: tuple[int, int]) -> None:
+    """Gradients of bfloat16 are those of float32, whatever lay in the memory before (of NaN nothing may be read)."""
+    torch.manual_seed(0)
+    block = ExtraConvs(16, 2)
+    maps = torch.randn(2, 16, *size)
+
+    def gradients(*, half: bool) -> list[torch.Tensor]:
+        block.zero_grad()
+        for count in (64, 256, 1024, 4096, 16384):
+            for _ in range(8):
+                torch.full((count,), float("nan"))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            made, _ = block([maps], [], ["p5"])
+        assert [tuple(one.shape[2:]) for one in made[1:]] == [(1, 1), (1, 1)]
+        torch.stack([one.float().pow(2).sum() for one in made[1:]]).sum().backward()
+        return [one.grad.clone() for one in block.parameters() if one.grad is not None]
+
+    exact = gradients(half=False)
+    for _ in range(5):
+        for one, other in zip(gradients(half=True), exact, strict=True):
+            torch.testing.assert_close(one, other, rtol=0.05, atol=0.05 * float(other.abs().max()))

@@ -45,10 +45,18 @@ class ExtraConvs(ExtraFPNBlock):  # type: ignore[misc]  # torchvision ships no t
     ) -> tuple[list[Tensor], list[str]]:
         """Append the maps; ``x`` (the backbone's maps) is part of torchvision's interface."""
         del x
-        made = [self.convs[0](results[-1])]
+        made = [self.convs[0](self._wide(results[-1]))]
         for conv in self.convs[1:]:
-            made.append(conv(nn.functional.relu(made[-1])))
+            made.append(conv(self._wide(nn.functional.relu(made[-1]))))
         return [*results, *made], [*names, *extra_names(len(made))]
+
+    def _wide(self, one: Tensor) -> Tensor:
+        """A map of one column with a column of zeros beside it, which changes no output.
+
+        In bfloat16 on a CPU the weights' gradient of a convolution of stride 2 on a single column is partly
+        uninitialised memory (torch 2.14.1 with oneDNN on AVX-512 or AMX).
+        """
+        return nn.functional.pad(one, (0, 1)) if self.training and one.shape[-1] == 1 else one
 
 
 class ExtraPools(ExtraFPNBlock):  # type: ignore[misc]

@@ -1,0 +1,138 @@
+"""``nas rank``: what a search said of networks against a table of the same networks trained alone.
+
+The table (:mod:`nas.proxies.tabular`) holds the truth; beside the proxy stand rivals that cost nothing, and above all
+of them the ceiling that the noise of the truth sets.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from nas.methods.costs import phase_costs
+from nas.proxies.tabular import Table
+from nas.report.rank_quality import ceiling, rank_quality
+from nas.report.rank_report import RankReport
+from nas.report.ranking import MINIMUM_NETWORKS
+from nas.run import Run
+from nas.show import histories
+from search_spaces.architecture import Architecture
+from search_spaces.cost import cost, trf
+from search_spaces.errors import RunError
+
+TRUTH = "truth.json"
+"""In a run's directory: the comparison that its report shows."""
+TRAINING = 3
+"""Multiply-adds of a training step over those of a forward pass."""
+
+
+def trivial(architectures: Sequence[Architecture], size: tuple[int, int]) -> dict[str, list[float]]:
+    """Name -> values of what can be counted without looking at an image: larger is taken to be better.
+
+    Args:
+        architectures: backbones.
+        size: (height, width) px of the images.
+    """
+    costs = [cost(one, size) for one in architectures]
+    return {
+        "parameters": [float(one.params) for one in costs],
+        "MACs": [float(one.macs) for one in costs],
+        "activations": [float(one.activations) for one in costs],
+        # What depth gives: blocks are as many in every allocation.
+        "largest field": [float(max(trf(one).values())) for one in architectures],
+    }
+
+
+def compare(
+    scores: Mapping[str, Mapping[str, float]],
+    table: Table,
+    *,
+    phase: str,
+    k: int = 3,
+    seeds: Sequence[int] | None = None,
+    share: float | None = None,
+) -> RankReport:
+    """Quality of each proxy over the networks that all of them and the table know.
+
+    Args:
+        scores: name of a proxy -> digest -> score, larger is better.
+        table: the truth.
+        phase: whose scores these are.
+        k: networks that a person would train to completion.
+        seeds: of the truth; all that the table has when left out.
+        share: see :class:`RankReport`.
+
+    Raises:
+        RunError: fewer than three networks in common.
+    """
+    truth = table.truth(seeds)
+    digests = [one for one in truth if all(one in found for found in scores.values())]
+    if len(digests) < 3:
+        raise RunError(
+            f"table {table.name}: {len(digests)} of its {len(truth)} networks have a score in {phase}; allowed is 3 "
+            "and more, else there is no order to compare. A table fits the runs of the space that it was made of: "
+            f"{table.space}"
+        )
+    networks = [table.by_digest[one] for one in digests]
+    known = trivial([one.architecture for one in networks], table.image_size)
+    sizes = (known["parameters"], known["MACs"])
+    values = {name: [found[one] for one in digests] for name, found in scores.items()}
+    aps = [truth[one] for one in digests]
+    k = min(k, len(digests))
+    rows = {name: rank_quality(found, aps, sizes, k=k) for name, found in (values | known).items()}
+    chosen = table.seeds if seeds is None else tuple(seeds)
+    few = len(digests) < MINIMUM_NETWORKS
+    return RankReport(
+        phase=phase,
+        table=table.name,
+        networks=len(digests),
+        seeds=len(chosen),
+        ceiling=ceiling([{seed: one.scores[seed][-1] for seed in chosen} for one in networks]),
+        rows=rows,
+        share=share,
+        warning=f"only {len(digests)} networks: under {MINIMUM_NETWORKS} the intervals are too narrow"
+        if few
+        else None,
+    )
+
+
+def rank_run(run: Run, table: Table, *, k: int = 3) -> list[RankReport]:
+    """Every phase of a run of which the table knows at least three scored networks.
+
+    Raises:
+        RunError: there is none.
+    """
+    trials = histories(run)
+    spent = {one.name: one.macs for one in phase_costs(run, trials, table.image_size)}
+    all_of_table = table_macs(table)
+    reports = []
+    for phase, history in trials.items():
+        scores = {
+            record.digest: record.value
+            for record in history
+            if record.value is not None and isinstance(record.candidate, Architecture)
+        }
+        if len(scores.keys() & table.by_digest.keys()) < 3:
+            continue
+        macs = sum(value for name, value in spent.items() if name.split(":")[0] == phase)
+        reports.append(
+            compare(
+                {"proxy": scores},
+                table,
+                phase=phase,
+                k=k,
+                share=macs / all_of_table if macs and all_of_table else None,
+            )
+        )
+    if not reports:
+        raise RunError(
+            f"{run.directory}: no phase has scored three networks of table {table.name}, which holds {table.space}; "
+            "take the table of this run's space, or let the search score more"
+        )
+    return reports
+
+
+def table_macs(table: Table, seeds: int | None = None) -> float:
+    """Multiply-adds of the backbones in the trainings of a table, under so many seeds or all."""
+    epochs = table.epochs[-1] if table.epochs else 0.0
+    each = TRAINING * table.images_trained * epochs
+    return float(
+        sum(each * one.macs * (len(one.scores) if seeds is None else seeds) for one in table.networks)
+    )
