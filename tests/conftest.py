@@ -23,6 +23,7 @@ RAY = ("engines", "faults", "test_cluster_files.py", "test_launching.py")
 """Tests that may start a Ray cluster: two of them on one machine at the same time want the same sockets."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests are dealt out to several processes, those of one file stay together, and so do those of Ray."""
     here = Path(__file__).parent
