@@ -4,14 +4,16 @@
 
 writes benchmarks/results/training_throughput.json. The detector is torchvision's own class around the same backbone
 and pyramid on its side, ours on the other, with equal numbers of parameters; data, size of images, batch, optimiser
-(SGD with momentum) and precision (float32) are the same. Every measurement is a process of its own; the variants take
-turns, and ratios are of one round. Seconds are of whole steps, the wait for data included, the first five left out.
+(SGD with momentum) and precision (float32, but for the last variant) are the same. Every measurement is a process of
+its own; the variants take turns, and ratios are of one round. Seconds are of whole steps, the wait for data included,
+the first five left out.
 
     reference       DataLoader over the image files, decoded for every step, boxes flipped with the image, torchvision's
                     transform inside the detector, losses checked, then backward and step, as
                     references/detection/engine.py does; with 0 and with 2 processes that load, the faster one counts
     same settings   our loop, weights and images laid out as the reference's, memory handed back as it does
     defaults        our loop as `nas train` runs it: channels last, memory kept, images decoded once
+    bf16            the same with train.amp=bf16, for what the processor's own units are worth
 
 ``--root`` is a folder in COCO form; left out, scenes of digits are written to a temporary folder as PNG files.
 """
@@ -51,7 +53,7 @@ from trainers.detectors.detector import Detector
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.loop import StepRecord, Trainer
 from trainers.process import prepare_process
-from trainers.recipes import DataRecipe, DetectorRecipe, DigitsRecipe, TrainRecipe
+from trainers.recipes import Amp, DataRecipe, DetectorRecipe, DigitsRecipe, TrainRecipe
 
 RESULT = Path(__file__).parent / "results/training_throughput.json"
 WARM_UP = 5
@@ -166,7 +168,7 @@ def endless(loader: Any) -> Any:
 
 
 def ours(
-    name: str, root: Path, size: tuple[int, int], batch: int, steps: int, *, defaults: bool
+    name: str, root: Path, size: tuple[int, int], batch: int, steps: int, *, defaults: bool, amp: Amp = "off"
 ) -> list[float]:
     """Seconds of each step of our loop."""
     data = open_split(DataRecipe(root=str(root), image_size=size), "train")
@@ -188,7 +190,7 @@ def ours(
         detector=detector,
         data=data,
         recipe=TrainRecipe(
-            steps=steps, batch_size=batch, optimizer="sgd", lr=LR, warmup_steps=1000, clip_norm=0.0
+            steps=steps, batch_size=batch, optimizer="sgd", lr=LR, warmup_steps=1000, clip_norm=0.0, amp=amp
         ),
         seed=0,
         directory=None,
@@ -210,17 +212,19 @@ def measured(variant: str, name: str, chosen: argparse.Namespace, root: Path) ->
     """Images a second of a variant in this process."""
     torch.set_num_threads(chosen.threads)
     size = (chosen.size[0], chosen.size[1])
-    if variant == "defaults":
+    own = variant in ("defaults", "bf16")
+    if own:
         prepare_process(chosen.threads)
     if variant.startswith("reference"):
         seconds = reference(name, root, size, chosen.batch, chosen.steps, int(variant.rpartition(" ")[2]))
     else:
-        seconds = ours(name, root, size, chosen.batch, chosen.steps, defaults=variant == "defaults")
+        amp: Amp = "bf16" if variant == "bf16" else "off"
+        seconds = ours(name, root, size, chosen.batch, chosen.steps, defaults=own, amp=amp)
     kept = seconds[WARM_UP:]
     return chosen.batch * len(kept) / sum(kept)
 
 
-VARIANTS = ("reference 0", "reference 2", "same settings", "defaults")
+VARIANTS = ("reference 0", "reference 2", "same settings", "defaults", "bf16")
 
 
 def elsewhere(variant: str, name: str, chosen: argparse.Namespace, root: Path) -> float:
@@ -255,7 +259,7 @@ def compared(name: str, chosen: argparse.Namespace, root: Path) -> dict[str, Any
     best = [max(one["reference 0"], one["reference 2"]) for one in rounds]
     ratios = {
         variant: [round(one[variant] / other, 3) for one, other in zip(rounds, best, strict=True)]
-        for variant in ("same settings", "defaults")
+        for variant in ("same settings", "defaults", "bf16")
     }
     return {
         "images_per_second": {
@@ -266,6 +270,11 @@ def compared(name: str, chosen: argparse.Namespace, root: Path) -> dict[str, Any
             for variant, found in ratios.items()
         },
     }
+
+
+def _shown(root: Path | None) -> list[str]:
+    """The words of the command, without folders of this machine."""
+    return [f"DIR/{Path(word).name}" if root and word == str(root) else word for word in sys.argv[1:]]
 
 
 def main() -> None:
@@ -293,7 +302,7 @@ def main() -> None:
             print(measured(chosen.child, chosen.detectors[0], chosen, root))
             return
         result: dict[str, Any] = {
-            "command": shlex.join(["python", "benchmarks/training_throughput.py", *sys.argv[1:]]),
+            "command": shlex.join(["python", "benchmarks/training_throughput.py", *_shown(chosen.root)]),
             "data": "scenes of digits, PNG" if chosen.root is None else chosen.root.name,
             "image_size": chosen.size,
             "batch": chosen.batch,

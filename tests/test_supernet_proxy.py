@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nas.config import check, read_yaml
 from nas.methods.crnas import any_allocation
 from nas.methods.spaces import dilation_space, stage_space
+from nas.proxies.paths import uniform
 from nas.proxies.supernet import SupernetProxy
 from nas.recipes.crnas import CRNASRecipe
 from search_spaces.architecture import Architecture, Candidate
@@ -44,7 +45,7 @@ def make(
     train = replace(RECIPE.stages.supernet.train, steps=steps, checkpoint_every=2, ema=ema)
     return SupernetProxy(
         space=space,
-        sample_path=draw or space.sample,
+        draw_path=uniform(draw or space.sample, SEED),
         supernet=supernet,
         detector=build_detector(RECIPE.detector, supernet, TRAIN.num_classes, TRAIN.image_size, seed=SEED),
         train_set=TRAIN,

@@ -4,7 +4,7 @@ Every step is skipped when its result is in the run directory, so carrying out a
 one function.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -27,6 +27,7 @@ from nas.methods.spaces import allocation, crnas_recipe, dilation_space, stage_s
 from nas.planning import LEAST, PlannedSpace, Work
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
+from nas.proxies.paths import Draw, drawer
 from nas.proxies.supernet import SupernetProxy
 from nas.recipes.controller import ControllerRecipe
 from nas.recipes.crnas import CRNASRecipe
@@ -35,6 +36,7 @@ from nas.study import Study
 from search_spaces.architecture import Architecture
 from search_spaces.cost import cost
 from search_spaces.crnas.dilations import DilationSpace
+from search_spaces.crnas.families import DILATIONS
 from search_spaces.crnas.stages import StageSpace
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
 from search_spaces.randomness import seed_for
@@ -253,15 +255,29 @@ def _stage_proxy(run: Run, data: SearchData) -> SupernetProxy:
         sharing=recipe.stages.supernet.sharing,
         seed=seed_for(phase_seed(run, "stages"), "weights"),
     )
-    return _proxy(run, "stages", space, supernet, lambda rng: any_allocation(space, rng), data)
+    draw = drawer(
+        recipe.stages.supernet.sampling,
+        space.branches,
+        lambda counts: allocation(space.baseline, counts),
+        lambda rng: any_allocation(space, rng),
+        phase_seed(run, "stages"),
+    )
+    return _proxy(run, "stages", space, supernet, draw, data)
 
 
 def _dilation_proxy(
     run: Run, space: DilationSpace, data: SearchData, *, trained: bool = False
 ) -> SupernetProxy:
     supernet = DilationSupernet(space.baseline, seed=seed_for(phase_seed(run, "dilations"), "weights"))
-    proxy = _proxy(run, "dilations", space, supernet, space.sample, data)
     recipe = crnas_recipe(run.recipe).dilations
+    draw = drawer(
+        "uniform" if recipe is None else recipe.supernet.sampling,
+        [DILATIONS] * len(space.genes),
+        lambda values: space.architecture(dict(zip(space.genes, values, strict=True))),
+        space.sample,
+        phase_seed(run, "dilations"),
+    )
+    proxy = _proxy(run, "dilations", space, supernet, draw, data)
     if recipe is not None and recipe.supernet.inherit and not trained:
         donor = _stage_proxy(run, data)
         donor.prepare()  # trained already: this only reads its checkpoint
@@ -276,7 +292,7 @@ def _proxy(
     phase: str,
     space: SearchSpace,
     supernet: Supernet,
-    sample_path: Callable[[Random], Architecture],
+    draw_path: Draw,
     data: SearchData,
 ) -> SupernetProxy:
     recipe = crnas_recipe(run.recipe)
@@ -287,7 +303,7 @@ def _proxy(
     )
     return SupernetProxy(
         space=space,
-        sample_path=sample_path,
+        draw_path=draw_path,
         supernet=supernet,
         detector=detector,
         train_set=data.train_set,

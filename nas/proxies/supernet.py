@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nas.ledger import Stopwatch, looked_at
+from nas.proxies.paths import Draw
 from nas.recipes.crnas import SupernetRecipe
 from nas.run import environment
 from nas.study import Score
@@ -40,7 +41,7 @@ class SupernetProxy:
 
     Args:
         space: whose candidates are scored.
-        sample_path: draws the path of one training step from a ``random.Random``.
+        draw_path: gives the path of each training step; see :mod:`nas.proxies.paths`.
         supernet: the backbone with all paths; ``detector`` holds it.
         detector: the detector that is trained and scored.
         train_set: images of supernet training and BN recalibration.
@@ -56,7 +57,7 @@ class SupernetProxy:
         self,
         *,
         space: SearchSpace,
-        sample_path: Callable[[Any], Architecture],
+        draw_path: Draw,
         supernet: Supernet,
         detector: Detector,
         train_set: DetectionSet,
@@ -77,7 +78,7 @@ class SupernetProxy:
         self.directory = directory
         self.device = device
         self.ranks = ranks
-        self._sample_path = sample_path
+        self._path_of = draw_path
         size = recipe.score_batch
         # Cut once: every candidate is scored on the same mini-batches.
         self._batches = [
@@ -182,7 +183,7 @@ class SupernetProxy:
         self.supernet.set_path(path)
 
     def _draw_path(self, step: int) -> None:
-        self.supernet.set_path(self._sample_path(rng_for(self.seed, "path", step)))
+        self.supernet.set_path(self._path_of(step))
 
     def _complete(self, candidate: Candidate, purpose: str, level: int, index: int) -> Architecture:
         if isinstance(candidate, Architecture):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nas.proxies.paths import Sampling
 from nas.recipes.controller import ControllerRecipe
 from nas.recipes.crnas_space import SpaceRecipe
 from nas.recipes.search import SearchRecipe
@@ -19,13 +20,16 @@ class SupernetRecipe(Recipe):
             first d blocks of one chain. A dilation supernet has one form only and ignores it.
         inherit: a dilation supernet begins with the stage supernet's weights: every dilation of a block with
             those of the winner's block, pyramid and head as they are. The paper does not say how it begins.
-        train: its training; every step draws one path uniformly.
+        sampling: which path each step takes: ``uniform``, by chance (the paper's); ``fair``, every option of a
+            decision equally often in each round; ``sandwich``, also the largest and the smallest again and again.
+        train: its training; every step takes one path.
         recalibration_batches: training batches that rebuild the BN statistics of a candidate.
         score_batch: images in one mini-batch of scoring; undecided genes are drawn anew for each.
     """
 
     sharing: Literal["independent", "prefix"] = "independent"
     inherit: bool = False
+    sampling: Sampling = "uniform"
     train: TrainRecipe = field(default_factory=lambda: TrainRecipe(steps=1000))
     recalibration_batches: int = 50
     score_batch: int = 16

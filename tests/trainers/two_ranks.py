@@ -17,6 +17,7 @@ from torch import nn
 
 from nas.methods.crnas import any_allocation
 from nas.methods.spaces import stage_space
+from nas.proxies.paths import uniform
 from nas.proxies.supernet import SupernetProxy
 from nas.recipes.crnas import SupernetRecipe
 from nas.recipes.crnas_space import SpaceRecipe
@@ -87,7 +88,7 @@ def train(
     if isinstance(body, StageSupernet):
         SupernetProxy(
             space=SPACE,
-            sample_path=lambda rng: any_allocation(SPACE, rng),
+            draw_path=uniform(lambda rng: any_allocation(SPACE, rng), 11),
             supernet=body,
             detector=detector,
             train_set=data,
