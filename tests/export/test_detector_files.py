@@ -79,8 +79,9 @@ def folder_of(one: Subject, to: Path) -> Path:
     return export_bundle(one.architecture, one.backbone.state_dict(), to, Card(title="Test"))
 
 
-def test_fcos_leaves_whole_in_both_formats(tmp_path: Path) -> None:
-    one = subject(detector("fcos"))
+@pytest.mark.parametrize("name", ["fcos", "retinanet"])
+def test_a_one_stage_detector_leaves_whole_in_both_formats(name: str, tmp_path: Path) -> None:
+    one = subject(detector(name, **({"anchor_scale": 3.0} if name == "retinanet" else {})))
     to = folder_of(one, tmp_path / "bundle")
     exported = export_formats(one, to, ["onnx", "torch_export"])
     assert exported.left_out == ()
@@ -117,6 +118,17 @@ def test_two_stages_as_a_graph_find_the_same(name: str) -> None:
     assert sum(len(one["scores"]) for one in wanted) > 20
     checks = compare_detections(wanted, found, threshold=0.02, most=100, name="graph", of="TwoStage")
     assert {check.of for check in checks} == {"boxes", "scores", *(["masks"] if masks else [])}
+
+
+def test_two_stages_leave_whole_as_onnx(tmp_path: Path) -> None:
+    fields = {"box_head": 16, "candidates": 20, "anchor_scale": 2.0, "mask_convs": 1}
+    one = subject(detector("mask_rcnn", **fields))
+    exported = export_formats(one, folder_of(one, tmp_path / "bundle"), ["onnx"])
+    (whole,) = (artefact for artefact in exported.artefacts if artefact.file == "detector.onnx")
+    checks = {check.of: check for check in whole.checks}
+    assert {"boxes", "scores", "masks", "AP"} <= checks.keys()
+    assert all(check.difference <= check.limit for check in checks.values())
+    assert sum(len(found["scores"]) for found in one.detector.detections(one.images)) > 20  # type: ignore[union-attr]
 
 
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:

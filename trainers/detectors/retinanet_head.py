@@ -71,10 +71,10 @@ class RetinaNetHead(nn.Module):
         logits, codes = [], []
         for level, one in enumerate(maps):
             found = self.cls_logits(self.classes(one, level))
-            # Free where maps lie in memory with channels last.
-            logits.append(found.permute(0, 2, 3, 1).reshape(len(one), -1, self.num_classes))
+            # Free where maps lie in memory with channels last. len() would fix the batch of an exported graph.
+            logits.append(found.permute(0, 2, 3, 1).reshape(one.shape[0], -1, self.num_classes))
             found = self.bbox_pred(self.boxes(one, level))
-            codes.append(found.permute(0, 2, 3, 1).reshape(len(one), -1, 4))
+            codes.append(found.permute(0, 2, 3, 1).reshape(one.shape[0], -1, 4))
         return torch.cat(logits, dim=1).float(), torch.cat(codes, dim=1).float()
 
 
