@@ -194,7 +194,7 @@ def main(words: Sequence[str]) -> None:
         raise SystemExit("no supernet is there yet, and none was asked for; name at least one in --arms")
     for name, epochs in SHORT.items():
         for seed in range(given.seeds):
-            whole = recipe_of(given.root, (), seed, given.small)
+            whole = recipe_of(given.root, ("retrain.rivals=[]",), seed, given.small)
             jobs = short_jobs(whole, table, epochs, seed, given.dir)
             if name in given.arms:
                 run_jobs(jobs, given.workers, Lines(), name)
@@ -219,7 +219,7 @@ def main(words: Sequence[str]) -> None:
 
 def shown(words: Sequence[str], given: argparse.Namespace) -> list[str]:
     """The words of the command, without folders of this machine."""
-    folders = {given.root, str(given.dir), str(given.to)}
+    folders = {given.root, str(given.dir), str(given.to), str(given.truth)}
     return [f"DIR/{Path(word).name}" if word in folders else word for word in words]
 
 

@@ -1,0 +1,70 @@
+"""The comparison of proxies, small: one supernet trained and scored, scores at random weights, all against a table."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from nas.config import read_yaml
+from nas.methods.catalog import check_search
+from nas.methods.spaces import crnas_recipe, stage_space
+from nas.proxies.tabular import Table, TabularNetwork, write_table
+from search_spaces.cost import cost
+
+ROOT = Path(__file__).parents[1]
+BENCHMARK = runpy.run_path(str(ROOT / "benchmarks/proxies.py"))
+ARM = "supernet prefix, fair, 3000 steps"
+
+
+def truth(path: Path) -> Table:
+    """AP is the logarithm of parameters, so that one of the rivals that cost nothing is perfect."""
+    recipe = check_search(read_yaml(ROOT / "examples/recipes/crnas_bccd.yaml"), source="bccd")
+    networks = []
+    for one in stage_space(crnas_recipe(recipe).space).enumerate():
+        found = cost(one, (64, 64))
+        scores = {seed: (10.0 + found.params / 1e6 + 0.001 * seed,) for seed in range(2)}
+        networks.append(TabularNetwork(architecture=one, params=found.params, macs=found.macs, scores=scores))
+    table = Table(
+        name="made_up",
+        space="31",
+        images_trained=48,
+        epochs=(4.0,),
+        image_size=(64, 64),
+        networks=tuple(networks),
+    )
+    write_table(table, path)
+    return table
+
+
+def test_every_proxy_stands_in_one_file(
+    tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = truth(tmp_path / "truth.json")
+    words = ["--truth", str(tmp_path / "truth.json"), "--root", str(shared_data / "bccd-tiny"), "--small"]
+    words += ["--dir", str(tmp_path / "runs"), "--to", str(tmp_path / "found.json"), "--arms", ARM]
+    BENCHMARK["main"](words)
+    text = (tmp_path / "found.json").read_text(encoding="utf-8")
+    found = json.loads(text)
+    assert str(tmp_path) not in text and str(shared_data) not in text
+    assert found["networks"] == 31 and found["ceiling"]["tau"] == pytest.approx(1.0)
+    arms = found["arms"]
+    assert {
+        ARM,
+        f"{ARM}, BN as trained",
+        "naswot",
+        "synflow",
+        "entropy",
+        "fields for boxes",
+        "parameters",
+    } <= set(arms)
+    assert f"mean rank of {ARM} and naswot" in arms
+    assert arms["parameters"]["seeds"][0]["tau"]["value"] == pytest.approx(1.0)
+    assert arms["naswot"]["macs"] == 0 and arms[ARM]["share_of_table"] > 0
+    assert len(found["scores"][ARM][0]) == len(table.networks)
+    assert ARM in capsys.readouterr().out
+    # Nothing is trained or scored again.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
+    BENCHMARK["main"](words)
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8")) == found
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")} == before
