@@ -19,8 +19,16 @@ hypothesis.settings.load_profile("vertebra")
 REQUIRED = "VERTEBRA_REQUIRE_SHARED"
 
 
-RAY = ("engines", "faults", "test_cluster_files.py", "test_launching.py")
-"""Tests that may start a Ray cluster: two of them on one machine at the same time want the same sockets."""
+RAY = {
+    "engines/test_engine_contract.py",
+    "engines/test_ray_tune.py",
+    "engines/test_stop.py",
+    "faults/test_faults.py",
+    "faults/test_run_kill.py",
+    "test_cluster_files.py",
+    "test_launching.py",
+}
+"""Files that start a Ray cluster: two of them on one machine at the same time want the same sockets."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -28,8 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests are dealt out to several processes, those of one file stay together, and so do those of Ray."""
     here = Path(__file__).parent
     for item in items:
-        place = item.path.relative_to(here)
-        item.add_marker(pytest.mark.xdist_group("ray" if place.parts[0] in RAY else str(place)))
+        place = item.path.relative_to(here).as_posix()
+        item.add_marker(pytest.mark.xdist_group("ray" if place in RAY else place))
 
 
 @pytest.hookimpl(hookwrapper=True)
