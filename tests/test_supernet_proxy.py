@@ -138,7 +138,7 @@ def spy(proxy: SupernetProxy) -> Iterator[list[tuple[str, object]]]:
         seen.append(("images", (tuple(inputs[0].shape), float(inputs[0].double().sum()))))
 
     proxy.supernet.set_path = noted  # type: ignore[method-assign]
-    hook = proxy.detector.backbone.register_forward_pre_hook(images)
+    hook = proxy.detector.backbone.body.register_forward_pre_hook(images)
     try:
         yield seen
     finally:

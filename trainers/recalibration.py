@@ -27,7 +27,10 @@ def recalibrated(detector: Detector, batches: Iterable[Tensor], *, amp: Amp = "o
     norms = [module for module in detector.modules() if isinstance(module, _BatchNorm)]
     saved = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     momenta = [norm.momentum for norm in norms]
-    inside = sum(isinstance(module, _BatchNorm) for module in detector.backbone.modules())
+    inside = [
+        sum(isinstance(module, _BatchNorm) for module in part.modules())
+        for part in (detector.backbone.body, detector.backbone)
+    ]
     try:
         detector.eval()
         for norm in norms:
@@ -37,7 +40,10 @@ def recalibrated(detector: Detector, batches: Iterable[Tensor], *, amp: Amp = "o
         with torch.no_grad():
             for images in batches:
                 with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=amp == "bf16"):
-                    if inside == len(norms):
+                    # Nothing behind the last of them is needed.
+                    if inside[0] == len(norms):
+                        detector.backbone.body(detector.normalise(images))
+                    elif inside[1] == len(norms):
                         detector.backbone(detector.normalise(images))
                     else:
                         detector.detections(images)

@@ -9,6 +9,7 @@ are paired: their differences carry no luck of the draw.
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from nas.recipes.crnas import SupernetRecipe
 from nas.run import environment
 from nas.study import Score
 from search_spaces.architecture import Architecture, Candidate, Prefix
-from search_spaces.cost import cost
-from search_spaces.crnas.supernet import Supernet
+from search_spaces.crnas.path_memory import PathMemory
+from search_spaces.crnas.supernet import DilationSupernet, Supernet
 from search_spaces.errors import RunError
 from search_spaces.files import write_atomic
 from search_spaces.randomness import rng_for
@@ -79,6 +80,7 @@ class SupernetProxy:
         self.device = device
         self.ranks = ranks
         self._path_of = draw_path
+        self._memory = PathMemory()
         size = recipe.score_batch
         # Cut once: every candidate is scored on the same mini-batches.
         self._batches = [
@@ -103,6 +105,7 @@ class SupernetProxy:
             say: see :class:`trainers.loop.Trainer`.
         """
         result = self.trainer(self.directory, on_step, say).run()
+        self._memory = PathMemory()
         if not self.ranks.first:
             return
         spent = {
@@ -147,6 +150,7 @@ class SupernetProxy:
                 f"{path}: the supernet is trained for {state['step']} of {self.total_steps} steps only"
             )
         self.detector.load_state_dict(state["model"])
+        self._memory = PathMemory()
 
     def __call__(self, candidate: Candidate) -> Score:
         """Score one candidate: AP in percent on the held-out images."""
@@ -154,9 +158,13 @@ class SupernetProxy:
         level = len(candidate.genes) if isinstance(candidate, Prefix) else -1
         results: list[dict[str, Any]] = []
         batches = self._recalibration(candidate, level)
-        with recalibrated(self.detector, batches, amp=self.recipe.train.amp):
+        with (
+            self._remembered(candidate, level),
+            recalibrated(self.detector, batches, amp=self.recipe.train.amp),
+        ):
             size = self.recipe.score_batch
             for index, batch in enumerate(self._batches):
+                self._memory.batch = ("held out", index)
                 self._take(self._complete(candidate, "completion", level, index), len(batch))
                 results += detect(
                     self.detector,
@@ -177,9 +185,28 @@ class SupernetProxy:
             },
         )
 
+    @contextmanager
+    def _remembered(self, candidate: Candidate, level: int) -> Iterator[None]:
+        """What candidates begin with is computed once for all of them: same weights, images, batches and statistics.
+
+        Of a prefix, only the blocks that it has decided.
+        """
+        decided: int | None = None
+        if not isinstance(candidate, Architecture):
+            # A gene decides a block there, and all of them at once where blocks are shared out.
+            decided = level if isinstance(self.supernet, DilationSupernet) else 0
+        path = self._complete(candidate, "completion", level, 0)
+        self.supernet.memory = self._memory
+        try:
+            with self._memory.scoring(self.supernet.beginnings(path, decided)):
+                yield
+        finally:
+            self.supernet.memory = None
+
     def _take(self, path: Architecture, images: int) -> None:
         """Set the path that so many images go through next."""
-        looked_at(images, cost(path, self.train_set.image_size).macs)
+        macs = self.supernet.macs(path, self.train_set.image_size, behind=self._memory.known)
+        looked_at(images, macs)
         self.supernet.set_path(path)
 
     def _draw_path(self, step: int) -> None:
@@ -196,5 +223,6 @@ class SupernetProxy:
         size = min(self.recipe.train.micro_batch, len(self.train_set))
         for index in range(self.recipe.recalibration_batches):
             chosen = rng.sample(range(len(self.train_set)), size)
+            self._memory.batch = ("recalibration", index)
             self._take(self._complete(candidate, "recalibration-path", level, index), size)
             yield self.train_set.images[chosen].to(self.device)

@@ -6,7 +6,7 @@ so a path computes exactly what the stand-alone network computes.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, cast
@@ -16,8 +16,11 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.crnas.anatomy import ANATOMIES, Anatomy
+from search_spaces.crnas.path_memory import PathMemory
 from search_spaces.errors import InvalidArchitecture
 from search_spaces.families import family_of
+from search_spaces.family import ChainFamily
+from search_spaces.layer import layer_costs
 
 Sharing = Literal["independent", "prefix"]
 
@@ -56,7 +59,10 @@ class Supernet(nn.Module, ABC):
 
     Attributes:
         levels: name -> (channels, stride) of what ``forward`` returns, the same for every path.
+        memory: what the beginnings of paths have computed, while candidates are scored; None: everything is computed.
     """
+
+    memory: PathMemory | None = None
 
     def __init__(self, architecture: Architecture) -> None:
         """Set up what all paths share: levels, stem and tail, taken from any member architecture."""
@@ -115,13 +121,48 @@ class Supernet(nn.Module, ABC):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) -> level name -> feature map, along the path last set."""
         assert self._active, "call set_path before forward"
-        maps: dict[str, Tensor] = {}
-        x = images
-        for part in self._active:
+        done, x, maps = 0, images, dict[str, Tensor]()
+        if self.memory is not None and (held := self.memory.resume()) is not None:
+            done, x, maps = held
+        for length, part in enumerate(self._active[done:], start=done + 1):
             x = part.module(x)
             if part.level is not None:
                 maps[part.level] = x
+            if self.memory is not None:
+                self.memory.keep(length, x, maps)
         return maps
+
+    def beginnings(self, architecture: Architecture, blocks: int | None = None) -> list[Hashable]:
+        """Keys of the first parts of a path, as :meth:`PathMemory.scoring` takes them; the path set stays.
+
+        Args:
+            architecture: the path.
+            blocks: so many of its blocks are the same in all batches of a candidate; None: all.
+        """
+        key, found = tuple[Hashable, ...](), list[Hashable]()
+        with _ChoicesKept(self):
+            for part in self.parts(architecture)[: None if blocks is None else len(self.stem) + blocks]:
+                choices = tuple(one.active for one in part.module.modules() if isinstance(one, Choice))
+                key = (*key, (id(part.module), choices))
+                found.append(key)
+        return found
+
+    def macs(self, architecture: Architecture, input_size: tuple[int, int], *, behind: int = 0) -> int:
+        """Multiply-adds for one image of what comes behind the first parts of a path.
+
+        Args:
+            architecture: the path.
+            input_size: (height, width) px.
+            behind: so many parts are not counted.
+        """
+        assert isinstance(self._family, ChainFamily), "a path is a chain"
+        with _ChoicesKept(self):
+            names = [part.name for part in self.parts(architecture)[:behind]]
+        return sum(
+            spent.macs
+            for layer, spent in layer_costs(self._family.layers(architecture), input_size)
+            if not any(layer.name == name or layer.name.startswith(f"{name}.") for name in names)
+        )
 
     def active_modules(self, architecture: Architecture) -> tuple[nn.Module, ...]:
         """Every module without children that runs on this path; the path set stays what it was."""

@@ -1,0 +1,183 @@
+"""Beginnings that candidates share are computed once, and no digit of a score depends on it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.config import check, read_yaml
+from nas.ledger import looking
+from nas.methods.crnas import any_allocation
+from nas.methods.data import read_data
+from nas.methods.spaces import dilation_space, stage_space
+from nas.proxies.paths import uniform
+from nas.proxies.supernet import SupernetProxy
+from nas.recipes.crnas import CRNASRecipe
+from search_spaces.architecture import Candidate
+from search_spaces.cost import cost
+from search_spaces.crnas.path_memory import PathMemory
+from search_spaces.crnas.supernet import DilationSupernet, StageSupernet
+from trainers.detectors.catalog import build_detector
+
+TINY = Path(__file__).parent / "recipes/tiny.yaml"
+RECIPE = check(CRNASRecipe, read_yaml(TINY), source=str(TINY))
+STAGES = stage_space(RECIPE.space)
+DILATIONS = dilation_space(STAGES.baseline)
+DATA = read_data(RECIPE)
+SEED = 5
+Kind = Literal["independent", "prefix", "dilations"]
+
+
+def proxy_of(kind: Kind, directory: Path, limit: int | None = None) -> SupernetProxy:
+    """Its weights are those of its seed, of which scores differ as well as of trained ones."""
+    supernet: StageSupernet | DilationSupernet
+    if kind == "dilations":
+        supernet, draw = DilationSupernet(DILATIONS.baseline, seed=SEED), uniform(DILATIONS.sample, SEED)
+    else:
+        base = STAGES.baseline
+        supernet = StageSupernet(
+            family=base.family, settings=base.settings, branches=STAGES.branches, sharing=kind, seed=SEED
+        )
+        draw = uniform(lambda rng: any_allocation(STAGES, rng), SEED)
+    made = SupernetProxy(
+        space=DILATIONS if kind == "dilations" else STAGES,
+        draw_path=draw,
+        supernet=supernet,
+        detector=build_detector(
+            RECIPE.detector, supernet, DATA.train_set.num_classes, DATA.train_set.image_size, seed=SEED
+        ),
+        train_set=DATA.train_set,
+        held_out=DATA.held_out,
+        recipe=RECIPE.stages.supernet,
+        seed=SEED,
+        directory=directory,
+        device=torch.device("cpu"),
+    )
+    if limit is not None:
+        made._memory = PathMemory(limit)
+    return made
+
+
+def candidates(kind: Kind) -> list[Candidate]:
+    """As a search asks for them: all allocations, or prefixes of every length and then whole lists."""
+    if kind != "dilations":
+        return list(STAGES.enumerate())
+    values = [[1], [2], [1, 1], [1, 3], [1, 3, 2], [1, 3, 1], [2, 2, 2], [1, 3, 1, 1, 1, 1, 1]]
+    whole = [[1, 3, 1, 1, 1, 1, 1, 2], [1, 3, 1, 1, 1, 1, 1, 1], [2, 2, 2, 1, 1, 1, 3, 3]]
+    return [DILATIONS.candidate(one) for one in (*values, *whole)]
+
+
+@contextmanager
+def outputs(proxy: SupernetProxy) -> Iterator[list[tuple[int, Tensor]]]:
+    """What the network gives in every pass, and how many blocks and layers were computed for it."""
+    seen: list[tuple[int, Tensor]] = []
+    computed = [0]
+
+    def count(*_: object) -> None:
+        computed[0] += 1
+
+    def note(_: nn.Module, __: object, maps: dict[str, Tensor]) -> None:
+        seen.append((computed[0], torch.cat([one.flatten() for one in maps.values()])))
+        computed[0] = 0
+
+    body = proxy.supernet
+    hooks = [one.register_forward_hook(count) for one in body.modules() if isinstance(one, nn.Conv2d)]
+    hooks.append(body.register_forward_hook(note))
+    yield seen
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize("kind", ["independent", "prefix", "dilations"])
+@pytest.mark.parametrize("limit", [None, 100_000])
+def test_every_pass_gives_the_same_to_the_bit(kind: Kind, limit: int | None, tmp_path: Path) -> None:
+    shared, alone = proxy_of(kind, tmp_path, limit), proxy_of(kind, tmp_path, 0)
+    with outputs(shared) as found, outputs(alone) as expected:
+        for one in candidates(kind):
+            assert shared(one).value == alone(one).value
+    assert len(found) == len(expected)
+    assert all(torch.equal(one, other) for (_, one), (_, other) in zip(found, expected, strict=True))
+    work = [sum(count for count, _ in passes) for passes in (found, expected)]
+    assert work[0] < (0.8 if limit is None else 1.0) * work[1], "less was computed for it"
+    assert limit is None or shared._memory.bytes <= limit
+
+
+def test_any_order_gives_the_same(tmp_path: Path) -> None:
+    forwards, backwards = proxy_of("dilations", tmp_path), proxy_of("dilations", tmp_path)
+    chosen = candidates("dilations")
+    assert [forwards(one).value for one in chosen] == [backwards(one).value for one in reversed(chosen)][::-1]
+
+
+def test_a_candidate_that_fails_half_way_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its second batch of scoring fails, so its beginning has statistics but no maps for that batch."""
+    import nas.proxies.supernet as module
+
+    proxy, expected = proxy_of("prefix", tmp_path), proxy_of("prefix", tmp_path, 0)
+    chosen, calls, detect = candidates("prefix"), [0], module.detect
+
+    def failing(*given: object, **named: object) -> object:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise MemoryError
+        return detect(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "detect", failing)
+    with pytest.raises(MemoryError):
+        proxy(chosen[0])
+    assert proxy._memory.bytes == 0 and proxy.supernet.memory is None
+    assert [proxy(one).value for one in chosen[:3]] == [expected(one).value for one in chosen[:3]]
+
+
+def test_other_weights_are_not_mixed_with_what_is_remembered(tmp_path: Path) -> None:
+    proxy = proxy_of("prefix", tmp_path / "one")
+    proxy(STAGES.baseline)
+    assert proxy._memory.bytes > 0
+    proxy.prepare()
+    assert proxy._memory.bytes == 0
+
+
+def test_a_trial_books_the_multiply_adds_that_were_computed(tmp_path: Path) -> None:
+    proxy, size = proxy_of("prefix", tmp_path), DATA.train_set.image_size
+    images = 2 * RECIPE.stages.supernet.train.batch_size + len(DATA.held_out)
+    booked = []
+    for one in (STAGES.baseline, STAGES.baseline):
+        with looking() as seen:
+            proxy(one)
+        booked.append(seen.read()["macs_spent"])
+    assert booked[0] == images * cost(STAGES.baseline, size).macs
+    assert booked[1] == 0, "all of its parts were behind it"
+
+
+def test_macs_behind_the_first_parts_add_up(tmp_path: Path) -> None:
+    net = proxy_of("prefix", tmp_path).supernet
+    base, size = STAGES.baseline, DATA.train_set.image_size
+    parts = [part.name for part in net.parts(base)]
+    left = [net.macs(base, size, behind=count) for count in range(len(parts) + 1)]
+    assert left[0] == cost(base, size).macs and left[-1] == 0
+    assert left == sorted(left, reverse=True)
+
+
+def test_memory_forgets_the_oldest_and_holds_what_is_in_use() -> None:
+    memory, tensor = PathMemory(limit=80), torch.zeros(10)
+    keys: Sequence[str] = ("a", "ab")
+    with memory.scoring(keys):
+        memory.batch = 0
+        assert memory.resume() is None
+        memory.keep(1, tensor, {})
+        memory.keep(2, tensor, {"c2": tensor})
+        memory.keep(3, tensor, {})  # not decided
+    assert memory.bytes == 80
+    with memory.scoring(("a", "ac")):
+        memory.batch = 0
+        held = memory.resume()
+        assert held is not None and held[0] == 1 and held[2] == {}
+        memory.keep(2, tensor, {})
+    assert memory.bytes == 80, "ab is forgotten, a was used later"
+    with memory.scoring(keys):
+        assert memory.known == 1
