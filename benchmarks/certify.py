@@ -9,9 +9,9 @@ names whatever DIR holds under all seeds. Beside the result lies a picture of th
 **Protocol.** A controller is asked through its contract for one candidate after another and is told the accuracy that
 the table has: on the macro table the mean of three trainings, on the Accel table the only one. Regret is the table's
 highest accuracy minus the highest among the first so many *distinct* architectures; one that is proposed again gets its
-score again and counts nothing; a search that has met the best of the table ends there. A prefix (greedy search) is scored by the mean of two random completions, each of which
-counts. A controller that is done, or has proposed :data:`PATIENCE` times as many candidates as are counted, keeps the
-regret it has.
+score again and counts nothing. A search that has met the best of the table ends there. A prefix (greedy search) is
+scored by the mean of two random completions, each of which counts. A controller that is done, or has proposed
+:data:`PATIENCE` times as many candidates as are to be counted, keeps the regret it has.
 
 **Tuned on Accel, reported on macro.** The settings of ``predictor_guided`` were chosen on the Accel table (regret at 30
 to 60 evaluations, seeds 100 to 111); its figures there are therefore flattering, and its bands are read off the macro
@@ -329,11 +329,13 @@ def summary(task: Task, table: PublicTable, arms: Mapping[str, Mapping[int, Expl
                 }
             }
         ),
-        "proposals_mean": {
-            name: round(fmean(one.proposals for one in seeds.values()), 1) for name, seeds in arms.items()
+        "proposals_per_evaluation": {
+            name: round(fmean(one.proposals / len(one.scores) for one in seeds.values()), 2)
+            for name, seeds in arms.items()
         },
-        "seconds_of_a_search_median": {
-            name: round(median(one.seconds for one in seeds.values()), 2) for name, seeds in arms.items()
+        "seconds_per_proposal_median": {
+            name: round(median(one.seconds / one.proposals for one in seeds.values()), 4)
+            for name, seeds in arms.items()
         },
     }
 
