@@ -17,8 +17,9 @@ scored by the mean of two random completions, each of which counts. A controller
 to 60 evaluations, seeds 100 to 111); its figures there are therefore flattering, and its bands are read off the macro
 table. All other controllers run with their defaults, local search from random starts and taking the first improvement.
 
-**Two objectives** are accuracy and the latency on a ZCU102 of the Accel table, judged by hypervolume as a share of that
-of the table's own front; the reference point lies a tenth of the front's extent beyond its worst values.
+**Two objectives** are accuracy and the latency on a ZCU102 of the Accel table, or accuracy and multiply-adds of the
+macro table, judged by hypervolume as a share of that of the table's own front; the reference point lies a tenth of the
+front's extent beyond its worst values.
 
 The Accel table holds five thousand networks of a space of 10^11, and a code that is not among them stands for the
 nearest one (``certify_tables.py``). Samplers that learn parameter by parameter (Optuna's) are told the score of that
@@ -71,7 +72,7 @@ class Explored:
 
     Args:
         scores: accuracy of each in percent.
-        costs: latency of each in ms; empty on a table without it.
+        costs: of each, in the second objective; empty without one.
         proposals: candidates that were asked for, repeated ones included.
         seconds: of the whole search, on one thread.
     """
@@ -95,13 +96,13 @@ class Task:
         table: name of the public table.
         at: evaluations at which controllers are compared; the last is the length of a search.
         arms: name -> how its controller is made.
-        two: whether latency is an objective beside accuracy.
+        cost: the objective beside accuracy, where there are two.
     """
 
     table: str
     at: tuple[int, ...]
     arms: Mapping[str, Make]
-    two: bool = False
+    cost: str | None = None
 
 
 def named(name: str, **options: Any) -> Make:
@@ -115,8 +116,13 @@ def named(name: str, **options: Any) -> Make:
     return make
 
 
-def guided(*, costs: bool = True, two: bool = False) -> Make:
-    """Ours, with parameters and multiply-adds of the table as features, or with the encoding alone."""
+def guided(*, costs: bool = True, beside: str | None = None) -> Make:
+    """Ours, with parameters and multiply-adds of the table as features, or with the encoding alone.
+
+    Args:
+        costs: whether it has these features.
+        beside: the cost that it minimises beside accuracy, where it does.
+    """
 
     def make(table: PublicTable, seed: int) -> Controller:
         def features(architecture: Architecture) -> Sequence[float]:
@@ -126,17 +132,17 @@ def guided(*, costs: bool = True, two: bool = False) -> Make:
         made = PredictorGuided(
             table.space, seed=seed, budget=ENDLESS, costs=False, features=features if costs else None
         )
-        return made.minimising(LATENCY) if two else made
+        return made.minimising(beside) if beside else made
 
     return make
 
 
-def beside_latency(**options: Any) -> Make:
+def nsga2_beside(cost: str, **options: Any) -> Make:
     """Optuna's NSGA-II through the toolkit's adapter, with both objectives."""
 
     def make(table: PublicTable, seed: int) -> Controller:
         sampler = OptunaSampler(table.space, seed=seed, budget=ENDLESS, sampler="nsga2", options=options)
-        return sampler.minimising(LATENCY)
+        return sampler.minimising(cost)
 
     return make
 
@@ -162,18 +168,29 @@ TASKS: dict[str, Task] = {
     "accel": Task(
         ACCEL,
         (50, 100),
-        {**{k: make for k, make in CHEAP.items() if k != "greedy"}, "tpe": TPE["tpe"], **GUIDED},
+        {**{name: make for name, make in CHEAP.items() if name != "greedy"}, **GUIDED},
     ),
     "accel, two objectives": Task(
         ACCEL,
         (100, 300),
         {
             "random": named("random"),
-            "nsga2": beside_latency(),
-            "nsga2, population 20": beside_latency(population_size=20),
-            "predictor_guided": guided(two=True),
+            "nsga2": nsga2_beside(LATENCY),
+            "nsga2, population 20": nsga2_beside(LATENCY, population_size=20),
+            "predictor_guided": guided(beside=LATENCY),
         },
-        two=True,
+        cost=LATENCY,
+    ),
+    "macro, two objectives": Task(
+        MACRO,
+        (50, 100),
+        {
+            "random": named("random"),
+            "nsga2": nsga2_beside("macs"),
+            "nsga2, population 20": nsga2_beside("macs", population_size=20),
+            "predictor_guided": guided(beside="macs"),
+        },
+        cost="macs",
     ),
 }
 ELSEWHERE = {"NePS": "neps", "Syne Tune": "syne_tune"}
@@ -181,7 +198,13 @@ ELSEWHERE = {"NePS": "neps", "Syne Tune": "syne_tune"}
 
 
 def explore(
-    make: Make, table: PublicTable, *, length: int, seed: int, target: float | None = None
+    make: Make,
+    table: PublicTable,
+    *,
+    length: int,
+    seed: int,
+    target: float | None = None,
+    cost: str | None = None,
 ) -> Explored:
     """Search a table until ``length`` distinct architectures are evaluated, or the controller is done.
 
@@ -191,6 +214,7 @@ def explore(
         length: distinct architectures.
         seed: of the controller.
         target: a score to stop at; None: go on to the end.
+        cost: the second objective, where there is one.
     """
     controller, began = make(table, seed), time.perf_counter()
     records: list[Record] = []
@@ -222,7 +246,7 @@ def explore(
     digests = list(evaluated)[:length]
     return Explored(
         scores=[evaluated[digest] for digest in digests],
-        costs=[table.costs[digest][LATENCY] for digest in digests if LATENCY in table.costs[digest]],
+        costs=[] if cost is None else [table.costs[digest][cost] for digest in digests],
         proposals=len(records),
         seconds=time.perf_counter() - began,
     )
@@ -251,9 +275,9 @@ def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, f
     return area
 
 
-def reference_of(table: PublicTable) -> tuple[tuple[float, float], float]:
+def reference_of(table: PublicTable, cost: str) -> tuple[tuple[float, float], float]:
     """The reference point, a tenth beyond the worst of the table's front, and the hypervolume of that front."""
-    points = [(score, table.costs[digest][LATENCY]) for digest, score in table.scores.items()]
+    points = [(score, table.costs[digest][cost]) for digest, score in table.scores.items()]
     best = [points[place] for place in front(points)]
     scores, costs = [score for score, _ in best], [cost for _, cost in best]
     reference = (
@@ -265,10 +289,10 @@ def reference_of(table: PublicTable) -> tuple[tuple[float, float], float]:
 
 def measures(task: Task, table: PublicTable, found: Explored) -> dict[int, float]:
     """What is compared at each number of evaluations: regret in points, or the missing share of hypervolume."""
-    if not task.two:
+    if task.cost is None:
         regret = found.regret(table.best, task.at[-1])
         return {count: regret[count - 1] for count in task.at}
-    reference, whole = reference_of(table)
+    reference, whole = reference_of(table, task.cost)
     points = list(zip(found.scores, found.costs, strict=True))
     return {count: 1.0 - hypervolume(points[:count], reference) / whole for count in task.at}
 
@@ -293,7 +317,7 @@ def summary(task: Task, table: PublicTable, arms: Mapping[str, Mapping[int, Expl
         name: {count: fmean(own.values()) for count, own in counts.items()}
         for name, counts in by_count.items()
     }
-    peers = [name for name in means if name in PEERS or (task.two and "nsga2" in name)]
+    peers = [name for name in means if name in PEERS or (task.cost and "nsga2" in name)]
     best_peer = {count: min(peers, key=lambda name, at=count: means[name][at]) for count in task.at}
     differences: dict[str, Any] = {}
     for name in means:
@@ -309,7 +333,7 @@ def summary(task: Task, table: PublicTable, arms: Mapping[str, Mapping[int, Expl
             }
     return {
         "table": task.table,
-        "measure": "missing share of hypervolume" if task.two else "points of regret",
+        "measure": "missing share of hypervolume" if task.cost else "points of regret",
         "mean_over_seeds_at": {
             name: {str(count): round(mean, 4) for count, mean in counts.items()}
             for name, counts in means.items()
@@ -321,7 +345,7 @@ def summary(task: Task, table: PublicTable, arms: Mapping[str, Mapping[int, Expl
         "minus_best_peer": differences,
         **(
             {}
-            if task.two
+            if task.cost
             else {
                 "seeds_that_met_the_best": {
                     name: sum(max(one.scores) >= table.best for one in seeds.values())
@@ -385,8 +409,14 @@ def main() -> None:
                 file = kept_file(arguments.directory, label, arm, seed)
                 if not file.exists():
                     table = tables[task.table]
-                    target = None if task.two else table.best
-                    found = explore(make, table, length=task.at[-1], seed=seed, target=target)
+                    found = explore(
+                        make,
+                        table,
+                        length=task.at[-1],
+                        seed=seed,
+                        target=None if task.cost else table.best,
+                        cost=task.cost,
+                    )
                     file.parent.mkdir(parents=True, exist_ok=True)
                     write_atomic(file, json.dumps(vars(found)).encode())
             print(f"{label}: {arm} is explored", flush=True)
@@ -403,7 +433,7 @@ def main() -> None:
         if not set(arms) & set(PEERS):
             continue
         summaries[label] = summary(task, table, arms)
-        if not task.two:
+        if task.cost is None:
             panels[f"{label}: points of regret, mean and 95 % interval"] = {
                 arm: [one.regret(table.best, task.at[-1]) for one in seeds.values()]
                 for arm, seeds in arms.items()
