@@ -76,6 +76,7 @@ def stopping(score: Callable[[Candidate], Score], after: int) -> Callable[[Candi
         "local_search",
         "optuna",
         "policy_gradient",
+        "predictor_guided",
         "random",
     ],
 )

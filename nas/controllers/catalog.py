@@ -11,6 +11,7 @@ from nas.controllers.greedy import Greedy
 from nas.controllers.local_search import LocalSearch
 from nas.controllers.optuna_sampler import SAMPLERS, OptunaSampler
 from nas.controllers.policy_gradient import PolicyGradient
+from nas.controllers.predictor_guided import PredictorGuided
 from nas.controllers.random import RandomSearch
 from search_spaces.errors import ConfigError
 from search_spaces.space import SearchSpace
@@ -24,6 +25,7 @@ CONTROLLERS: dict[str, Callable[..., Controller]] = {
     "local_search": LocalSearch,
     "optuna": OptunaSampler,
     "policy_gradient": PolicyGradient,
+    "predictor_guided": PredictorGuided,
     "random": RandomSearch,
 }
 

@@ -8,6 +8,7 @@ from functools import partial
 from nas.controllers.base import DONE, Controller, Done
 from nas.controllers.catalog import make_controller, make_own_controller
 from nas.controllers.optuna_sampler import MANY_OBJECTIVES, OptunaSampler
+from nas.controllers.predictor_guided import PredictorGuided
 from nas.engines.base import Engine, InProcess, Job, Lost, Outcome
 from nas.engines.watched import Watched
 from nas.engines.workers import Workers
@@ -84,15 +85,17 @@ class Searched:
 
 
 class TwoObjectives:
-    """A controller in a search with two objectives: NSGA-II and III see both, and the winner must be affordable.
+    """A controller in a search with two objectives: some see both, and the winner must be affordable.
 
     Args:
-        controller: proposes; all but those two go by the score alone.
+        controller: proposes; all but NSGA-II, NSGA-III and the predictor-guided one go by the score alone.
         beside: the second objective.
     """
 
     def __init__(self, controller: Controller, beside: Beside) -> None:
-        if isinstance(controller, OptunaSampler) and controller.sampler in MANY_OBJECTIVES:
+        if isinstance(controller, PredictorGuided) or (
+            isinstance(controller, OptunaSampler) and controller.sampler in MANY_OBJECTIVES
+        ):
             controller = controller.minimising(beside.objective)
         self._controller, self._beside = controller, beside
 

@@ -26,8 +26,8 @@ class ControllerRecipe(Recipe):
 
     Args:
         name: a name of ``nas.controllers.catalog``, for example ``exhaustive``, ``greedy``, ``random``,
-            ``aging_evolution``, ``detnas_evolution``, ``local_search``, ``policy_gradient``, or an Optuna sampler
-            (``tpe``, ``nsga2``, ...).
+            ``aging_evolution``, ``detnas_evolution``, ``local_search``, ``policy_gradient``, ``predictor_guided``, or
+            an Optuna sampler (``tpe``, ``nsga2``, ...).
         target: your own controller, ``my_file.py:MyController``, the file relative to the recipe.
         budget: evaluations in all; left out where the controller knows its own end.
         options: the controller's own settings, by their argument names; those of an Optuna sampler are

@@ -98,9 +98,9 @@ class OneSearchRecipe(Recipe):
         limits: checked before anything is trained.
         rungs: where a poor candidate is stopped; every training runs to its end when left out.
         objectives: ``[AP]``, or AP and one cost of the backbone, ``macs``, ``params`` or ``latency`` (measured as
-            for its limit). The report then draws the Pareto front; the controllers ``nsga2`` and ``nsga3`` search for
-            it, all others for AP alone. The winner is the highest AP at no more than the baseline's cost, or, where
-            there is none, of all.
+            for its limit). The report then draws the Pareto front; the controllers ``nsga2``, ``nsga3`` and
+            ``predictor_guided`` search for it, all others for AP alone. The winner is the highest AP at no more than
+            the baseline's cost, or, where there is none, of all.
     """
 
     controller: ControllerRecipe

@@ -20,6 +20,7 @@ WHOLE = [
     "local_search",
     "optuna",
     "policy_gradient",
+    "predictor_guided",
     "random",
 ]
 

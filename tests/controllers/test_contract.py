@@ -31,6 +31,7 @@ SETTINGS: Mapping[str, tuple[int | None, dict[str, Any]]] = {
     "local_search": (40, {}),
     "optuna": (25, {}),
     "policy_gradient": (40, {"batch": 5}),
+    "predictor_guided": (40, {"initial": 8}),
     "random": (30, {}),
 }
 # A tree over real parameters has no end, and the Gaussian process takes 0.4 s a trial.

@@ -35,6 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "local_search": {"budget": 21},
     "nsga2": {"budget": 21, "options": {"sampler": "nsga2", "options": {"population_size": 5}}},
     "policy_gradient": {"budget": 21, "options": {"batch": 4}},
+    "predictor_guided": {"budget": 21, "options": {"initial": 6}},
     "random": {"budget": 21},
     "tpe": {"budget": 21, "options": {"sampler": "tpe", "options": {"n_startup_trials": 4}}},
 }

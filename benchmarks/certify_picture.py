@@ -1,0 +1,115 @@
+"""The picture of ``certify.py``: regret over evaluations, a line and a band for every controller, as one SVG file."""
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from statistics import fmean, stdev
+
+from nas.report.ranking import student_t_quantile
+
+FLOOR = 1e-3
+"""Points of regret: the bottom of the picture, where means of zero lie too."""
+COLOURS = (
+    "#0b6b7d",
+    "#ad5208",
+    "#6a4ba3",
+    "#3f6b2f",
+    "#b3304f",
+    "#8a6d00",
+    "#3b6fb6",
+    "#59616b",
+    "#a05fa0",
+    "#2a9d8f",
+)
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 380, 58, 12, 34, 44
+
+
+def picture(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> str:
+    """Panels beside each other, with one legend below.
+
+    Args:
+        panels: title -> controller -> regret in points after 1, 2, ... evaluations, a row for each seed.
+    """
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+    width, rows = WIDTH * len(panels), math.ceil(len(names) / (3 * len(panels)))
+    parts = [
+        _panel(title, curves, colours, place * WIDTH) for place, (title, curves) in enumerate(panels.items())
+    ]
+    for place, name in enumerate(names):
+        row, column = divmod(place, 3 * len(panels))
+        x, y = LEFT + column * 178, HEIGHT + 14 + 20 * row
+        parts.append(
+            f'<line x1="{x}" x2="{x + 22}" y1="{y - 4}" y2="{y - 4}" stroke="{colours[name]}" stroke-width="3"/>'
+        )
+        parts.append(_text(x + 28, y, name))
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT + 20 * rows + 10}" role="img" '
+        f'aria-label="regret over evaluations" font-family="sans-serif" font-size="12" fill="#1d2126">'
+    )
+    return "\n".join([head, f'<rect width="{width}" height="100%" fill="#ffffff"/>', *parts, "</svg>", ""])
+
+
+def _panel(
+    title: str, curves: Mapping[str, Sequence[Sequence[float]]], colours: Mapping[str, str], start: int
+) -> str:
+    length = max(len(seeds[0]) for seeds in curves.values())
+    high = 10.0 ** math.ceil(
+        math.log10(max(fmean(column) for s in curves.values() for column in zip(*s, strict=True)))
+    )
+
+    def x(count: float) -> float:
+        return start + LEFT + (count - 1) / max(length - 1, 1) * (WIDTH - LEFT - RIGHT)
+
+    def y(regret: float) -> float:
+        share = math.log10(max(regret, FLOOR) / FLOOR) / math.log10(high / FLOOR)
+        return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
+
+    parts = [_text(start + LEFT, 20, title, weight="600")]
+    for power in range(round(math.log10(FLOOR)), round(math.log10(high)) + 1):
+        at, label = y(10.0**power), f"{10.0**power:g}"
+        parts.append(
+            f'<line x1="{start + LEFT}" x2="{start + WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="#e3e0da"/>'
+        )
+        # No logarithm reaches zero.
+        parts.append(
+            _text(start + LEFT - 6, at + 4, f"≤ {label}" if 10.0**power <= FLOOR else label, anchor="end")
+        )
+    for count in range(0, length + 1, 50):
+        parts.append(_text(x(max(count, 1)), HEIGHT - BOTTOM + 18, str(max(count, 1)), anchor="middle"))
+    parts.append(_text(start + WIDTH - RIGHT, HEIGHT - 8, "distinct architectures evaluated", anchor="end"))
+    for name, seeds in curves.items():
+        columns = list(zip(*seeds, strict=True))
+        means = [fmean(column) for column in columns]
+        reach = [_reach(column) for column in columns]
+        upper = [(x(n), y(m + r)) for n, (m, r) in enumerate(zip(means, reach, strict=True), 1)]
+        lower = [(x(n), y(m - r)) for n, (m, r) in enumerate(zip(means, reach, strict=True), 1)]
+        line = [(x(n), y(m)) for n, m in enumerate(means, 1)]
+        parts.append(f'<path d="{_path(upper + lower[::-1])}z" fill="{colours[name]}" fill-opacity="0.12"/>')
+        parts.append(f'<path d="{_path(line)}" fill="none" stroke="{colours[name]}" stroke-width="1.8"/>')
+    return "\n".join(parts)
+
+
+def _reach(values: Sequence[float]) -> float:
+    """Half of Student's 95 % interval of the mean; nothing of a single value."""
+    if len(values) < 2:
+        return 0.0
+    return student_t_quantile(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    """A step or a slope is told by its ends: points between equal heights are left out."""
+    kept = [
+        point
+        for place, point in enumerate(points)
+        if place in (0, len(points) - 1)
+        or not abs(points[place - 1][1] - point[1]) < 0.05
+        or not abs(points[place + 1][1] - point[1]) < 0.05
+    ]
+    return "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in kept)
+
+
+def _text(x: float, y: float, text: str, *, anchor: str = "start", weight: str = "400") -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}">{escape(text)}</text>'
+    )

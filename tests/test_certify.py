@@ -1,0 +1,189 @@
+"""The benchmark of controllers on public tables: its spaces, how it counts, and what its committed result claims."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from nas.controllers.base import DONE
+from nas.testing import check_space
+from nas.trials import History
+from search_spaces.architecture import Architecture
+from search_spaces.errors import InvalidArchitecture
+from search_spaces.randomness import rng_for
+
+ROOT = Path(__file__).parents[1]
+GENES = {"a": (0, 1, 2), "b": (3, 5), "c": (0, 1, 2)}
+POOL = [(0, 3, 0), (2, 5, 2), (1, 3, 1), (2, 3, 0)]
+
+
+@pytest.fixture(scope="module")
+def modules() -> Iterator[dict[str, ModuleType]]:
+    """The scripts, which lie beside each other and are no package."""
+    import importlib
+
+    names = ("certify", "certify_tables", "certify_picture")
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        yield {name: importlib.import_module(name) for name in names}
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+        for name in names:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def certify(modules: dict[str, ModuleType]) -> ModuleType:
+    return modules["certify"]
+
+
+@pytest.fixture(scope="module")
+def folder(shared_data: Path) -> Path:
+    found = shared_data.parent / "tables"
+    if not (found / "nas_bench_macro").is_dir():
+        pytest.skip(f"needs shared data; {found} holds no nas_bench_macro")
+    return found
+
+
+@pytest.fixture(scope="module")
+def small(modules: dict[str, ModuleType]) -> Any:
+    """A table of 27 networks; the score of a code is its digits, read as a number to base three."""
+    tables = modules["certify_tables"]
+    space = tables.CodeSpace("small", dict.fromkeys("abc", (0, 1, 2)))
+    scores = {}
+    for architecture in space.enumerate():
+        code = architecture.genes["code"]
+        scores[architecture.digest] = float(9 * code[0] + 3 * code[1] + code[2])
+    return tables.PublicTable(space, scores, {digest: {"macs": 1.0, "params": 1.0} for digest in scores})
+
+
+def test_a_table_of_every_code_is_a_space(small: Any) -> None:
+    check_space(small.space)
+    assert small.best == 26.0
+
+
+def test_a_table_of_a_few_codes_is_a_space(modules: dict[str, ModuleType]) -> None:
+    space = modules["certify_tables"].PoolSpace("pool", GENES, POOL)
+    check_space(space)
+    assert (space.size, space.distinct) == (18, 4)
+    assert [one.genes["code"] for one in space.enumerate()] == POOL
+    nearest = space.architecture({"a": 1, "b": 5, "c": 2})
+    assert nearest.genes["code"] == (2, 5, 2), "one gene differs"
+    assert space.architecture({"a": 0, "b": 5, "c": 1}).genes["code"] == (0, 3, 0), "of equals the first"
+    mutants = {space.mutate(space.baseline, rng_for(0, "test", place)) for place in range(40)}
+    assert space.baseline not in mutants and len(mutants) > 1
+    stranger = Architecture.from_dict(
+        {**space.baseline.to_dict(), "genes": {**space.baseline.to_dict()["genes"], "code": [0, 5, 0]}}
+    )
+    with pytest.raises(InvalidArchitecture, match="not in the table"):
+        space.values(stranger)
+
+
+class Scripted:
+    """Proposes codes from a list."""
+
+    def __init__(self, table: Any, codes: list[tuple[int, int, int]]) -> None:
+        self.codes = [table.space.of_code(code) for code in codes]
+
+    def ask(self, history: History) -> Any:
+        return self.codes[len(history)] if len(history) < len(self.codes) else DONE
+
+    def winner(self, history: History) -> None:
+        return None
+
+
+def test_only_distinct_architectures_are_counted(certify: ModuleType, small: Any) -> None:
+    codes = [(0, 0, 1), (0, 0, 1), (0, 1, 0), (0, 0, 1), (0, 0, 2), (2, 0, 0)]
+    found = certify.explore(lambda table, seed: Scripted(table, codes), small, length=3, seed=0)
+    assert (found.scores, found.proposals) == ([1.0, 3.0, 2.0], 5)
+    assert found.regret(26.0, 5) == [25.0, 23.0, 23.0, 23.0, 23.0], "one that ended keeps its last"
+    found = certify.explore(lambda table, seed: Scripted(table, codes), small, length=20, seed=0, target=3.0)
+    assert found.scores == [1.0, 3.0], "it has what it can get"
+
+
+def test_a_controller_that_repeats_itself_is_given_up(certify: ModuleType, small: Any) -> None:
+    codes = [(0, 0, 1)] * 500
+    found = certify.explore(lambda table, seed: Scripted(table, codes), small, length=3, seed=0)
+    assert (len(found.scores), found.proposals) == (1, 3 * certify.PATIENCE)
+
+
+def test_a_prefix_costs_its_completions(certify: ModuleType, small: Any) -> None:
+    found = certify.explore(certify.named("greedy", beam=1), small, length=27, seed=0)
+    # Three options of each of three genes; the last three are whole, and one of them may have been met.
+    assert found.proposals == 9 and 9 <= len(found.scores) <= 6 * certify.COMPLETIONS + 3
+
+
+def test_hypervolume_by_hand(certify: ModuleType) -> None:
+    """Two steps of a staircase, a dominated point, and one outside of the reference."""
+    points = [(2.0, 1.0), (5.0, 3.0), (4.0, 3.5), (9.0, 12.0)]
+    assert certify.hypervolume(points, (1.0, 6.0)) == (2 - 1) * (6 - 1) + (5 - 2) * (6 - 3)
+    assert certify.hypervolume([], (1.0, 6.0)) == 0.0
+
+
+def test_a_small_comparison(certify: ModuleType, small: Any) -> None:
+    arms = {"random": certify.named("random"), "ours": certify.guided()}
+    task = certify.Task("small", (10, 20), arms)
+    explored = {
+        name: {seed: certify.explore(make, small, length=20, seed=seed) for seed in range(3)}
+        for name, make in arms.items()
+    }
+    found = certify.summary(task, small, explored)
+    assert found["minus_best_peer"].keys() == {"ours"}
+    for count in ("10", "20"):
+        difference = found["minus_best_peer"]["ours"][count]
+        means = found["mean_over_seeds_at"]
+        assert difference["peer"] == "random"
+        assert difference["mean"] == pytest.approx(means["ours"][count] - means["random"][count], abs=2e-4)
+
+
+def test_the_picture_is_a_picture(modules: dict[str, ModuleType]) -> None:
+    curves = {"one": [[3.0, 1.0, 0.0], [2.0, 2.0, 0.5]], "two & more": [[1.0, 1.0, 1.0]]}
+    text = modules["certify_picture"].picture({"a <title>": curves, "b": curves})
+    root = ElementTree.fromstring(text)
+    assert root.tag.endswith("svg")
+    assert "a <title>" in {one.text for one in root.iter() if one.tag.endswith("text")}
+    assert len([one for one in root.iter() if one.tag.endswith("path")]) == 2 * 2 * 2
+
+
+def test_the_public_tables_are_read_whole(folder: Path, modules: dict[str, ModuleType]) -> None:
+    tables = modules["certify_tables"]
+    macro = tables.macro_table(folder)
+    assert len(macro.scores) == macro.space.size == 6561
+    best = max(macro.scores, key=lambda digest: macro.scores[digest])
+    assert best == macro.space.of_code((2, 2, 2, 1, 2, 2, 2, 0)).digest
+    assert macro.best == pytest.approx(93.1267, abs=1e-4)
+    accel = tables.accel_table(folder)
+    assert len(accel.scores) == accel.space.distinct == 5123
+    assert accel.best == 67.052
+    check_space(accel.space, samples=10)
+
+
+def test_it_reproduces_the_bands_of_random_search_and_is_below_those_of_tpe(
+    folder: Path, modules: dict[str, ModuleType], certify: ModuleType
+) -> None:
+    """Thirty seeds are in the committed result; here are a few."""
+    table = modules["certify_tables"].macro_table(folder)
+
+    def regret(make: Any, seeds: int) -> float:
+        found = [
+            certify.explore(make, table, length=50, seed=seed, target=table.best) for seed in range(seeds)
+        ]
+        return sum(one.regret(table.best, 50)[-1] for one in found) / seeds
+
+    assert regret(certify.named("random"), 30) == pytest.approx(0.36, abs=0.06)
+    assert regret(certify.guided(), 4) < certify.BANDS["tpe"][0]
+
+
+def test_the_committed_result_says_what_it_claims(certify: ModuleType) -> None:
+    found = json.loads((ROOT / "benchmarks/results/certify.json").read_text(encoding="utf-8"))
+    assert found["seeds"] == 30
+    assert found["at_or_below_the_bands"]["predictor_guided"] == [True, True, True]
+    assert set(found["tasks"]) == set(certify.TASKS)
+    for label, task in found["tasks"].items():
+        assert set(task["mean_over_seeds_at"]) <= set(certify.TASKS[label].arms)
+    ElementTree.fromstring((ROOT / "benchmarks/results/certify.svg").read_text(encoding="utf-8"))
