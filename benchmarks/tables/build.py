@@ -131,6 +131,13 @@ def facts(entry: Entry, recipe: SearchRecipe) -> dict[str, Any]:
     return {"recipe": said, "recipe_digest": digest_of(said), "made_from": entry.recipe}
 
 
+def agrees(stored: Any, now: Any) -> bool:
+    """Whether a stored recipe says what the present one says; a field that came later is at its default."""
+    if isinstance(stored, dict) and isinstance(now, dict):
+        return all(name in now and agrees(value, now[name]) for name, value in stored.items())
+    return bool(stored == now)
+
+
 def begun(
     name: str, entry: Entry, recipe: SearchRecipe, networks: Sequence[Architecture], path: Path
 ) -> Table:
@@ -142,7 +149,7 @@ def begun(
     said = facts(entry, recipe)
     if path.exists():
         table = read_table(path)
-        if table.about["recipe_digest"] != said["recipe_digest"]:
+        if not agrees(table.about["recipe"], said["recipe"]):
             raise SystemExit(
                 f"{path}: holds trainings by another recipe; take another file, or delete this one"
             )
