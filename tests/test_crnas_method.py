@@ -1,5 +1,7 @@
 """CR-NAS carried out whole on the tiny recipe: what is written, in which order, and on which images."""
 
+import json
+import runpy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -390,3 +392,15 @@ def test_a_diverged_training_is_a_line_of_the_report_and_stops_no_other(
     run.write_winner(winner, {}, baseline)
     notes = collect(run).notes
     assert any(f"seed {first}, diverged" in note and "loss is nan" in note for note in notes)
+
+
+def test_candidates_are_scored_as_by_the_straightforward_procedure(
+    finished: Finished, tmp_path: Path
+) -> None:
+    """To the digit, whatever they share: allocations, prefixes and whole lists of dilations."""
+    benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/search_cost.py"))
+    benchmark["main"]([str(finished.run.directory), "--to", str(tmp_path / "cost.json")])
+    found = json.loads((tmp_path / "cost.json").read_text(encoding="utf-8"))
+    assert set(found["phases"]) == {"stages", "dilations"} and found["evaluation_speedup"] > 0
+    for phase in found["phases"].values():
+        assert phase["candidates"] >= 6 and phase["different_scores"] == []

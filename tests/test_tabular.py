@@ -1,6 +1,7 @@
 """Tables of networks trained alone: their files, scores looked up, one built small, and runs ranked against one."""
 
 import json
+import re
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -242,3 +243,11 @@ def test_tables_of_the_repository_are_whole(path: Path) -> None:
         assert (one.params, one.macs) == (found.params, found.macs)
         assert all(0.0 <= value <= 100.0 for scores in one.scores.values() for value in scores)
         assert all(seed >= entry.first_seed for seed in one.scores)
+
+
+def test_the_page_on_tables_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs/tables.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    exec(compile(code, "docs/tables.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 3
