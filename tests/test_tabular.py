@@ -172,6 +172,20 @@ def test_a_run_is_ranked_against_a_table(scored: tuple[Run, Path]) -> None:
     assert found.rows["proxy"].regret.value == 1.0
 
 
+def test_other_images_are_another_truth(scored: tuple[Run, Path], tmp_path: Path) -> None:
+    run, path = scored
+    facts = {"image_size": [64, 64], "categories": ["1", "7"], "held_out": ["a"], "train": ["b"]}
+    elsewhere = Run.create(tmp_path / "run", run.recipe)
+    for name in ("study.log", "study.sums"):
+        (elsewhere.directory / name).write_bytes((run.directory / name).read_bytes())
+    elsewhere.write_json("data.json", facts)
+    table = read_table(path)
+    assert "other images" not in str(rank_run(elsewhere, table)[0].warning)
+    other = replace(table, image_size=(96, 128), about={"data": {"categories": ["cell"]}})
+    said = str(rank_run(elsewhere, other)[0].warning)
+    assert "the run looked at ['1', '7'] on 64x64 px, the table at ['cell'] on 128x96 px" in said
+
+
 def test_the_command_says_it_in_words_and_in_json(scored: tuple[Run, Path]) -> None:
     run, path = scored
     said = CliRunner().invoke(app, ["rank", str(run.directory), "--truth", str(path)])

@@ -48,6 +48,7 @@ def compare(
     k: int = 3,
     seeds: Sequence[int] | None = None,
     share: float | None = None,
+    warning: str | None = None,
 ) -> RankReport:
     """Quality of each proxy over the networks that all of them and the table know.
 
@@ -58,6 +59,7 @@ def compare(
         k: networks that a person would train to completion.
         seeds: of the truth; all that the table has when left out.
         share: see :class:`RankReport`.
+        warning: of the caller's, beside that of too few networks.
 
     Raises:
         RunError: fewer than three networks in common.
@@ -78,7 +80,11 @@ def compare(
     k = min(k, len(digests))
     rows = {name: rank_quality(found, aps, sizes, k=k) for name, found in (values | known).items()}
     chosen = table.seeds if seeds is None else tuple(seeds)
-    few = len(digests) < MINIMUM_NETWORKS
+    warnings = [warning] if warning else []
+    if len(digests) < MINIMUM_NETWORKS:
+        warnings.append(
+            f"only {len(digests)} networks: under {MINIMUM_NETWORKS} the intervals are too narrow"
+        )
     return RankReport(
         phase=phase,
         table=table.name,
@@ -87,9 +93,7 @@ def compare(
         ceiling=ceiling([{seed: one.scores[seed][-1] for seed in chosen} for one in networks]),
         rows=rows,
         share=share,
-        warning=f"only {len(digests)} networks: under {MINIMUM_NETWORKS} the intervals are too narrow"
-        if few
-        else None,
+        warning="; ".join(warnings) or None,
     )
 
 
@@ -102,6 +106,7 @@ def rank_run(run: Run, table: Table, *, k: int = 3) -> list[RankReport]:
     trials = histories(run)
     spent = {one.name: one.macs for one in phase_costs(run, trials, table.image_size)}
     all_of_table = table_macs(table)
+    warning = _other_images(run, table)
     reports = []
     for phase, history in trials.items():
         scores = {
@@ -119,6 +124,7 @@ def rank_run(run: Run, table: Table, *, k: int = 3) -> list[RankReport]:
                 phase=phase,
                 k=k,
                 share=macs / all_of_table if macs and all_of_table else None,
+                warning=warning,
             )
         )
     if not reports:
@@ -127,6 +133,21 @@ def rank_run(run: Run, table: Table, *, k: int = 3) -> list[RankReport]:
             "take the table of this run's space, or let the search score more"
         )
     return reports
+
+
+def _other_images(run: Run, table: Table) -> str | None:
+    """A sentence where a run cannot have looked at the images of a table."""
+    facts = run.read_json("data.json")
+    if facts is None:
+        return None
+    here = (list(facts["image_size"]), list(facts["categories"]))
+    there = (list(table.image_size), list(table.about.get("data", {}).get("categories", here[1])))
+    if here == there:
+        return None
+    return (
+        f"the run looked at {here[1]} on {here[0][1]}x{here[0][0]} px, the table at {there[1]} on "
+        f"{there[0][1]}x{there[0][0]} px: other images, another truth"
+    )
 
 
 def table_macs(table: Table, seeds: int | None = None) -> float:
