@@ -480,7 +480,7 @@ def main() -> None:
         "environment": environment(),
         "seeds": arguments.seeds,
         "tuned_on": (
-            "accel (predictor_guided alone, a dozen settings, seeds 100 to 111, one of them on 0 to 7); reported on macro, "
+            "accel (predictor_guided alone, a dozen settings, seeds 100 to 111, one on 0 to 7); reported on macro, "
             "which was looked at once in between, on seeds 100 to 105"
         ),
         "not_compared": [
