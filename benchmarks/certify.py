@@ -355,18 +355,13 @@ def summary(task: Task, table: PublicTable, arms: Mapping[str, Mapping[int, Expl
     }
     peers = [name for name in means if name in PEERS or (task.cost and "nsga2" in name)]
     best_peer = {count: min(peers, key=lambda name, at=count: means[name][at]) for count in task.at}
-    differences: dict[str, Any] = {}
-    for name in means:
-        if name in peers:
-            continue
-        differences[name] = {}
-        for count in task.at:
-            found = paired_difference(by_count[name][count], by_count[best_peer[count]][count])
-            differences[name][str(count)] = {
-                "peer": best_peer[count],
-                "mean": round(found.mean, 4),
-                "interval_95": [None if end is None else round(end, 4) for end in (found.low, found.high)],
-            }
+    ours = [name for name in means if name not in peers]
+
+    def minus(name: str, peer: str, count: int) -> dict[str, Any]:
+        found = paired_difference(by_count[name][count], by_count[peer][count])
+        interval = [None if end is None else round(end, 4) for end in (found.low, found.high)]
+        return {"peer": peer, "mean": round(found.mean, 4), "interval_95": interval}
+
     return {
         "table": task.table,
         "measure": "missing share of hypervolume" if task.cost else "points of regret",
@@ -378,7 +373,18 @@ def summary(task: Task, table: PublicTable, arms: Mapping[str, Mapping[int, Expl
             name: {str(count): round(median(own.values()), 4) for count, own in counts.items()}
             for name, counts in by_count.items()
         },
-        "minus_best_peer": differences,
+        "minus_best_peer": {
+            name: {str(count): minus(name, best_peer[count], count) for count in task.at} for name in ours
+        },
+        **(
+            {
+                "minus_tpe": {
+                    name: {str(count): minus(name, BAND, count) for count in task.at} for name in ours
+                }
+            }
+            if BAND in means
+            else {}
+        ),
         **(
             {}
             if task.cost
