@@ -395,10 +395,6 @@ def summary(task: Task, table: PublicTable, arms: Mapping[str, Mapping[int, Expl
                 }
             }
         ),
-        "proposals_per_evaluation": {
-            name: round(fmean(one.proposals / len(one.scores) for one in seeds.values()), 2)
-            for name, seeds in arms.items()
-        },
         "seconds_per_proposal_median": {
             name: round(median(one.seconds / one.proposals for one in seeds.values()), 4)
             for name, seeds in arms.items()
@@ -492,6 +488,11 @@ def main() -> None:
         "not_compared": [
             f"{name}: not installed" if name in missing else f"{name}: no adapter" for name in ELSEWHERE
         ],
+        "not_explored": {
+            label: missed
+            for label, one in summaries.items()
+            if (missed := [arm for arm in TASKS[label].arms if arm not in one["mean_over_seeds_at"]])
+        },
         "bands_of_the_issue": {name: list(band) for name, band in BANDS.items()},
         **({"at_or_below_the_bands": bands_met(summaries["macro"])} if "macro" in summaries else {}),
         "tasks": summaries,
