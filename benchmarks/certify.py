@@ -13,9 +13,14 @@ score again and counts nothing. A search that has met the best of the table ends
 scored by the mean of two random completions, each of which counts. A controller that is done, or has proposed
 :data:`PATIENCE` times as many candidates as are to be counted, keeps the regret it has.
 
-**Tuned on Accel, reported on macro.** The settings of ``predictor_guided`` were chosen on the Accel table (regret at 30
-to 60 evaluations, seeds 100 to 111); its figures there are therefore flattering, and its bands are read off the macro
-table. All other controllers run with their defaults, local search from random starts and taking the first improvement.
+**Tuned on Accel, reported on macro.** The settings of ``predictor_guided`` were chosen on the Accel table among a dozen
+(regret at 30 to 60 evaluations, seeds 100 to 111, one of them on seeds 0 to 7); its figures there are therefore
+flattering, and its bands are read off the macro table. That was looked at once in between, on seeds 100 to 105, and no
+setting was chosen by it. All other controllers run with their defaults, local search from random starts and taking the
+first improvement.
+
+**Both tables favour large networks**: ``largest_first`` learns nothing and is better than TPE on the macro table. It is
+one of the peers that ours are compared with.
 
 **Two objectives** are accuracy and the latency on a ZCU102 of the Accel table, or accuracy and multiply-adds of the
 macro table, judged by hypervolume as a share of that of the table's own front; the reference point lies a tenth of the
@@ -41,14 +46,14 @@ import numpy as np
 from certify_picture import picture
 from certify_tables import ACCEL, MACRO, PublicTable, accel_table, macro_table
 
-from nas.controllers.base import Controller, Done
+from nas.controllers.base import DONE, Controller, Done, best_architecture
 from nas.controllers.catalog import make_controller
 from nas.controllers.optuna_sampler import OptunaSampler
 from nas.controllers.predictor_guided import PredictorGuided
 from nas.pareto import front
 from nas.report.ranking import paired_difference
 from nas.run import environment
-from nas.trials import Record, Trials
+from nas.trials import History, Record, Trials
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.files import write_atomic
 from search_spaces.randomness import rng_for
@@ -147,10 +152,41 @@ def nsga2_beside(cost: str, **options: Any) -> Make:
     return make
 
 
-PEERS = ("random", "tpe", "tpe, univariate", "nsga2")
-"""Baseline and samplers of others; the rest of the arms is ours."""
+class LargestFirst:
+    """Learns nothing: the architectures of a table by their multiply-adds, the most first.
+
+    What a search must beat where large networks are good ones. It reads the costs of the whole table, so it is the same
+    under every seed, and no rule for a space that cannot be listed.
+
+    Args:
+        table: whose order it is.
+    """
+
+    def __init__(self, table: PublicTable) -> None:
+        self._order = sorted(
+            table.space.enumerate(), key=lambda one: table.costs[one.digest]["macs"], reverse=True
+        )
+
+    def ask(self, history: History) -> Architecture | Done | None:
+        """The next in the order."""
+        return self._order[len(history)] if len(history) < len(self._order) else DONE
+
+    def winner(self, history: History) -> Architecture | None:
+        """The first of the best."""
+        return best_architecture(history)
+
+
+def largest_first(table: PublicTable, seed: int) -> Controller:
+    """The same under every seed."""
+    del seed
+    return LargestFirst(table)
+
+
+PEERS = ("random", "largest_first", "tpe", "tpe, univariate", "nsga2")
+"""Baselines and samplers of others; the rest of the arms is ours."""
 CHEAP: dict[str, Make] = {
     "random": named("random"),
+    "largest_first": largest_first,
     "local_search": named("local_search", start="random", width=1),
     "aging_evolution": named("aging_evolution"),
     "detnas_evolution": named("detnas_evolution"),
@@ -319,18 +355,13 @@ def summary(task: Task, table: PublicTable, arms: Mapping[str, Mapping[int, Expl
     }
     peers = [name for name in means if name in PEERS or (task.cost and "nsga2" in name)]
     best_peer = {count: min(peers, key=lambda name, at=count: means[name][at]) for count in task.at}
-    differences: dict[str, Any] = {}
-    for name in means:
-        if name in peers:
-            continue
-        differences[name] = {}
-        for count in task.at:
-            found = paired_difference(by_count[name][count], by_count[best_peer[count]][count])
-            differences[name][str(count)] = {
-                "peer": best_peer[count],
-                "mean": round(found.mean, 4),
-                "interval_95": [None if end is None else round(end, 4) for end in (found.low, found.high)],
-            }
+    ours = [name for name in means if name not in peers]
+
+    def minus(name: str, peer: str, count: int) -> dict[str, Any]:
+        found = paired_difference(by_count[name][count], by_count[peer][count])
+        interval = [None if end is None else round(end, 4) for end in (found.low, found.high)]
+        return {"peer": peer, "mean": round(found.mean, 4), "interval_95": interval}
+
     return {
         "table": task.table,
         "measure": "missing share of hypervolume" if task.cost else "points of regret",
@@ -342,7 +373,18 @@ def summary(task: Task, table: PublicTable, arms: Mapping[str, Mapping[int, Expl
             name: {str(count): round(median(own.values()), 4) for count, own in counts.items()}
             for name, counts in by_count.items()
         },
-        "minus_best_peer": differences,
+        "minus_best_peer": {
+            name: {str(count): minus(name, best_peer[count], count) for count in task.at} for name in ours
+        },
+        **(
+            {
+                "minus_tpe": {
+                    name: {str(count): minus(name, BAND, count) for count in task.at} for name in ours
+                }
+            }
+            if BAND in means
+            else {}
+        ),
         **(
             {}
             if task.cost
@@ -353,10 +395,6 @@ def summary(task: Task, table: PublicTable, arms: Mapping[str, Mapping[int, Expl
                 }
             }
         ),
-        "proposals_per_evaluation": {
-            name: round(fmean(one.proposals / len(one.scores) for one in seeds.values()), 2)
-            for name, seeds in arms.items()
-        },
         "seconds_per_proposal_median": {
             name: round(median(one.seconds / one.proposals for one in seeds.values()), 4)
             for name, seeds in arms.items()
@@ -443,10 +481,18 @@ def main() -> None:
         "command": f"python benchmarks/certify.py TABLES DIR OUTPUT --seeds {arguments.seeds}",
         "environment": environment(),
         "seeds": arguments.seeds,
-        "tuned_on": "accel (predictor_guided alone, seeds 100 to 111); reported on macro",
+        "tuned_on": (
+            "accel (predictor_guided alone, a dozen settings, seeds 100 to 111, one on 0 to 7); reported on macro, "
+            "which was looked at once in between, on seeds 100 to 105"
+        ),
         "not_compared": [
             f"{name}: not installed" if name in missing else f"{name}: no adapter" for name in ELSEWHERE
         ],
+        "not_explored": {
+            label: missed
+            for label, one in summaries.items()
+            if (missed := [arm for arm in TASKS[label].arms if arm not in one["mean_over_seeds_at"]])
+        },
         "bands_of_the_issue": {name: list(band) for name, band in BANDS.items()},
         **({"at_or_below_the_bands": bands_met(summaries["macro"])} if "macro" in summaries else {}),
         "tasks": summaries,

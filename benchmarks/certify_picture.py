@@ -10,16 +10,18 @@ from nas.report.ranking import student_t_quantile
 FLOOR = 1e-3
 """Points of regret: the bottom of the picture, where means of zero lie too."""
 COLOURS = (
-    "#0b6b7d",
+    "#59616b",
+    "#111111",
     "#ad5208",
     "#6a4ba3",
     "#3f6b2f",
-    "#b3304f",
     "#8a6d00",
+    "#d07fb0",
     "#3b6fb6",
-    "#59616b",
-    "#a05fa0",
-    "#2a9d8f",
+    "#b3304f",
+    "#e08a8a",
+    "#0b6b7d",
+    "#5cc3d6",
 )
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 380, 58, 12, 34, 44
 

@@ -179,6 +179,31 @@ def test_it_reproduces_the_bands_of_random_search_and_is_below_those_of_tpe(
     assert regret(certify.guided(), 4) < certify.BANDS["tpe"][0]
 
 
+def test_nobody_finds_what_is_not_there(
+    folder: Path, modules: dict[str, ModuleType], certify: ModuleType
+) -> None:
+    """Scores dealt out at random: whoever still beats random search by far has seen them by another way."""
+    tables = modules["certify_tables"]
+    table = tables.macro_table(folder)
+    values = list(table.scores.values())
+    rng_for(0, "dealt").shuffle(values)
+    dealt = tables.PublicTable(table.space, dict(zip(table.scores, values, strict=True)), table.costs)
+
+    def regret(make: Any) -> float:
+        found = [certify.explore(make, dealt, length=40, seed=seed) for seed in range(6)]
+        return sum(one.regret(dealt.best, 40)[-1] for one in found) / len(found)
+
+    assert regret(certify.guided()) > 0.6 * regret(certify.named("random"))
+
+
+def test_the_largest_come_first(certify: ModuleType, small: Any) -> None:
+    codes = list(small.space.enumerate())
+    costs = {one.digest: {"macs": float(place % 7), "params": 1.0} for place, one in enumerate(codes)}
+    sized = type(small)(small.space, small.scores, costs)
+    found = certify.explore(certify.largest_first, sized, length=4, seed=0)
+    assert found.scores == [float(place) for place in (6, 13, 20, 5)]
+
+
 def test_the_committed_result_says_what_it_claims(certify: ModuleType) -> None:
     found = json.loads((ROOT / "benchmarks/results/certify.json").read_text(encoding="utf-8"))
     assert found["seeds"] == 30

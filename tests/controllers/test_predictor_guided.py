@@ -10,6 +10,7 @@ import pytest
 from nas.controllers.catalog import make_controller
 from nas.controllers.predictor import Encoder, Predictor, normal_scores
 from nas.controllers.predictor_guided import PredictorGuided, _chosen
+from nas.methods.searching import Beside, TwoObjectives
 from nas.pareto import front_of
 from nas.report.ranking import kendall_tau
 from nas.testing import SeparableSpace, ToySpace, extend, run_in_memory, toy_score
@@ -178,6 +179,26 @@ def test_two_objectives_spread_over_the_front() -> None:
     one = [PredictorGuided(SPACE, seed=seed, budget=40) for seed in range(3)]
     assert fmean(searched(c.minimising("price")) for c in one) > fmean(searched(c) for c in one)
     assert one[0]._cost is None, "the controller itself stays as it was"
+
+
+def test_a_search_with_two_objectives_tells_it_both_and_goes_on_from_its_history() -> None:
+    def made() -> TwoObjectives:
+        beside = Beside(objective="macs", allowed=8.0)
+        return TwoObjectives(PredictorGuided(SPACE, seed=2, budget=25), beside)
+
+    score = toy_score(SPACE)
+    whole: History = ()
+    controller = made()
+    while isinstance(asked := controller.ask(whole), Architecture):
+        again = made().ask(whole)
+        assert isinstance(again, Architecture) and again.digest == asked.digest, "a fresh one agrees"
+        macs = float(sum(asked.genes["values"]))  # type: ignore[arg-type]
+        whole = extend(whole, asked, score)
+        whole = (*whole[:-1], replace(whole[-1], attributes={"macs": macs}))
+    alone = run_in_memory(PredictorGuided(SPACE, seed=2, budget=25), score, max_trials=25)
+    assert [one.digest for one in whole] != [one.digest for one in alone]
+    winner = controller.winner(whole)
+    assert winner is not None and sum(winner.genes["values"]) <= 8  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "value"), [("budget", 0), ("initial", 1), ("fitted", 1)])
