@@ -93,7 +93,7 @@ def outputs(proxy: SupernetProxy) -> Iterator[list[tuple[int, Tensor]]]:
 
 
 @pytest.mark.parametrize("kind", ["independent", "prefix", "dilations"])
-@pytest.mark.parametrize("limit", [None, 100_000])
+@pytest.mark.parametrize("limit", [None, 400_000])
 def test_every_pass_gives_the_same_to_the_bit(kind: Kind, limit: int | None, tmp_path: Path) -> None:
     shared, alone = proxy_of(kind, tmp_path, limit), proxy_of(kind, tmp_path, 0)
     with outputs(shared) as found, outputs(alone) as expected:
@@ -164,20 +164,51 @@ def test_macs_behind_the_first_parts_add_up(tmp_path: Path) -> None:
 
 
 def test_memory_forgets_the_oldest_and_holds_what_is_in_use() -> None:
-    memory, tensor = PathMemory(limit=80), torch.zeros(10)
+    memory, first, second = PathMemory(limit=80), torch.zeros(10), torch.zeros(10)
     keys: Sequence[str] = ("a", "ab")
     with memory.scoring(keys):
         memory.batch = 0
         assert memory.resume() is None
-        memory.keep(1, tensor, {})
-        memory.keep(2, tensor, {"c2": tensor})
-        memory.keep(3, tensor, {})  # not decided
+        memory.keep(1, first, {})
+        memory.keep(2, second, {"c2": second})
+        memory.keep(3, torch.zeros(10), {})  # not decided
     assert memory.bytes == 80
     with memory.scoring(("a", "ac")):
         memory.batch = 0
         held = memory.resume()
         assert held is not None and held[0] == 1 and held[2] == {}
-        memory.keep(2, tensor, {})
+        memory.keep(2, torch.zeros(10), {})
     assert memory.bytes == 80, "ab is forgotten, a was used later"
     with memory.scoring(keys):
         assert memory.known == 1
+
+
+def test_a_path_of_large_maps_stays_within_the_limit_while_it_is_scored() -> None:
+    """After every batch, not only at the end: images of a real data set would not fit otherwise."""
+    memory = PathMemory(limit=300)
+    with memory.scoring(("a", "ab", "abc")):
+        for batch in range(6):
+            memory.batch = batch
+            first, second, third = torch.zeros(20), torch.zeros(10), torch.zeros(5)
+            memory.keep(1, first, {})
+            memory.keep(2, second, {})
+            memory.keep(3, third, {})
+            assert (
+                sum(one.numel() * 4 for states in memory._new.values() for one, _ in states.values()) <= 300
+            )
+        assert set(memory._new) == {3}
+    assert memory.bytes == 6 * 20
+    with memory.scoring(("a", "ab", "abd")):
+        assert memory.known == 0, "what was left out is nobody's beginning"
+    with memory.scoring(("a", "ab", "abc")):
+        assert memory.known == 3
+
+
+def test_levels_count_as_maps_too() -> None:
+    memory = PathMemory(limit=100)
+    with memory.scoring(("a", "ab")):
+        memory.batch = 0
+        level = torch.zeros(20)
+        memory.keep(1, level, {"c2": level})
+        memory.keep(2, torch.zeros(5), {"c2": level})
+    assert memory.bytes == 100

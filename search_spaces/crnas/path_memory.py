@@ -6,7 +6,7 @@ computed once and taken up where the paths part.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -21,10 +21,11 @@ class PathMemory:
     """Maps behind the first parts of paths, batch by batch.
 
     A beginning is taken up only when all batches of a candidate went through it, for the statistics of its
-    normalisations are those of all of them. The one used longest ago is forgotten first.
+    normalisations are those of all of them. The one used longest ago is forgotten first; of a path whose maps are
+    more than the limit the first parts are left out, whose maps are the largest.
 
     Args:
-        limit: bytes; a path in use may need more.
+        limit: bytes.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -35,7 +36,8 @@ class PathMemory:
         self._beginnings: Sequence[Hashable] = ()
         self._known = 0
         self._states: Mapping[Hashable, _State] = {}
-        self._new: dict[Hashable, dict[Hashable, _State]] = {}
+        self._new: dict[int, dict[Hashable, _State]] = {}
+        self._left_out: set[int] = set()
 
     @property
     def known(self) -> int:
@@ -45,7 +47,7 @@ class PathMemory:
     @property
     def bytes(self) -> int:
         """Of all maps that are kept."""
-        return sum(_size(states) for states in self._kept.values())
+        return _size(self._kept.values())
 
     @contextmanager
     def scoring(self, beginnings: Sequence[Hashable]) -> Iterator[None]:
@@ -55,7 +57,7 @@ class PathMemory:
             beginnings: a key for its first part, its first two parts and so on, as far as they are the same in all of
                 its batches; equal keys are equal modules with equal choices inside.
         """
-        self._beginnings, self._new = beginnings, {}
+        self._beginnings, self._new, self._left_out = beginnings, {}, set()
         self._known, self._states = 0, {}
         for length in range(len(beginnings), 0, -1):
             if beginnings[length - 1] in self._kept:
@@ -67,7 +69,7 @@ class PathMemory:
                 self._kept.move_to_end(beginnings[length])
         try:
             yield
-            self._kept.update(self._new)
+            self._kept.update({beginnings[length - 1]: states for length, states in self._new.items()})
             while self._kept and self.bytes > self.limit:
                 self._kept.popitem(last=False)
         finally:
@@ -83,9 +85,25 @@ class PathMemory:
 
     def keep(self, length: int, x: Tensor, maps: Mapping[str, Tensor]) -> None:
         """Behind the first ``length`` parts of the batch is ``x``, and ``maps`` are the levels so far."""
-        if self.batch is not None and self._known < length <= len(self._beginnings):
-            self._new.setdefault(self._beginnings[length - 1], {})[self.batch] = (x, dict(maps))
+        if (
+            self.batch is None
+            or not self._known < length <= len(self._beginnings)
+            or length in self._left_out
+        ):
+            return
+        self._new.setdefault(length, {})[self.batch] = (x, dict(maps))
+        if length == len(self._beginnings):
+            while self._new and _size(self._new.values()) > self.limit:
+                self._left_out.add(shortest := min(self._new))
+                del self._new[shortest]
 
 
-def _size(states: Mapping[Hashable, _State]) -> int:
-    return sum(x.numel() * x.element_size() for x, _ in states.values())
+def _size(entries: Iterable[Mapping[Hashable, _State]]) -> int:
+    """Bytes of all maps, each counted once; levels are often the last map of a shorter beginning."""
+    every = {
+        id(one): one.numel() * one.element_size()
+        for states in entries
+        for x, maps in states.values()
+        for one in (x, *maps.values())
+    }
+    return sum(every.values())
