@@ -92,10 +92,9 @@ class PathMemory:
         ):
             return
         self._new.setdefault(length, {})[self.batch] = (x, dict(maps))
-        if length == len(self._beginnings):
-            while self._new and _size(self._new.values()) > self.limit:
-                self._left_out.add(shortest := min(self._new))
-                del self._new[shortest]
+        while self._new and _size(self._new.values()) > self.limit:
+            self._left_out.add(shortest := min(self._new))
+            del self._new[shortest]
 
 
 def _size(entries: Iterable[Mapping[Hashable, _State]]) -> int:

@@ -143,7 +143,8 @@ class Supernet(nn.Module, ABC):
         with _ChoicesKept(self):
             for part in self.parts(architecture)[: None if blocks is None else len(self.stem) + blocks]:
                 choices = tuple(one.active for one in part.module.modules() if isinstance(one, Choice))
-                key = (*key, (id(part.module), choices))
+                # The same block ends a stage on one path and stands inside it on another.
+                key = (*key, (id(part.module), part.level, choices))
                 found.append(key)
         return found
 
