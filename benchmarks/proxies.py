@@ -212,7 +212,10 @@ def main(words: Sequence[str]) -> None:
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for name, one in result["arms"].items():
         found = [seed["tau"] for seed in one["seeds"] if seed["tau"]["value"] is not None]
-        taus = [f"{tau['value']:.2f} ({tau['low']:.2f} to {tau['high']:.2f})" for tau in found]
+        ends = [
+            "no interval" if tau["low"] is None else f"{tau['low']:.2f} to {tau['high']:.2f}" for tau in found
+        ]
+        taus = [f"{tau['value']:.2f} ({end})" for tau, end in zip(found, ends, strict=True)]
         print(f"{name:<55} {'; '.join(taus)}  cost {one['share_of_table']:.4f}")
     print(json.dumps(result["ceiling"]))
 

@@ -30,6 +30,7 @@ from nas.study import Record
 from search_spaces.architecture import Architecture, Candidate, Prefix
 from search_spaces.randomness import rng_for
 from trainers.evaluate import coco_metrics, detect
+from trainers.loop import resolve_device
 from trainers.process import prepare_process
 
 RESULT = Path(__file__).parent / "results/search_cost.json"
@@ -53,7 +54,8 @@ def straightforward(proxy: SupernetProxy, candidate: Candidate) -> float:
         for index in range(proxy.recipe.recalibration_batches):
             chosen = rng.sample(range(len(proxy.train_set)), size)
             proxy.supernet.set_path(completed(proxy, candidate, "recalibration-path", level, index))
-            detector.backbone(detector.normalise(proxy.train_set.images[chosen]))
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=proxy.recipe.train.amp == "bf16"):
+                detector.backbone(detector.normalise(proxy.train_set.images[chosen]))
     for one, state in zip(norms, saved, strict=True):
         one.eval()
         if one.num_batches_tracked is not None and int(one.num_batches_tracked) == 0:
@@ -63,7 +65,9 @@ def straightforward(proxy: SupernetProxy, candidate: Candidate) -> float:
     for index, start in enumerate(range(0, len(proxy.held_out), size)):
         proxy.supernet.set_path(completed(proxy, candidate, "completion", level, index))
         batch = proxy.held_out.subset(range(start, min(start + size, len(proxy.held_out))))
-        results += detect(detector, batch, batch_size=size, device=proxy.device, masks=False)
+        results += detect(
+            detector, batch, batch_size=size, device=proxy.device, amp=proxy.recipe.train.amp, masks=False
+        )
     for one, state, momentum in zip(norms, saved, momenta, strict=True):
         restore(one, state)
         one.momentum = momentum
@@ -121,6 +125,8 @@ def main(words: list[str] | None = None) -> None:
     given = parser.parse_args(words)
     prepare_process(1)
     run = Run.open(given.run)
+    if resolve_device(run.recipe.device).type != "cpu":
+        raise SystemExit("device: this measures on a CPU; set device=cpu in a run of its own")
     data = read_data(run.recipe)
     phases = {
         phase: measured(run, data, phase, [one for one in records if one.value is not None][: given.limit])
@@ -139,6 +145,8 @@ def main(words: list[str] | None = None) -> None:
     }
     given.to.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
+    if any(one["different_scores"] for one in phases.values()):
+        raise SystemExit("the two ways, or the run, gave different scores: see different_scores")
 
 
 if __name__ == "__main__":

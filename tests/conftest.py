@@ -26,7 +26,9 @@ RAY = {
     "faults/test_faults.py",
     "faults/test_run_kill.py",
     "test_cluster_files.py",
+    "test_crnas_method.py",
     "test_launching.py",
+    "test_spinenet_method.py",
 }
 """Files that start a Ray cluster: two of them on one machine at the same time want the same sockets."""
 

@@ -66,12 +66,27 @@ def test_a_table_comes_back_from_its_file(tmp_path: Path) -> None:
     assert list(again.truth([1], 0).values()) == [21.0 - place for place in range(6)]
     with pytest.raises(RunError, match=r"not every network was trained under the seeds \[7\]"):
         again.truth([7])
+    assert again.networks[0].score([0, 7]) is None, "a mean over fewer seeds would stand beside one over all"
+
+
+def test_a_table_without_a_whole_seed_says_so() -> None:
+    networks = tiny_networks()
+    table = tiny_table(networks)
+    begun = replace(table, networks=(replace(table.networks[0], scores={}), *table.networks[1:]))
+    with pytest.raises(RunError, match="no seed is complete, so its 6 networks cannot be compared"):
+        begun.truth()
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"format": "vertebra-table-9"}, "format: found 'vertebra-table-9'; allowed is 'vertebra-table-1'"),
+        ({"data": "cells"}, "data: found 'cells'; allowed is a mapping"),
+        ({"recipe": [1]}, "recipe: found [1]; allowed is a mapping"),
+        ({"recipe": {"data": 3}}, "recipe.data: found 3; allowed is a mapping"),
+        ({"epochs": []}, "allowed are 0 finite numbers"),
+        ({"epochs": 3}, "is no table"),
+        ({"networks": [3]}, "is no table"),
         ({"epochs": None}, "is no table"),
         ({"networks": [{}]}, "the field 'architecture' is missing"),
     ],
@@ -127,7 +142,9 @@ def test_scores_are_looked_up() -> None:
 def test_macs_of_a_table_are_those_of_its_trainings() -> None:
     table = tiny_table(tiny_networks())
     each = sum(one.macs for one in table.networks)
-    assert table_macs(table) == 2 * 3 * 24 * 2.0 * each and table_macs(table, 1) == 3 * 24 * 2.0 * each
+    assert table_macs(table) == 2 * 3 * 24 * 2.0 * each
+    half = replace(table, networks=(replace(table.networks[0], scores={0: (1.0, 2.0)}), *table.networks[1:]))
+    assert table_macs(table) - table_macs(half) == 3 * 24 * 2.0 * table.networks[0].macs
 
 
 def test_a_proxy_stands_beside_what_costs_nothing() -> None:
@@ -179,11 +196,16 @@ def test_other_images_are_another_truth(scored: tuple[Run, Path], tmp_path: Path
     for name in ("study.log", "study.sums"):
         (elsewhere.directory / name).write_bytes((run.directory / name).read_bytes())
     elsewhere.write_json("data.json", facts)
-    table = read_table(path)
+    table = replace(read_table(path), images_trained=2)
     assert "other images" not in str(rank_run(elsewhere, table)[0].warning)
     other = replace(table, image_size=(96, 128), about={"data": {"categories": ["cell"]}})
     said = str(rank_run(elsewhere, other)[0].warning)
-    assert "the run looked at ['1', '7'] on 64x64 px, the table at ['cell'] on 128x96 px" in said
+    assert "other images" in said and "size in px [64, 64], there [96, 128]" in said
+    assert "categories ['1', '7'], there ['cell']" in said
+    more = replace(table, images_trained=table.images_trained + 1)
+    assert "images of train 2, there 3" in str(rank_run(elsewhere, more)[0].warning)
+    scenes = replace(table, about={"recipe": {"data": {"digits": {"seed": 5}}}})
+    assert "scenes" in str(rank_run(elsewhere, scenes)[0].warning)
 
 
 def test_the_command_says_it_in_words_and_in_json(scored: tuple[Run, Path]) -> None:

@@ -213,7 +213,7 @@ def report(
     ] = None,
 ) -> None:
     """Write RUN/report.html again, with what the run holds by now."""
-    with door(f"nas report {run} --check {check}"):
+    with door(f"nas report {run} --check {check}" + ("" if truth is None else f" --truth {truth}")):
         from nas.run import Run
 
         opened = Run.open(run)

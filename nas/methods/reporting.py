@@ -113,7 +113,7 @@ def collect(run: Run) -> ReportData:
         erf=_erf(run, baseline, winner, val) if winner is not None and val is not None else None,
         detections=_samples(run, baseline, winner, val) if winner is not None and val is not None else (),
         ranks=read_ranking(run),
-        truth=read_reports((run.read_json(TRUTH) or {"phases": ()})["phases"]),
+        truth=read_reports((run.read_json(TRUTH) or {}).get("phases", ())),
         cost=(*phase_costs(run, trials, size), *table_costs(run, size)),
         data=_data_facts(run, val),
         reproduction=_reproduction(run),

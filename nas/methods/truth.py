@@ -5,7 +5,9 @@ of them the ceiling that the noise of the truth sets.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from nas.config import to_data
 from nas.methods.costs import phase_costs
 from nas.proxies.tabular import Table
 from nas.report.rank_quality import ceiling, rank_quality
@@ -46,7 +48,6 @@ def compare(
     *,
     phase: str,
     k: int = 3,
-    seeds: Sequence[int] | None = None,
     share: float | None = None,
     warning: str | None = None,
 ) -> RankReport:
@@ -57,14 +58,13 @@ def compare(
         table: the truth.
         phase: whose scores these are.
         k: networks that a person would train to completion.
-        seeds: of the truth; all that the table has when left out.
         share: see :class:`RankReport`.
         warning: of the caller's, beside that of too few networks.
 
     Raises:
         RunError: fewer than three networks in common.
     """
-    truth = table.truth(seeds)
+    truth = table.truth()
     digests = [one for one in truth if all(one in found for found in scores.values())]
     if len(digests) < 3:
         raise RunError(
@@ -79,7 +79,6 @@ def compare(
     aps = [truth[one] for one in digests]
     k = min(k, len(digests))
     rows = {name: rank_quality(found, aps, sizes, k=k) for name, found in (values | known).items()}
-    chosen = table.seeds if seeds is None else tuple(seeds)
     warnings = [warning] if warning else []
     if len(digests) < MINIMUM_NETWORKS:
         warnings.append(
@@ -89,8 +88,8 @@ def compare(
         phase=phase,
         table=table.name,
         networks=len(digests),
-        seeds=len(chosen),
-        ceiling=ceiling([{seed: one.scores[seed][-1] for seed in chosen} for one in networks]),
+        seeds=len(table.seeds),
+        ceiling=ceiling([{seed: one.scores[seed][-1] for seed in table.seeds} for one in networks]),
         rows=rows,
         share=share,
         warning="; ".join(warnings) or None,
@@ -136,24 +135,30 @@ def rank_run(run: Run, table: Table, *, k: int = 3) -> list[RankReport]:
 
 
 def _other_images(run: Run, table: Table) -> str | None:
-    """A sentence where a run cannot have looked at the images of a table."""
+    """A sentence where a run cannot have looked at the images of a table; equal facts do not prove that it has."""
     facts = run.read_json("data.json")
     if facts is None:
         return None
-    here = (list(facts["image_size"]), list(facts["categories"]))
-    there = (list(table.image_size), list(table.about.get("data", {}).get("categories", here[1])))
-    if here == there:
-        return None
+    digits = run.recipe.data.digits if run.recipe.data.source == "digits" else None
+    there = table.about.get("recipe", {}).get("data", {})
+    pairs: dict[str, tuple[Any, Any]] = {
+        "size in px": (list(facts["image_size"]), list(table.image_size)),
+        "categories": (
+            facts["categories"],
+            table.about.get("data", {}).get("categories", facts["categories"]),
+        ),
+        "images of train": (len(facts["train"]) + len(facts["held_out"]), table.images_trained),
+        "scenes": (digits and to_data(digits), digits and there.get("digits", to_data(digits))),
+    }
+    other = [f"{name} {here}, there {found}" for name, (here, found) in pairs.items() if here != found]
     return (
-        f"the run looked at {here[1]} on {here[0][1]}x{here[0][0]} px, the table at {there[1]} on "
-        f"{there[0][1]}x{there[0][0]} px: other images, another truth"
+        f"the run looked at other images than the table ({'; '.join(other)}): another truth"
+        if other
+        else None
     )
 
 
-def table_macs(table: Table, seeds: int | None = None) -> float:
-    """Multiply-adds of the backbones in the trainings of a table, under so many seeds or all."""
-    epochs = table.epochs[-1] if table.epochs else 0.0
-    each = TRAINING * table.images_trained * epochs
-    return float(
-        sum(each * one.macs * (len(one.scores) if seeds is None else seeds) for one in table.networks)
-    )
+def table_macs(table: Table) -> float:
+    """Multiply-adds of the backbones in the trainings of a table."""
+    each = TRAINING * table.images_trained * (table.epochs[-1] if table.epochs else 0.0)
+    return float(sum(each * one.macs * len(one.scores) for one in table.networks))

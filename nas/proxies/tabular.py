@@ -47,9 +47,10 @@ class TabularNetwork:
     latency_ms: float | None = None
 
     def score(self, seeds: Sequence[int], epoch: int = -1) -> float | None:
-        """Mean AP over those of the seeds that it was trained under, at the epoch of this place; None without any."""
-        found = [self.scores[seed][epoch] for seed in seeds if seed in self.scores]
-        return fmean(found) if found else None
+        """Mean AP over the seeds, at the epoch of this place; None where it was not trained under all of them."""
+        if not seeds or any(seed not in self.scores for seed in seeds):
+            return None
+        return fmean(self.scores[seed][epoch] for seed in seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +94,16 @@ class Table:
             epoch: place in ``epochs``.
 
         Raises:
-            RunError: a network was not trained under any of these seeds.
+            RunError: a network was not trained under all of these seeds, or no seed is complete yet.
         """
         chosen = self.seeds if seeds is None else tuple(seeds)
+        if not chosen:
+            raise RunError(
+                f"table {self.name}: no seed is complete, so its {len(self.networks)} networks cannot be compared; "
+                "train the rest with benchmarks/tables/build.py"
+            )
         found = {digest: one.score(chosen, epoch) for digest, one in self.by_digest.items()}
-        if not found or any(value is None for value in found.values()):
+        if any(value is None for value in found.values()):
             raise RunError(
                 f"table {self.name}: not every network was trained under the seeds {list(chosen)}; "
                 f"all were under {list(self.seeds)}"
@@ -156,7 +162,22 @@ def read_table(path: Path) -> Table:
             networks=tuple(_network(one, len(epochs)) for one in data["networks"]),
             about={name: value for name, value in data.items() if name not in _OWN},
         )
-    except (KeyError, TypeError, ValueError, IndexError, InvalidArchitecture) as error:
+        said = {name: table.about.get(name, {}) for name in ("data", "recipe")}
+        said["recipe.data"] = said["recipe"].get("data", {}) if isinstance(said["recipe"], dict) else {}
+        for name, found in said.items():
+            if not isinstance(found, dict):
+                raise TypeError(f"{name}: found {found!r}; allowed is a mapping")
+        if not epochs and any(one.scores for one in table.networks):
+            raise ValueError("epochs: found none, but networks have AP")
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        OverflowError,
+        TypeError,
+        ValueError,
+        InvalidArchitecture,
+    ) as error:
         what = f"the field {error} is missing" if isinstance(error, KeyError) else error
         raise RunError(f"{path}: is no table: {what}") from error
     if len(table.by_digest) < len(table.networks):

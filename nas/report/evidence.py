@@ -250,8 +250,10 @@ def ranks(report: ReportData) -> str:
 
 def _rank_sentence(taus: Sequence[tuple[str, RankCorrelation, str]]) -> str:
     supernet = taus[0][1]
-    if supernet.value is None or supernet.low is None or supernet.high is None:
+    if supernet.value is None:
         return "One of the two lists is constant, so there is no order to compare."
+    if supernet.low is None or supernet.high is None:
+        return f"Kendall's tau with the supernet's scores is {_two(supernet.value)}, and there is no interval of it."
     number = (
         f"Kendall's tau with the supernet's scores is {_two(supernet.value)}, 95 % interval "
         f"{_two(supernet.low)} to {_two(supernet.high)}:"

@@ -89,7 +89,9 @@ def rank_quality(
         weighted=correlation(lambda chosen: weighted_tau(x[chosen], y[chosen]), count),
         rho=rho_with_interval(proxy, truth),
         partial=correlation(
-            lambda chosen: partial_rho(x[chosen], y[chosen], [one[chosen] for one in beside]), count
+            lambda chosen: partial_rho(x[chosen], y[chosen], [one[chosen] for one in beside]),
+            count,
+            nothing="nothing is left of one of the lists once size has explained what it can",
         ),
         top=tau_with_interval(x[best].tolist(), y[best].tolist()),
         recall=_bootstrapped(lambda chosen: top_recall(x[chosen], y[chosen], k), count, seed, resamples),
@@ -161,16 +163,39 @@ def partial_rho(
 
 
 def top_recall(proxy: Sequence[float] | Floats, truth: Sequence[float] | Floats, k: int) -> float:
-    """Share of the truth's best ``k`` that are among the proxy's best ``k``; ties in the order of the lists."""
+    """Share of the truth's best ``k`` that are among the proxy's best ``k``, expected when lots decide between ties."""
     x, y = paired(proxy, truth)
-    best = set(np.argsort(-y, kind="stable")[:k].tolist())
-    return len(best & set(np.argsort(-x, kind="stable")[:k].tolist())) / min(k, len(x))
+    return float((_chances(x, k) * _chances(y, k)).sum()) / min(k, len(x))
 
 
 def regret_at(proxy: Sequence[float] | Floats, truth: Sequence[float] | Floats, k: int) -> float:
-    """How much the best of the proxy's first ``k`` lacks to the best of all, in the unit of the truth."""
+    """How much the best of the proxy's first ``k`` lacks to the best of all, in the unit of the truth.
+
+    Where lots decide which of equals are among the first, its expectation.
+    """
     x, y = paired(proxy, truth)
-    return float(y.max() - y[np.argsort(-x, kind="stable")[:k]].max())
+    chances = _chances(x, k)
+    sure, tied = y[chances == 1.0], np.sort(y[(chances > 0.0) & (chances < 1.0)])[::-1]
+    best_sure = float(sure.max()) if len(sure) else -math.inf
+    room = min(k, len(x)) - len(sure)
+    if not len(tied):
+        return float(y.max()) - best_sure
+    # The best of those drawn is the one at this place when it is drawn and none before it is.
+    ways = math.comb(len(tied), room)
+    found = sum(
+        math.comb(len(tied) - 1 - place, room - 1) / ways * max(float(value), best_sure)
+        for place, value in enumerate(tied)
+    )
+    return float(y.max()) - found
+
+
+def _chances(values: Floats, k: int) -> Floats:
+    """Of each to be among the ``k`` largest when lots decide between equals."""
+    if k >= len(values):
+        return np.ones(len(values))
+    limit = np.sort(values)[::-1][k - 1]
+    above, equal = values > limit, values == limit
+    return np.asarray(above + equal * ((k - above.sum()) / equal.sum()), dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from nas.report import drawings
 from nas.report.drawings import Axis, Estimate
 from nas.report.formatting import escape
 from nas.report.markup import card, note, table
 from nas.report.rank_quality import Ceiling, RankQuality
+from search_spaces.errors import RunError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def rank_lines(report: RankReport) -> list[str]:
         f"{report.networks} networks of {report.table}, truth: mean AP over {report.seeds} seeds; k = {k}, regret in "
         "AP points; given size: rho after what parameters and MACs explain; intervals: 95 %, over networks"
     ]
-    if found.tau is None:
+    if found.seeds < 2:
         lines.append(
             "one seed of the truth: its noise, and with it the highest tau to hope for, is not known"
         )
@@ -93,8 +94,17 @@ def _two(value: float | None) -> str:
 
 
 def read_reports(data: Sequence[Mapping[str, Any]]) -> tuple[RankReport, ...]:
-    """From plain data."""
-    return TypeAdapter(tuple[RankReport, ...]).validate_python(tuple(data))
+    """From plain data.
+
+    Raises:
+        RunError: of another version, or altered.
+    """
+    try:
+        return TypeAdapter(tuple[RankReport, ...]).validate_python(tuple(data))
+    except (TypeError, ValidationError) as error:
+        raise RunError(
+            "truth.json of the run cannot be read; write it again with `nas report RUN --truth TABLE`, or delete it"
+        ) from error
 
 
 def against_truth(reports: Sequence[RankReport]) -> str:
@@ -126,7 +136,11 @@ def _intervals(report: RankReport) -> str:
         found = report.ceiling
         rows.append(
             Estimate(
-                name=f"ceiling: {_two(found.tau)}", value=found.tau, low=found.low, high=None, role="baseline"
+                name=f"ceiling: {_two(found.tau)}",
+                value=found.tau,
+                low=found.low,
+                high=found.tau,
+                role="baseline",
             )
         )
     axis, ends = Axis(low=-1.0, high=1.0, name=""), ("reversed", "same order")

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MINIMUM_NETWORKS = 13
-"""Below this many networks an interval of a rank correlation comes with a warning: of ten networks that agree well,
-92 % of the 95 % intervals hold the truth (measured on a public table, tests/report/test_rank_quality.py)."""
+"""Below this many networks an interval of a rank correlation comes with a warning; a choice of ours."""
 _NORMAL = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
 
@@ -197,22 +196,29 @@ def ranks(values: Floats) -> Floats:
     return average[inverse]
 
 
-def correlation(statistic: Callable[[Places], float | None], networks: int) -> RankCorrelation:
+CONSTANT = "all values are equal: nothing is ordered"
+
+
+def correlation(
+    statistic: Callable[[Places], float | None], networks: int, *, nothing: str = CONSTANT
+) -> RankCorrelation:
     """A correlation over networks with its 95 % interval by the jackknife on the arcsine scale.
 
     Each network is left out once; the arcsine makes the spread nearly the same for weak and strong correlations, and
-    the interval never leaves [-1, 1]. A percentile bootstrap is too wide here, for networks that are drawn twice are
-    tied with themselves.
+    the interval never leaves [-1, 1].
 
     Args:
         statistic: of the networks at these places, in [-1, 1]; None where they say nothing.
         networks: how many there are.
+        nothing: why they say nothing, where they do not.
     """
     every = np.arange(networks)
-    return _jackknifed(statistic(every), [statistic(np.delete(every, place)) for place in every])
+    return _jackknifed(statistic(every), [statistic(np.delete(every, place)) for place in every], nothing)
 
 
-def _jackknifed(value: float | None, left_out: Sequence[float | None]) -> RankCorrelation:
+def _jackknifed(
+    value: float | None, left_out: Sequence[float | None], nothing: str = CONSTANT
+) -> RankCorrelation:
     """From the value of all networks and those without each of them."""
     networks = len(left_out)
     if value is None:
@@ -221,16 +227,18 @@ def _jackknifed(value: float | None, left_out: Sequence[float | None]) -> RankCo
             low=None,
             high=None,
             networks=networks,
-            warning="all values are equal: nothing is ordered",
+            warning=nothing,
         )
     left = np.arcsin(np.clip([one for one in left_out if one is not None], -1.0, 1.0))
-    low = high = None
-    if len(left) > 2:
-        error = math.sqrt((len(left) - 1) / len(left) * float(((left - left.mean()) ** 2).sum()))
+    low = high = warning = None
+    error = math.sqrt(max(len(left) - 1, 0) * float(left.var())) if len(left) else 0.0
+    # Lists that agree wholly, or nearly without spread, do so without any of their networks.
+    if len(left) > 2 and error > 1e-9:
         middle = math.asin(max(-1.0, min(1.0, value)))
         low = math.sin(max(middle - _NORMAL * error, -math.pi / 2))
         high = math.sin(min(middle + _NORMAL * error, math.pi / 2))
-    warning = None
+    else:
+        warning = "no interval: the value is the same without any one of the networks"
     if networks < MINIMUM_NETWORKS:
         warning = (
             f"only {networks} networks: under {MINIMUM_NETWORKS} the interval is narrower than the truth"

@@ -72,6 +72,20 @@ def test_recall_and_regret_by_hand() -> None:
     assert top_recall(proxy, truth, 5) == 1.0 and regret_at(proxy, truth, 5) == 0.0
 
 
+def test_lots_decide_between_equals() -> None:
+    truth = [40.0, 42.0, 41.0, 39.0, 38.0]
+    for order in (1, -1):
+        given = truth[::order]
+        # Three of five are drawn: each of the best three is among them with 3/5, the best of all too, or else the
+        # second with 3/10, or else the third with 1/10.
+        assert top_recall([7.0] * 5, given, 3) == pytest.approx(3 / 5)
+        assert regret_at([7.0] * 5, given, 3) == pytest.approx(0.3 * 1.0 + 0.1 * 2.0)
+        # One is sure (41), two of the equal three are drawn.
+        proxy = [5.0, 5.0, 9.0, 5.0, 1.0][::order]
+        assert regret_at(proxy, given, 3) == pytest.approx(1 / 3 * 1.0)
+        assert top_recall(proxy, given, 3) == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+
+
 def test_every_number_of_a_proxy_has_an_interval_around_it() -> None:
     proxy, truth = drawn(60, 3, noise=0.3)
     sizes, _ = drawn(60, 4)

@@ -57,7 +57,15 @@ def test_interval_holds_the_value_and_is_the_jackknifes() -> None:
 def test_few_networks_warn() -> None:
     few = tau_with_interval(range(MINIMUM_NETWORKS - 1), range(MINIMUM_NETWORKS - 1))
     assert few.warning is not None and f"only {MINIMUM_NETWORKS - 1} networks" in few.warning
-    assert tau_with_interval(range(MINIMUM_NETWORKS), range(MINIMUM_NETWORKS)).warning is None
+    swapped = [1, 0, *range(2, MINIMUM_NETWORKS)]
+    assert tau_with_interval(range(MINIMUM_NETWORKS), swapped).warning is None
+
+
+def test_without_spread_there_is_no_interval() -> None:
+    for other, value in ((range(20), 1.0), (range(20, 0, -1), -1.0)):
+        found = tau_with_interval(range(20), other)
+        assert (found.value, found.low, found.high) == (value, None, None)
+        assert found.warning is not None and "no interval" in found.warning
 
 
 def test_constant_list_orders_nothing() -> None:
