@@ -49,20 +49,24 @@ RECIPE = "examples/recipes/crnas_bccd.yaml"
 # The rest of a recipe is what the search of CR-NAS does anyway.
 ALONE = ("dilations=null", "retrain=null", "workers=1")
 SUPERNETS: dict[str, tuple[str, ...]] = {
-    f"supernet {sharing}, {sampling}, {steps} steps": (
+    f"supernet {sharing}, {sampling}, {steps} steps{', bf16' if amp == 'bf16' else ''}": (
         f"stages.supernet.sharing={sharing}",
         f"stages.supernet.sampling={sampling}",
         f"stages.supernet.train.steps={steps}",
+        f"stages.supernet.train.amp={amp}",
     )
-    for sharing, sampling, steps in (
-        ("independent", "uniform", 1000),
-        ("independent", "uniform", 3000),
-        ("independent", "fair", 3000),
-        ("prefix", "uniform", 1000),
-        ("prefix", "uniform", 3000),
-        ("prefix", "fair", 3000),
-        ("prefix", "sandwich", 3000),
-        ("prefix", "fair", 4000),
+    for sharing, sampling, steps, amp in (
+        ("independent", "uniform", 500, "bf16"),
+        ("independent", "uniform", 1000, "bf16"),
+        ("independent", "uniform", 1000, "off"),
+        ("independent", "uniform", 3000, "bf16"),
+        ("independent", "uniform", 3000, "off"),
+        ("independent", "fair", 3000, "off"),
+        ("prefix", "uniform", 1000, "off"),
+        ("prefix", "uniform", 3000, "off"),
+        ("prefix", "fair", 3000, "off"),
+        ("prefix", "sandwich", 3000, "off"),
+        ("prefix", "fair", 4000, "off"),
     )
 }
 SHORT = {f"short training, {epochs} epochs": epochs for epochs in (3, 6)}
