@@ -7,8 +7,8 @@ the journal is enough to ask again. A difference means that the journal, the rec
 from dataclasses import dataclass, replace
 
 from nas.controllers.base import Controller
-from nas.pruning import Pruning
-from nas.trials import LOST, LOST_SECONDS, STAGE, History, Record
+from nas.rungs import Rungs
+from nas.trials import LEFT_OUT, LOST, LOST_SECONDS, STAGE, History, Record
 from search_spaces.architecture import Architecture, Prefix
 
 
@@ -29,14 +29,14 @@ class Replay:
     difference: str | None = None
 
 
-def replay(name: str, history: History, controller: Controller, pruning: Pruning | None = None) -> Replay:
-    """Ask the controller for every trial again, and the pruner at every rung.
+def replay(name: str, history: History, controller: Controller, pruning: Rungs | None = None) -> Replay:
+    """Ask the controller for every trial again, and whoever decides at every rung.
 
     Args:
         name: of the phase.
         history: its trials.
         controller: as the search had it.
-        pruning: as the search had it, if it had one.
+        pruning: who decided at rungs, if anybody did.
     """
     for record in history:
         asked = controller.ask(known_before(history, record))
@@ -86,7 +86,6 @@ def _under_way(earlier: Record, record: Record) -> bool:
 
 def _running(record: Record) -> Record:
     """A trial as it was before anything came of it."""
-    known = {
-        name: value for name, value in record.attributes.items() if name not in (STAGE, LOST, LOST_SECONDS)
-    }
+    later = (LEFT_OUT, LOST, LOST_SECONDS, STAGE)
+    known = {name: value for name, value in record.attributes.items() if name not in later}
     return replace(record, value=None, state="running", reason=None, attributes=known, intermediate={})

@@ -15,9 +15,21 @@ from typing import Protocol
 from nas.controllers.base import Controller, Done
 from nas.engines.base import Engine, InProcess, Job, Lost
 from nas.proxies.base import Proxy, StagedProxy
-from nas.pruning import Pruning
+from nas.rungs import Rungs
 from nas.study import Phase
-from nas.trials import BESIDE, LOST, LOST_SECONDS, ROUND, STAGE, STOPPED_AT, History, Json, Record, Score
+from nas.trials import (
+    BESIDE,
+    LEFT_OUT,
+    LOST,
+    LOST_SECONDS,
+    ROUND,
+    STAGE,
+    STOPPED_AT,
+    History,
+    Json,
+    Record,
+    Score,
+)
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.errors import CandidateFailed, RunError
 
@@ -54,7 +66,7 @@ def search(
     stop: Callable[[], bool] = lambda: False,
     on_trial: Callable[[Record, History], None] | None = None,
     limits: Callable[[Architecture], str | None] | None = None,
-    pruning: Pruning | None = None,
+    pruning: Rungs | None = None,
     facts: Callable[[Architecture], Mapping[str, Json]] | None = None,
     measured: Measurement | None = None,
 ) -> Architecture:
@@ -137,7 +149,7 @@ class _Search:
     stop: Callable[[], bool]
     on_trial: Callable[[Record, History], None] | None
     limits: Callable[[Architecture], str | None] | None
-    pruning: Pruning | None
+    pruning: Rungs | None
     facts: Callable[[Architecture], Mapping[str, Json]] | None
     measured: Measurement | None
     settled: dict[str, Record] = field(default_factory=dict)
@@ -239,12 +251,12 @@ class _Search:
                 if job.number in waiting:
                     self.phase.keep(job.number, outcome)
 
-    def _rung(self, pruning: Pruning, numbers: Sequence[int], step: int) -> None:
+    def _rung(self, pruning: Rungs, numbers: Sequence[int], step: int) -> None:
         """Score the candidates at a step, all of them before the first decision, and stop the poor ones."""
         while jobs := self._jobs(numbers, step=step):
             for job, outcome in self._outcomes(jobs):
                 if isinstance(outcome, Score):
-                    self._note_stage(job.number, outcome)
+                    self._note_stage(job.number, step, outcome)
                     self.phase.report(job.number, step, outcome.value)
                 else:
                     self._failed(job.number, outcome)
@@ -341,11 +353,18 @@ class _Search:
             self._told(self.phase.prune(number, f"as trial {earlier.number}: {earlier.reason}", same))
         return True
 
-    def _note_stage(self, number: int, stage: Score) -> None:
-        """Keep what a trial has cost until now, in case it is stopped or goes on in another process."""
+    def _note_stage(self, number: int, step: int, stage: Score) -> None:
+        """Keep what a trial has cost until now, in case it is stopped or goes on in another process.
+
+        And what a race compares; before the value, which says that all of it is there.
+        """
         whole = self._whole(number, stage).attributes
         if spent := {name: whole[name] for name in _COSTS if name in whole}:
             self.phase.note(number, {STAGE: spent})
+        if LEFT_OUT in whole:
+            before = self._now(number).attributes.get(LEFT_OUT)
+            earlier = before if isinstance(before, Mapping) else {}
+            self.phase.note(number, {LEFT_OUT: {**earlier, str(step): whole[LEFT_OUT]}})
 
     def _whole(self, number: int, score: Score) -> Score:
         """The score with the seconds of the stages before it."""

@@ -19,6 +19,8 @@ BESIDE = "beside"
 """Attribute of a trial in a search without rounds: the numbers of those under way when it was asked for."""
 STAGE = "stage"
 """Attribute of a trial scored in stages: what it has cost until the last rung that it reached."""
+LEFT_OUT = "left_out"
+"""Attribute of a trial in a race: rung -> AP there without each group of images; see :mod:`nas.racing`."""
 LOST = "lost"
 """Attribute of a trial: how many workers it has cost."""
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from nas.methods.spaces import dilation_space, stage_space
 from nas.proxies.paths import uniform
 from nas.proxies.supernet import SupernetProxy
 from nas.recipes.crnas import CRNASRecipe
+from nas.recipes.race import RaceRecipe
+from nas.trials import LEFT_OUT
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
 from search_spaces.randomness import rng_for
@@ -24,6 +27,8 @@ from search_spaces.space import SearchSpace
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import hold_out
 from trainers.detectors.catalog import build_detector
+from trainers.evaluate import coco_metrics
+from trainers.left_out import left_out_aps
 from trainers.loop import Trainer
 
 RECIPE = check(CRNASRecipe, read_yaml(Path(__file__).parent / "recipes/tiny.yaml"), source="tiny.yaml")
@@ -41,6 +46,7 @@ def make(
     draw: Callable[..., Architecture] | None = None,
     steps: int = 6,
     ema: float | None = None,
+    race: RaceRecipe | None = None,
 ) -> SupernetProxy:
     train = replace(RECIPE.stages.supernet.train, steps=steps, checkpoint_every=2, ema=ema)
     return SupernetProxy(
@@ -54,6 +60,7 @@ def make(
         seed=SEED,
         directory=directory,
         device=torch.device("cpu"),
+        race=race,
     )
 
 
@@ -68,8 +75,9 @@ def stage_proxy(directory: Path, steps: int = 6) -> SupernetProxy:
     return make(STAGES, supernet, directory, draw=lambda rng: any_allocation(STAGES, rng), steps=steps)
 
 
-def dilation_proxy(directory: Path, steps: int = 6) -> SupernetProxy:
-    return make(DILATIONS, DilationSupernet(DILATIONS.baseline, seed=SEED), directory, steps=steps)
+def dilation_proxy(directory: Path, steps: int = 6, race: RaceRecipe | None = None) -> SupernetProxy:
+    supernet = DilationSupernet(DILATIONS.baseline, seed=SEED)
+    return make(DILATIONS, supernet, directory, steps=steps, race=race)
 
 
 MAKERS = {"stages": stage_proxy, "dilations": dilation_proxy}
@@ -334,3 +342,45 @@ def test_a_step_moves_the_weights_of_its_path_only(kind: str, tmp_path: Path) ->
             assert same == (id(module) not in active), f"step {step}: {name}"
             touched, untouched = touched + (not same), untouched + same
         assert touched > 5 and untouched > 5
+
+
+def made_up(shift: float) -> list[dict[str, Any]]:
+    """Every object found, moved by some px, and one that is not there in each image."""
+    found = []
+    for index, target in enumerate(HELD_OUT.targets):
+        corners = target["boxes"] / HELD_OUT.scales[index].repeat(2)
+        for place, (box, label) in enumerate(zip(corners.tolist(), target["labels"].tolist(), strict=True)):
+            x, y, right, bottom = box
+            near = [x + shift * (index % 3), y, right - x, bottom - y]
+            entry = {"image_id": target["image_id"], "category_id": HELD_OUT.categories[label].id}
+            found.append({**entry, "bbox": near, "score": 0.9 - 0.1 * place - 0.01 * index})
+            found.append({**entry, "bbox": [0.0, 0.0, 9.0, 9.0], "score": 0.5})
+    return found
+
+
+def test_ap_without_a_group_is_that_of_the_other_images() -> None:
+    results = made_up(4.0)
+    whole, without = left_out_aps(HELD_OUT, results, 3)
+    assert whole == coco_metrics(HELD_OUT, results).AP and len(set(without)) > 1
+    for group, ap in enumerate(without):
+        rest = HELD_OUT.subset(index for index in range(len(HELD_OUT)) if index % 3 != group)
+        assert ap == coco_metrics(rest, results).AP
+    with pytest.raises(ValueError, match="groups: found 1; allowed is 2 to 6"):
+        left_out_aps(HELD_OUT, results, 1)
+
+
+def test_a_rung_is_the_first_part_of_the_whole_score(tmp_path: Path) -> None:
+    """Same statistics and detections, so what is compared at a rung is what will be compared at the end."""
+    proxy = dilation_proxy(tmp_path, race=RaceRecipe(first=4, groups=4))
+    proxy.prepare()
+    assert sorted(proxy.held_out.image_ids) == sorted(HELD_OUT.image_ids)
+    first = set(proxy.held_out.image_ids[:3])
+    for candidate in candidates():
+        whole = proxy._detections(candidate, None)
+        part = proxy._detections(candidate, 3)
+        assert part == [one for one in whole if one["image_id"] in first]
+        score = proxy.at(candidate, 3)
+        assert score.value == 100 * coco_metrics(proxy.held_out.subset(range(3)), part).AP
+        assert len(list(score.attributes[LEFT_OUT])) == 3  # type: ignore[arg-type]
+        assert proxy(candidate).value == 100 * coco_metrics(proxy.held_out, whole).AP
+    torch.testing.assert_close(proxy.held_out.scales, HELD_OUT.scales)

@@ -15,6 +15,8 @@ from search_spaces.errors import ConfigError
 from search_spaces.space import SearchSpace
 
 Values = tuple[Value, ...]
+BEAM = 3
+"""Liang et al. 2020's K."""
 
 
 class Greedy:
@@ -29,7 +31,7 @@ class Greedy:
         beam: K, how many prefixes survive a level.
     """
 
-    def __init__(self, space: SearchSpace, *, beam: int = 3) -> None:
+    def __init__(self, space: SearchSpace, *, beam: int = BEAM) -> None:
         if beam < 1:
             raise ConfigError(f"beam: found {beam}; greedy search needs at least 1 survivor a level")
         self.space = space

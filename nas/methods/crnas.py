@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from nas.controllers.greedy import BEAM
 from nas.methods.catalog import baseline_of
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import mean_path_macs
@@ -29,8 +30,9 @@ from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.proxies.paths import Draw, drawer
 from nas.proxies.supernet import SupernetProxy
+from nas.racing import Race
 from nas.recipes.controller import ControllerRecipe
-from nas.recipes.crnas import CRNASRecipe
+from nas.recipes.crnas import CRNASRecipe, PhaseRecipe
 from nas.run import Run
 from nas.study import Study
 from search_spaces.architecture import Architecture
@@ -39,6 +41,7 @@ from search_spaces.crnas.dilations import DilationSpace
 from search_spaces.crnas.families import DILATIONS
 from search_spaces.crnas.stages import StageSpace
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
+from search_spaces.errors import ConfigError
 from search_spaces.randomness import seed_for
 from search_spaces.space import SearchSpace
 from trainers.detectors.catalog import build_detector
@@ -73,6 +76,7 @@ def _refused_controllers(recipe: CRNASRecipe, place: str) -> list[str]:
 def carry_out(run: Run, progress: RunProgress) -> Architecture:
     """Do whatever of the run is not done yet and return the winner."""
     with opened(run, progress) as (data, study, progress):
+        require_races(run, data)
         allocation = search_stages(run, study, data, progress)
         winner = search_dilations(run, study, data, allocation, progress)
         rivals = {"stages": allocation}
@@ -89,7 +93,7 @@ def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgres
         run,
         study,
         data,
-        stages(run),
+        stages(run, data),
         proxy=lambda: _trained(run, _stage_proxy(run, data), "stages", progress),
         progress=progress,
     )
@@ -129,16 +133,58 @@ def _search_lists(
         run,
         study,
         data,
-        Searched(phase=phase, space=space, controller=controller),
+        lists(run, data, phase, space, controller),
         proxy=lambda: _trained(run, _dilation_proxy(run, space, data), "dilations", progress),
         progress=progress,
     )
 
 
-def stages(run: Run) -> Searched:
-    """The first phase."""
+def stages(run: Run, data: SearchData | None = None) -> Searched:
+    """The first phase; with its race where the images are known."""
     recipe = crnas_recipe(run.recipe)
-    return Searched(phase="stages", space=stage_space(recipe.space), controller=recipe.stages.controller)
+    return Searched(
+        phase="stages",
+        space=stage_space(recipe.space),
+        controller=recipe.stages.controller,
+        pruning=None if data is None else race(recipe.stages, recipe.stages.controller, data),
+    )
+
+
+def lists(
+    run: Run, data: SearchData, phase: str, space: DilationSpace, controller: ControllerRecipe
+) -> Searched:
+    """The second phase, or its rival."""
+    recipe = crnas_recipe(run.recipe).dilations
+    assert recipe is not None, "else nobody searches dilations"
+    pruning = race(recipe, controller, data)
+    return Searched(phase=phase, space=space, controller=controller, pruning=pruning)
+
+
+def race(recipe: PhaseRecipe, controller: ControllerRecipe, data: SearchData) -> Race | None:
+    """The race of a phase, if it has one; nobody is stopped whom the controller might go on from.
+
+    Raises:
+        ConfigError: its first rung holds all held-out images.
+    """
+    if recipe.race is None:
+        return None
+    beam = controller.options.get("beam", BEAM) if controller.name == "greedy" else 1
+    assert isinstance(beam, int), "checked when the controller was made"
+    return Race(recipe.race, images=len(data.held_out), mini_batch=recipe.supernet.score_batch, keep=beam)
+
+
+def require_races(run: Run, data: SearchData) -> None:
+    """Refuse a race that cannot be run, before anything is spent.
+
+    Raises:
+        ConfigError: names the field.
+    """
+    recipe = crnas_recipe(run.recipe)
+    for name, phase in (("stages", recipe.stages), ("dilations", recipe.dilations)):
+        if phase is not None:
+            problems = refused(f"{name}.race.", partial(race, phase, phase.controller, data))
+            if problems:
+                raise ConfigError("\n".join(problems))
 
 
 def drawn(allocation: Architecture, spent: int) -> ControllerRecipe:
@@ -148,8 +194,7 @@ def drawn(allocation: Architecture, spent: int) -> ControllerRecipe:
 
 def searched(run: Run, data: SearchData, study: Study) -> Iterator[Searched]:
     """The phases begun so far."""
-    del data
-    begun, first = study.phase_names(), stages(run)
+    begun, first = study.phase_names(), stages(run, data)
     allocation = first.controller_of(run).winner(study.records("stages"))
     yield first
     recipe = crnas_recipe(run.recipe).dilations
@@ -157,10 +202,10 @@ def searched(run: Run, data: SearchData, study: Study) -> Iterator[Searched]:
         return
     space = dilation_space(allocation)
     if "dilations" in begun:
-        yield Searched(phase="dilations", space=space, controller=recipe.controller)
+        yield lists(run, data, "dilations", space, recipe.controller)
     if "random" in begun:
         spent = len(study.records("dilations"))
-        yield Searched(phase="random", space=space, controller=drawn(allocation, spent))
+        yield lists(run, data, "random", space, drawn(allocation, spent))
 
 
 def any_allocation(space: StageSpace, rng: Random) -> Architecture:
@@ -198,6 +243,7 @@ def worker_files(run: Run, phase: str) -> list[Path]:
 
 def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
     """What the steps search and what they take; of the second the baseline's allocation stands for the winner's."""
+    require_races(run, data)
     recipe, first = crnas_recipe(run.recipe), stages(run)
     size, macs = data.train_set.image_size, cost(first.space.baseline, data.train_set.image_size).macs
     steps = [("stages", first.space, recipe.stages, mean_path_macs(run, size))]
@@ -296,7 +342,8 @@ def _proxy(
     data: SearchData,
 ) -> SupernetProxy:
     recipe = crnas_recipe(run.recipe)
-    settings = (recipe.stages if phase == "stages" else recipe.dilations or recipe.stages).supernet
+    searching = recipe.stages if phase == "stages" else recipe.dilations or recipe.stages
+    settings = searching.supernet
     seed = phase_seed(run, phase)
     detector = build_detector(
         recipe.detector, supernet, data.train_set.num_classes, data.train_set.image_size, seed=seed
@@ -309,6 +356,7 @@ def _proxy(
         train_set=data.train_set,
         held_out=data.held_out,
         recipe=settings,
+        race=searching.race,
         seed=seed,
         directory=run.directory / phase,
         device=resolve_device(recipe.device),

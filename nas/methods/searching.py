@@ -25,10 +25,10 @@ from nas.methods.shipping import open_scorer, open_shipped, pack
 from nas.pareto import affordable_best
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
-from nas.pruning import Pruning
 from nas.recipes.controller import ControllerRecipe
 from nas.recipes.search import SearchRecipe
 from nas.run import FINISHED, Run
+from nas.rungs import Rungs
 from nas.search import Measurement, search
 from nas.show import histories, own_proxy, short_text
 from nas.stopping import stopping
@@ -71,7 +71,7 @@ class Searched:
     space: SearchSpace
     controller: ControllerRecipe
     beside: Beside | None = None
-    pruning: Pruning | None = None
+    pruning: Rungs | None = None
 
     def within(self, run: Run) -> ControllerRecipe:
         """The controller's recipe as far as the run's budget lets it go."""

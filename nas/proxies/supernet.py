@@ -19,8 +19,10 @@ from torch import Tensor
 from nas.ledger import Stopwatch, looked_at
 from nas.proxies.paths import Draw
 from nas.recipes.crnas import SupernetRecipe
+from nas.recipes.race import RaceRecipe
 from nas.run import environment
 from nas.study import Score
+from nas.trials import LEFT_OUT
 from search_spaces.architecture import Architecture, Candidate, Prefix
 from search_spaces.crnas.path_memory import PathMemory
 from search_spaces.crnas.supernet import DilationSupernet, Supernet
@@ -32,6 +34,7 @@ from trainers.checkpoint import load_checkpoint
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
 from trainers.evaluate import coco_metrics, detect
+from trainers.left_out import left_out_aps
 from trainers.loop import CHECKPOINT, StepRecord, Trainer, total_steps
 from trainers.ranks import ALONE, Ranks
 from trainers.recalibration import recalibrated
@@ -51,6 +54,7 @@ class SupernetProxy:
         seed: of weights' training order, paths, completions and recalibration images.
         directory: holds checkpoint and metrics of the training.
         device: where it runs.
+        race: with it the held-out images are put in an order by chance, and :meth:`at` scores on the first so many.
         ranks: those that train it together, each with a proxy of the same arguments; every one draws the same paths.
     """
 
@@ -67,8 +71,11 @@ class SupernetProxy:
         seed: int,
         directory: Path,
         device: torch.device,
+        race: RaceRecipe | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
+        if race is not None:
+            held_out = held_out.subset(rng_for(seed, "race").sample(range(len(held_out)), len(held_out)))
         self.space = space
         self.supernet = supernet
         self.detector = detector.to(device)
@@ -78,9 +85,11 @@ class SupernetProxy:
         self.seed = seed
         self.directory = directory
         self.device = device
+        self.race = race
         self.ranks = ranks
         self._path_of = draw_path
         self._memory = PathMemory()
+        self._parts: dict[int, DetectionSet] = {}
         size = recipe.score_batch
         # Cut once: every candidate is scored on the same mini-batches.
         self._batches = [
@@ -155,25 +164,7 @@ class SupernetProxy:
     def __call__(self, candidate: Candidate) -> Score:
         """Score one candidate: AP in percent on the held-out images."""
         watch = Stopwatch()
-        level = len(candidate.genes) if isinstance(candidate, Prefix) else -1
-        results: list[dict[str, Any]] = []
-        batches = self._recalibration(candidate, level)
-        with (
-            self._remembered(candidate, level),
-            recalibrated(self.detector, batches, amp=self.recipe.train.amp),
-        ):
-            size = self.recipe.score_batch
-            for index, batch in enumerate(self._batches):
-                self._memory.batch = ("held out", index)
-                self._take(self._complete(candidate, "completion", level, index), len(batch))
-                results += detect(
-                    self.detector,
-                    batch,
-                    batch_size=size,
-                    device=self.device,
-                    amp=self.recipe.train.amp,
-                    masks=False,
-                )
+        results = self._detections(candidate, None)
         metrics = coco_metrics(self.held_out, results)
         return Score(
             value=100.0 * metrics.AP,
@@ -185,11 +176,54 @@ class SupernetProxy:
             },
         )
 
+    def at(self, candidate: Candidate, step: int) -> Score:
+        """The same on the first images of a race: equal statistics and detections, as far as they go.
+
+        Args:
+            candidate: as in a call.
+            step: images, a multiple of a mini-batch.
+        """
+        assert self.race is not None, "only a race asks on the way"
+        watch = Stopwatch()
+        results = self._detections(candidate, step)
+        if step not in self._parts:
+            self._parts[step] = self.held_out.subset(range(step))
+        ap, without = left_out_aps(self._parts[step], results, min(self.race.groups, step))
+        apart = [round(100.0 * one, 6) for one in without]
+        return Score(value=100.0 * ap, attributes={LEFT_OUT: apart, **watch.read()})
+
+    def drop(self, candidate: Candidate) -> None:
+        """Nothing waits for a candidate between the rungs of a race."""
+
+    def _detections(self, candidate: Candidate, images: int | None) -> list[dict[str, Any]]:
+        """What a candidate finds in the held-out images, or in the first so many."""
+        level = len(candidate.genes) if isinstance(candidate, Prefix) else -1
+        results: list[dict[str, Any]] = []
+        batches = self._recalibration(candidate, level)
+        with (
+            self._remembered(candidate, level, images),
+            recalibrated(self.detector, batches, amp=self.recipe.train.amp),
+        ):
+            size = self.recipe.score_batch
+            whole = None if images is None else images // size
+            for index, batch in enumerate(self._batches[:whole]):
+                self._memory.batch = ("held out", index)
+                self._take(self._complete(candidate, "completion", level, index), len(batch))
+                results += detect(
+                    self.detector,
+                    batch,
+                    batch_size=size,
+                    device=self.device,
+                    amp=self.recipe.train.amp,
+                    masks=False,
+                )
+        return results
+
     @contextmanager
-    def _remembered(self, candidate: Candidate, level: int) -> Iterator[None]:
+    def _remembered(self, candidate: Candidate, level: int, images: int | None) -> Iterator[None]:
         """What candidates begin with is computed once for all of them: same weights, images, batches and statistics.
 
-        Of a prefix, only the blocks that it has decided.
+        Of a prefix, only the blocks that it has decided. A beginning is known for the images of one rung.
         """
         decided: int | None = None
         if not isinstance(candidate, Architecture):
@@ -198,7 +232,8 @@ class SupernetProxy:
         path = self._complete(candidate, "completion", level, 0)
         self.supernet.memory = self._memory
         try:
-            with self._memory.scoring(self.supernet.beginnings(path, decided)):
+            beginnings = [(images, one) for one in self.supernet.beginnings(path, decided)]
+            with self._memory.scoring(beginnings):
                 yield
         finally:
             self.supernet.memory = None

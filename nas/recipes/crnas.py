@@ -6,7 +6,8 @@ from typing import Literal
 from nas.proxies.paths import Sampling
 from nas.recipes.controller import ControllerRecipe
 from nas.recipes.crnas_space import SpaceRecipe
-from nas.recipes.search import SearchRecipe
+from nas.recipes.race import RaceRecipe
+from nas.recipes.search import SearchRecipe, refuse_free_rungs
 from search_spaces.recipe import FieldError, Recipe
 from trainers.recipes import TrainRecipe
 
@@ -51,10 +52,17 @@ class SupernetRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseRecipe(Recipe):
-    """One level of the hierarchical search: a supernet and a controller on it."""
+    """One level of the hierarchical search: a supernet and a controller on it.
+
+    Args:
+        supernet: how it is trained and how candidates are scored.
+        controller: who proposes.
+        race: candidates are stopped on a part of the held-out images; all are scored on all of them when left out.
+    """
 
     supernet: SupernetRecipe = field(default_factory=SupernetRecipe)
     controller: ControllerRecipe
+    race: RaceRecipe | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +82,8 @@ class CRNASRecipe(SearchRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, phase in (("stages", self.stages), ("dilations", self.dilations)):
+            refuse_free_rungs(self, phase and phase.race, f"{name}.race")
         if self.stages.supernet.inherit:
             raise FieldError(
                 "stages.supernet.inherit",

@@ -203,14 +203,19 @@ class SearchRecipe(Recipe):
                 raise FieldError("retrain.hand_made", one.name, "allowed is a name that no ablation has")
 
 
-def refuse_free_rungs(recipe: SearchRecipe, rungs: object) -> None:
+def refuse_free_rungs(recipe: SearchRecipe, rungs: object, name: str = "search.rungs") -> None:
     """Raise where candidates are compared at rungs and no round brings them there together.
+
+    Args:
+        recipe: that has them.
+        rungs: the field's value.
+        name: of the field.
 
     Raises:
         FieldError: it is so.
     """
     if recipe.order == "free" and rungs is not None:
-        raise FieldError("order", "free", "allowed with search.rungs is rounds; or leave the rungs out")
+        raise FieldError("order", "free", f"allowed with {name} is rounds; or leave {name} out")
 
 
 def refuse_stages(recipe: SearchRecipe) -> None:

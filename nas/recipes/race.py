@@ -1,0 +1,32 @@
+"""A race of candidates over the held-out images."""
+
+from dataclasses import dataclass
+
+from search_spaces.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaceRecipe(Recipe):
+    """Candidates are scored on a part of the held-out images first, and on the rest only while they may still win.
+
+    A candidate that is behind by more than the images explain is stopped; see :class:`nas.racing.Race`. It pays with
+    thousands of held-out images. With fewer than the recalibration takes, scoring everybody on all of them costs less.
+
+    Args:
+        first: held-out images of the first rung; each rung after it has ``growth`` times as many, while that is less
+            than all. Rounded up to whole mini-batches.
+        growth: see ``first``.
+        level: one-sided level of each comparison of two candidates.
+        groups: of images, whose differences tell how much is luck.
+    """
+
+    first: int
+    growth: int = 4
+    level: float = 0.01
+    groups: int = 16
+
+    def __post_init__(self) -> None:
+        self.require("first", self.first >= 4, "at least 4")
+        self.require("growth", self.growth >= 2, "at least 2")
+        self.require("level", 0.0 < self.level < 0.5, "between 0 and 0.5")
+        self.require("groups", self.groups >= 4, "at least 4")

@@ -1,0 +1,140 @@
+"""A race: who is stopped by hand and by chance, that a race finds the winner, and that it decides the same again."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nas.config import apply_overrides, check, read_yaml
+from nas.methods.catalog import check_search
+from nas.methods.crnas import carry_out
+from nas.methods.replaying import replay_run
+from nas.progress import Silent
+from nas.racing import Race, rungs_of
+from nas.recipes.crnas import CRNASRecipe
+from nas.recipes.race import RaceRecipe
+from nas.run import Run
+from nas.show import histories
+from nas.trials import LEFT_OUT, ROUND, Record
+from search_spaces.architecture import Architecture, Candidate, Genes, Prefix
+from search_spaces.errors import ConfigError
+
+TINY = Path(__file__).parent / "recipes/tiny.yaml"
+RACE = RaceRecipe(first=50, growth=4, level=0.05, groups=16)
+
+
+def record(number: int, scores: np.ndarray, step: int, *, round: int = 0, genes: int = 1) -> Record:
+    """A trial whose "AP" is the mean of these values, one an image."""
+    candidate: Candidate = Prefix(space="s", genes=Genes({f"g{place}": number for place in range(genes)}))
+    seen = scores[:step]
+    groups = np.arange(step) % RACE.groups
+    without = [float(seen[groups != group].mean()) for group in range(RACE.groups)]
+    return Record(
+        number=number,
+        phase="p",
+        candidate=candidate,
+        digest=candidate.digest,
+        attributes={ROUND: round, LEFT_OUT: {str(step): without}},
+        intermediate={step: float(seen.mean())},
+    )
+
+
+def test_rungs_grow_and_end_before_the_last_image() -> None:
+    assert rungs_of(RaceRecipe(first=50), 5000, 16) == (64, 208, 800, 3200)
+    assert rungs_of(RaceRecipe(first=4, growth=2), 73, 16) == (16, 32, 64)
+    with pytest.raises(
+        ConfigError, match="first: found 70, in mini-batches of 16; allowed is less than the 73"
+    ):
+        rungs_of(RaceRecipe(first=70), 73, 16)
+
+
+def test_who_is_far_behind_is_stopped_and_who_is_near_goes_on() -> None:
+    draws = np.random.default_rng(0)
+    images = draws.normal(30.0, 10.0, size=400)
+    far, near = images - 3 + draws.normal(size=400), images - 0.05 + draws.normal(size=400)
+    history = [record(0, images, 64), record(1, far, 64), record(2, near, 64)]
+    race = Race(RACE, images=400, mini_batch=8, keep=1)
+    said = race.stops(history, 1, 64)
+    assert said is not None and said.startswith("stopped after 64 of 400 images: ")
+    assert race.stops(history, 0, 64) is None and race.stops(history, 2, 64) is None
+    assert race.decisions(history) == {(0, 64): False, (1, 64): True, (2, 64): False}
+    assert Race(RACE, images=400, mini_batch=8, keep=3).stops(history, 1, 64) is None, (
+        "two are better, three are kept"
+    )
+
+
+def test_only_candidates_of_one_level_and_not_of_later_rounds_are_compared() -> None:
+    images = np.random.default_rng(1).normal(30.0, 10.0, size=100)
+    race = Race(RACE, images=400, mini_batch=8, keep=1)
+    behind = record(0, images - 5 + 0.01 * np.arange(100), 64)
+    assert race.stops([behind, record(1, images, 64)], 0, 64) is not None
+    assert race.stops([behind, record(1, images, 64, genes=2)], 0, 64) is None
+    assert race.stops([behind, record(1, images, 64, round=1)], 0, 64) is None
+    assert race.stops(
+        [replace(behind, attributes=behind.attributes | {ROUND: 1}), record(1, images, 64)], 0, 64
+    )
+
+
+@pytest.mark.parametrize("seen", [64, 160])
+def test_equal_candidates_are_stopped_as_rarely_as_the_level_says(seen: int) -> None:
+    """Equal on all 200 images, so whoever is behind on some of them is behind by chance."""
+    draws = np.random.default_rng(2)
+    race = Race(RACE, images=200, mini_batch=8, keep=1)
+    stopped, tries = 0, 3000
+    for _ in range(tries):
+        images = draws.normal(size=200)
+        apart = draws.normal(size=200)
+        other = images + apart - apart.mean()
+        order = draws.permutation(200)
+        history = [record(0, images[order], seen), record(1, other[order], seen)]
+        stopped += race.stops(history, 0, seen) is not None
+    # Three standard deviations of the count, and a tenth of the level for what the t quantile takes for granted.
+    assert abs(stopped / tries - 0.05) < 3 * math.sqrt(0.05 * 0.95 / tries) + 0.005
+
+
+def raced(**race: Any) -> dict[str, Any]:
+    settings = [
+        "data.digits.train_images=48",
+        "batch=9",
+        "retrain=null",
+        "dilations.controller.options.beam=2",
+    ]
+    data = apply_overrides(read_yaml(TINY), settings)
+    for phase in ("stages", "dilations"):
+        data[phase]["supernet"]["score_batch"] = 2
+        data[phase]["race"] = race or None
+    return data
+
+
+def test_a_race_finds_a_winner_and_decides_the_same_again(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", check_search(raced(first=4, groups=4, level=0.2), source="race"))
+    winner = carry_out(run, Silent())
+    assert isinstance(winner, Architecture)
+    trials = histories(run)
+    stopped = [one for records in trials.values() for one in records if one.stopped_at is not None]
+    assert stopped, "nobody was stopped, so nothing was tried here"
+    assert all("are better by more than chance" in str(one.reason) for one in stopped)
+    assert {one.state for records in trials.values() for one in records} == {"complete", "pruned"}
+    with pytest.raises(ConfigError, match=r"stages\.race\.first: found 12"):
+    finished = [one for one in trials["stages"] if one.state == "complete"]
+    early = [one for one in trials["stages"] if one.stopped_at is not None]
+    assert max(one.images_seen for one in early) < min(one.images_seen for one in finished)
+    for found in replay_run(run):
+        assert found.difference is None, found
+    assert winner.digest not in {one.digest for one in stopped}
+
+
+def test_a_race_that_cannot_be_run_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", check_search(raced(first=12, groups=4), source="race"))
+    with pytest.raises(
+        ConfigError, match=r"stages\.race\.first: found 12.*\n?.*dilations|stages\.race\.first: found 12"
+    ):
+        carry_out(run, Silent())
+    assert not (run.directory / "stages").exists()
+    with pytest.raises(ConfigError, match=r"allowed with stages\.race is rounds"):
+        check_search(raced(first=4) | {"order": "free"}, source="race")
+    with pytest.raises(ConfigError, match=r"level.*0\.7.*between 0 and 0\.5"):
+        check(CRNASRecipe, raced(first=4, level=0.7), source="race")
