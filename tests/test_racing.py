@@ -118,7 +118,7 @@ def test_a_race_finds_a_winner_and_decides_the_same_again(tmp_path: Path) -> Non
     assert stopped, "nobody was stopped, so nothing was tried here"
     assert all("are better by more than chance" in str(one.reason) for one in stopped)
     assert {one.state for records in trials.values() for one in records} == {"complete", "pruned"}
-    with pytest.raises(ConfigError, match=r"stages\.race\.first: found 12"):
+    # Whoever was stopped has looked at fewer images than who was not.
     finished = [one for one in trials["stages"] if one.state == "complete"]
     early = [one for one in trials["stages"] if one.stopped_at is not None]
     assert max(one.images_seen for one in early) < min(one.images_seen for one in finished)
@@ -129,9 +129,7 @@ def test_a_race_finds_a_winner_and_decides_the_same_again(tmp_path: Path) -> Non
 
 def test_a_race_that_cannot_be_run_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", check_search(raced(first=12, groups=4), source="race"))
-    with pytest.raises(
-        ConfigError, match=r"stages\.race\.first: found 12.*\n?.*dilations|stages\.race\.first: found 12"
-    ):
+    with pytest.raises(ConfigError, match=r"stages\.race\.first: found 12"):
         carry_out(run, Silent())
     assert not (run.directory / "stages").exists()
     with pytest.raises(ConfigError, match=r"allowed with stages\.race is rounds"):
