@@ -27,7 +27,7 @@ from search_spaces.space import SearchSpace
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import hold_out
 from trainers.detectors.catalog import build_detector
-from trainers.evaluate import coco_metrics
+from trainers.evaluate import coco_metrics, detect
 from trainers.left_out import left_out_aps
 from trainers.loop import Trainer
 
@@ -384,3 +384,16 @@ def test_a_rung_is_the_first_part_of_the_whole_score(tmp_path: Path) -> None:
         assert len(list(score.attributes[LEFT_OUT])) == 3  # type: ignore[arg-type]
         assert proxy(candidate).value == 100 * coco_metrics(proxy.held_out, whole).AP
     torch.testing.assert_close(proxy.held_out.scales, HELD_OUT.scales)
+
+
+def test_without_recalibration_a_candidate_has_the_statistics_of_the_training(tmp_path: Path) -> None:
+    proxy = dilation_proxy(tmp_path)
+    proxy.prepare()
+    proxy.recipe = replace(proxy.recipe, recalibration_batches=0)
+    before = state_of(proxy)
+    score = proxy(DILATIONS.baseline)
+    proxy.supernet.set_path(DILATIONS.baseline)
+    found = detect(proxy.detector, HELD_OUT, batch_size=3, device=proxy.device)
+    assert score.value == 100 * coco_metrics(HELD_OUT, found).AP
+    for name, value in state_of(proxy).items():
+        assert torch.equal(value, before[name]), name
