@@ -5,16 +5,17 @@ import sys
 
 import pytest
 import torch
+from hook_counter import hooked
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.cost import Cost, cost, cost_by_stage, layer_costs, trf
 from search_spaces.crnas.zoo import ZOO
 from search_spaces.errors import InvalidArchitecture
 from search_spaces.families import FAMILIES, family_of
-from search_spaces.family import Layer
+from search_spaces.family import ChainFamily, Layer
 
 counts = st.integers(1, 3)
 
@@ -42,23 +43,12 @@ def architectures(draw: st.DrawFn) -> Architecture:
 
 
 def counted(network: nn.Module, size: tuple[int, int]) -> tuple[Cost, dict[str, torch.Size]]:
-    """Hooks on every convolution and linear layer; on the meta device nothing is computed."""
-    macs, activations = 0, 0
-
-    def count(layer: nn.Module, _: object, output: Tensor) -> None:
-        nonlocal macs, activations
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        per_output = layer.weight[0].numel()
-        macs += output.numel() * per_output
-        activations += output.numel()
-
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(count)
-    with torch.no_grad():
+    """On the meta device, where nothing is computed."""
+    with torch.no_grad(), hooked(network) as count:
         maps = network.eval()(torch.empty(1, 3, *size, device="meta"))
     params = sum(weight.numel() for weight in network.parameters())
-    return Cost(params=params, macs=macs, activations=activations), {k: v.shape for k, v in maps.items()}
+    found = Cost(params=params, macs=count.macs, activations=count.activations)
+    return found, {k: v.shape for k, v in maps.items()}
 
 
 def check_against_the_built_network(architecture: Architecture, size: tuple[int, int]) -> None:
@@ -94,9 +84,16 @@ def test_cost_of_the_zoo_equals_that_of_the_built_network(name: str) -> None:
 @settings(max_examples=30, deadline=None)
 @given(architectures())
 def test_stages_add_up(architecture: Architecture) -> None:
-    stages = cost_by_stage(architecture, (96, 64))
+    """To the whole, and each to the sum of its layers, which a family lists on its own."""
+    stages = cost_by_stage(architecture, (97, 64))
+    family = family_of(architecture)
+    assert isinstance(family, ChainFamily)
+    listed = dict.fromkeys(stages, Cost())
+    for layer, spent in layer_costs(family.layers(architecture), (97, 64)):
+        listed[layer.stage] += spent
+    assert stages == listed
     assert list(stages) == ["stem", "c2", "c3", "c4", "c5"]
-    assert sum(stages.values(), Cost()) == cost(architecture, (96, 64))
+    assert sum(stages.values(), Cost()) == cost(architecture, (97, 64))
 
 
 @settings(max_examples=30, deadline=None)

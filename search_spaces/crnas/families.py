@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from search_spaces.architecture import Architecture, Value
+from search_spaces.crnas.costs import mobilenet_costs, resnet_costs
 from search_spaces.crnas.layers import (
     EXPANSION,
     MobileNetV2Shape,
@@ -18,7 +19,7 @@ from search_spaces.crnas.layers import (
     resnet_levels,
 )
 from search_spaces.errors import InvalidArchitecture
-from search_spaces.family import ChainFamily, Layer, Level, check_identity, check_keys
+from search_spaces.family import ChainFamily, Cost, Layer, Level, check_identity, check_keys
 
 STEMS = ("imagenet", "ceil_pool", "small")
 DILATIONS = (1, 2, 3)
@@ -50,6 +51,10 @@ class ResNetFamily(ReallocatedFamily):
     def layers(self, architecture: Architecture) -> tuple[Layer, ...]:
         """Every layer in execution order."""
         return tuple(resnet_layers(self._shape(architecture)))
+
+    def cost_by_stage(self, architecture: Architecture, input_size: tuple[int, int]) -> dict[str, Cost]:
+        """In closed form; see :meth:`Family.cost_by_stage`."""
+        return resnet_costs(self._shape(architecture), input_size)
 
     def levels(self, architecture: Architecture) -> dict[str, Level]:
         """Channels and stride of c2 to c5."""
@@ -107,6 +112,10 @@ class MobileNetV2Family(ReallocatedFamily):
     def layers(self, architecture: Architecture) -> tuple[Layer, ...]:
         """Every layer in execution order."""
         return tuple(mobilenet_layers(self._shape(architecture)))
+
+    def cost_by_stage(self, architecture: Architecture, input_size: tuple[int, int]) -> dict[str, Cost]:
+        """In closed form; see :meth:`Family.cost_by_stage`."""
+        return mobilenet_costs(self._shape(architecture), input_size)
 
     def levels(self, architecture: Architecture) -> dict[str, Level]:
         """Channels and stride of c2 to c5; c5 is the 1280-wide map."""

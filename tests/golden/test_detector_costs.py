@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from hook_counter import hooked
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, Genes
@@ -180,21 +181,9 @@ def built(
 
 def counted(detector: Detector, size: tuple[int, int], regions: Regions) -> tuple[int, int]:
     """Parameters, and multiply-adds of every convolution and linear layer for one image on the meta device."""
-    found = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal found
-        if isinstance(module, nn.ConvTranspose2d):
-            found += inputs[0].numel() * module.weight[0].numel()
-        elif isinstance(module, nn.Conv2d | nn.Linear):
-            found += output.numel() * module.weight[0].numel()
-
-    handles = [one.register_forward_hook(count) for one in detector.modules()]
-    with torch.no_grad():
+    with torch.no_grad(), hooked(detector) as count:
         _pass(detector, torch.zeros(1, 3, *size, device="meta"), regions)
-    for handle in handles:
-        handle.remove()
-    return sum(one.numel() for one in detector.parameters()), found
+    return sum(one.numel() for one in detector.parameters()), count.macs
 
 
 def _pass(detector: Any, images: Tensor, regions: Regions) -> None:
