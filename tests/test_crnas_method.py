@@ -399,8 +399,14 @@ def test_candidates_are_scored_as_by_the_straightforward_procedure(
 ) -> None:
     """To the digit, whatever they share: allocations, prefixes and whole lists of dilations."""
     benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/search_cost.py"))
-    benchmark["main"]([str(finished.run.directory), "--to", str(tmp_path / "cost.json")])
-    found = json.loads((tmp_path / "cost.json").read_text(encoding="utf-8"))
-    assert set(found["phases"]) == {"stages", "dilations"} and found["evaluation_speedup"] > 0
+    run, cost = str(finished.run.directory), tmp_path / "cost.json"
+    benchmark["main"]([run, "--short", run, "--to", str(cost), "--steps", "1"])
+    found = json.loads(cost.read_text(encoding="utf-8"))
+    assert found["different_scores"] == {"stages": [], "dilations": []} and found["differs"] == []
     for phase in found["phases"].values():
-        assert phase["candidates"] >= 6 and phase["different_scores"] == []
+        assert phase["timed"] >= 6 and phase["steps"]["now"] == phase["steps"]["short"]
+    seconds = found["seconds"]
+    assert seconds["short"]["search"] > seconds["short"]["evaluation"] > 0
+    assert found["search_speedup"] == pytest.approx(
+        seconds["straightforward"]["search"] / seconds["short"]["search"], rel=0.2
+    )
