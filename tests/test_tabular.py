@@ -237,6 +237,19 @@ def test_the_page_of_a_run_shows_it(scored: tuple[Run, Path]) -> None:
     ) == page.count("against the table tiny"), "it stays on the page"
 
 
+def test_latencies_are_added_to_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    table = tiny_table(tiny_networks())
+    write_table(table, path)
+    BUILD["main"](["crnas_digits", "--latency", "--to", str(path)])
+    found = read_table(path)
+    assert all(one.latency_ms is not None and one.latency_ms > 0 for one in found.networks)
+    assert found.about["latency"]["threads"] == 1
+    assert replace(found, about=table.about, networks=table.networks) == table
+    with pytest.raises(SystemExit):
+        BUILD["main"](["crnas_digits"])
+
+
 def test_a_table_is_built_piece_by_piece(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One training is done, the builder stops; called again it takes the file up and trains nothing twice."""
     path = tmp_path / "table.json"

@@ -1,11 +1,15 @@
 """Train every network of a table alone, and write the table.
 
     python benchmarks/tables/build.py TABLE --dir RUNS [--root DIR] [--seeds 3] [--workers 1] [--hours H] [--to FILE]
+    python benchmarks/tables/build.py TABLE --latency [--to FILE]
 
 TABLE is one of ``TABLES`` below, ``--root`` the folder of its images in COCO form, where it has any. Trainings go seed
 by seed, so that a table which is cut short has whole seeds. A finished training is in the file at once; what stands
 there is not trained again, and a training that was stopped goes on from its checkpoint in RUNS. So the work may be
 split over many calls, and over machines that hand the file on; ``--hours`` begins nothing new after that time.
+
+``--latency`` trains nothing: it times one forward pass of every backbone of the file, all of them in turn, one image
+and one thread, on a machine that should do nothing else.
 
 The trainings are those of the final table of the recipe that TABLE names, at the length that it names. AP is that of
 ``val`` at the epochs of the recipe's evaluations; nothing is chosen by it.
@@ -30,10 +34,12 @@ from nas.methods.spinenet_space import spinenet_recipe, spinenet_space
 from nas.proxies.tabular import Table, TabularNetwork, read_table, write_table
 from nas.recipes.search import SearchRecipe
 from nas.recipes.train_job import TrainJobRecipe
+from nas.report.measure import measure_latency
 from nas.run import environment
 from nas.training import TrainingJob
 from search_spaces.architecture import Architecture, digest_of
 from search_spaces.cost import cost
+from search_spaces.families import family_of
 from search_spaces.randomness import rng_for
 from trainers.data.catalog import open_split
 
@@ -211,6 +217,22 @@ def missing(table: Table, recipe: SearchRecipe, seeds: Sequence[int], folder: Pa
             )
 
 
+def timed(table: Table) -> Table:
+    """The table with the median latency of every backbone on this machine."""
+    backbones = {
+        one.architecture.digest: family_of(one.architecture).build(one.architecture, seed=0)
+        for one in table.networks
+    }
+    found = measure_latency(
+        {digest: one.eval() for digest, one in backbones.items()}, input_size=table.image_size, repeats=50
+    )
+    networks = tuple(
+        replace(one, latency_ms=round(found[one.architecture.digest].median_ms, 3)) for one in table.networks
+    )
+    said = {"images": 1, "threads": 1, "repeats": 50, "environment": environment()}
+    return replace(table, networks=networks, about={**table.about, "latency": said})
+
+
 def main(words: Sequence[str]) -> None:
     """Train what is missing, writing the table after each."""
     parser = argparse.ArgumentParser(
@@ -218,7 +240,8 @@ def main(words: Sequence[str]) -> None:
     )
     parser.add_argument("table", choices=sorted(TABLES))
     parser.add_argument("--root", help="folder of images in COCO form")
-    parser.add_argument("--dir", required=True, type=Path, help="of the trainings under way")
+    parser.add_argument("--dir", type=Path, help="of the trainings under way")
+    parser.add_argument("--latency", action="store_true", help="time the networks of the file, train nothing")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--hours", type=float, default=float("inf"))
@@ -227,6 +250,11 @@ def main(words: Sequence[str]) -> None:
     given = parser.parse_args(words)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     entry, path = TABLES[given.table], given.to or Path(__file__).parent / f"{given.table}.json"
+    if given.latency:
+        write_table(timed(read_table(path)), path)
+        return
+    if given.dir is None:
+        parser.error("--dir: name the folder of the trainings under way")
     recipe = searched(entry, given.root, given.small)
     networks = entry.networks(recipe)
     table = begun(given.table, entry, recipe, networks, path)
