@@ -68,3 +68,34 @@ def test_every_proxy_stands_in_one_file(
     BENCHMARK["main"](words)
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8")) == found
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")} == before
+
+
+def test_the_proof_is_what_the_measured_files_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    proof = runpy.run_path(str(ROOT / "benchmarks/proof.py"))
+    table = truth(tmp_path / "truth.json")
+    right = table.truth()
+    best = max(right, key=lambda digest: right[digest])
+    first, second, *_ = sorted(right, key=lambda digest: -right[digest])
+    # One pair of neighbours in the wrong order, so that an interval exists.
+    nearly = {**right, first: right[second], second: right[first]}
+    wrong = {digest: -value for digest, value in right.items()}
+    scores = {proof["SHORT"]: [nearly, nearly], proof["LONG"]: [right, wrong]}
+    macs = {name: {"macs": 0.1 * proof["table_macs"](table)} for name in scores}
+    (tmp_path / "proxies.json").write_text(json.dumps({"scores": scores, "arms": macs}), encoding="utf-8")
+    speed = {"evaluation_speedup": 8.0, "search_speedup": 3.0, "same_scores_speedup": 2.0}
+    (tmp_path / "cost.json").write_text(json.dumps(speed), encoding="utf-8")
+    words = ["--proxies", str(tmp_path / "proxies.json"), "--cost", str(tmp_path / "cost.json")]
+    proof["main"]([*words, "--truth", str(tmp_path / "truth.json"), "--to", str(tmp_path / "proof.json")])
+    found = json.loads((tmp_path / "proof.json").read_text(encoding="utf-8"))
+    assert found["supernet_tau"] == pytest.approx(1 - 2 / 465, abs=0.02)
+    assert found["supernet_tau_low"] < found["supernet_tau"] and found[
+        "supernet_tau_ceiling"
+    ] == pytest.approx(1.0)
+    assert (found["evaluation_speedup"], found["search_speedup"]) == (8.0, 3.0)
+    long = found["arms"][proof["LONG"]]
+    assert long["tau"][0] == pytest.approx(1.0) and long["tau"][1] == pytest.approx(-1.0)
+    assert long["winners"][0] == best and long["regret_at_3"][0] == 0.0
+    assert long["share_of_table"] == pytest.approx(0.1)
+    worst = min(right.values())
+    apart = right[second] - (right[best] + worst) / 2
+    assert found["short_minus_long_ap"]["mean"] == pytest.approx(apart, abs=0.01)

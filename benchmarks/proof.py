@@ -1,0 +1,100 @@
+"""What the proxy's order and the cost of the search come to, from what the other scripts measured: five numbers, and parts.
+
+    python benchmarks/proof.py [--proxies FILE] [--cost FILE] [--truth TABLE] [--to FILE]
+
+Trains and times nothing. It reads the scores of benchmarks/proxies.py, the times of benchmarks/search_cost.py and the
+table of networks trained alone, and writes benchmarks/results/proof.json:
+
+- ``supernet_tau``: tau-b of the short recipe's scores (``SHORT``) with the table, mean over the seeds of the supernet;
+  ``supernet_tau_low``: lower end of its 95 % interval over networks, by the jackknife of that mean.
+- ``supernet_tau_ceiling``: the tau that a proxy without error would reach with this truth.
+- ``evaluation_speedup``, ``search_speedup``: of the short recipe, see benchmarks/search_cost.py.
+- ``arms``: the same for the long recipe (``LONG``), with AP of the winners, the regret at 3, and the price in
+  multiply-adds as a share of the table's.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from nas.methods.truth import table_macs
+from nas.proxies.tabular import Table, read_table
+from nas.report.rank_quality import ceiling, regret_at
+from nas.report.ranking import correlation, kendall_tau, paired_difference
+from search_spaces.files import write_atomic
+
+HERE = Path(__file__).parent
+SHORT = "supernet independent, uniform, 1000 steps, bf16, BN as trained"
+LONG = "supernet independent, uniform, 3000 steps"
+
+
+def arm(scores: Sequence[dict[str, float]], table: Table, macs: float) -> dict[str, Any]:
+    """One way to score, over its seeds."""
+    truth = table.truth()
+    digests = list(truth)
+    aps = np.array([truth[one] for one in digests])
+    rows = np.array([[found[one] for one in digests] for found in scores])
+    mean = correlation(
+        lambda chosen: fmean(kendall_tau(row[chosen], aps[chosen]) or 0.0 for row in rows), len(digests)
+    )
+    return {
+        "seeds": len(rows),
+        "tau": [round(kendall_tau(row, aps) or 0.0, 4) for row in rows],
+        "mean_tau": {"value": mean.value, "low": mean.low, "high": mean.high},
+        "winners": [digests[int(row.argmax())] for row in rows],
+        "ap_of_winners": [round(float(aps[int(row.argmax())]), 3) for row in rows],
+        "regret_at_3": [round(regret_at(row, aps, 3), 3) for row in rows],
+        "share_of_table": macs / table_macs(table),
+    }
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Read, compare, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--proxies", type=Path, default=HERE / "results/proxies_crnas_bccd.json")
+    parser.add_argument("--cost", type=Path, default=HERE / "results/search_cost.json")
+    parser.add_argument("--truth", type=Path, default=HERE / "tables/crnas_bccd.json")
+    parser.add_argument("--to", type=Path, default=HERE / "results/proof.json")
+    given = parser.parse_args(words)
+    table = read_table(given.truth)
+    proxies = json.loads(given.proxies.read_text(encoding="utf-8"))
+    cost = json.loads(given.cost.read_text(encoding="utf-8"))
+    arms = {
+        name: arm(proxies["scores"][name], table, proxies["arms"][name]["macs"]) for name in (SHORT, LONG)
+    }
+    highest = ceiling([{seed: one.scores[seed][-1] for seed in table.seeds} for one in table.networks])
+    both = [dict(enumerate(arms[name]["ap_of_winners"])) for name in (SHORT, LONG)]
+    apart = paired_difference(*both)
+    result = {
+        "command": "python benchmarks/proof.py",
+        "supernet_tau": arms[SHORT]["mean_tau"]["value"],
+        "supernet_tau_low": arms[SHORT]["mean_tau"]["low"],
+        "supernet_tau_ceiling": highest.tau,
+        "evaluation_speedup": cost["evaluation_speedup"],
+        "search_speedup": cost["search_speedup"],
+        "same_scores_speedup": cost["same_scores_speedup"],
+        "seeds_of_truth": len(table.seeds),
+        "seed_to_seed_tau": highest.seed_to_seed,
+        "best_ap_of_table": max(table.truth().values()),
+        "mean_ap_of_table": fmean(table.truth().values()),
+        "short_minus_long_ap": {
+            "mean": apart.mean,
+            "low": apart.low,
+            "high": apart.high,
+            "seeds": sorted(set(both[0]) & set(both[1])),
+        },
+        "arms": arms,
+    }
+    write_atomic(given.to, (json.dumps(result, indent=1) + "\n").encode())
+    print(json.dumps({name: value for name, value in result.items() if name != "arms"}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
