@@ -1,4 +1,4 @@
-"""What the proxy's order and the cost of the search come to, from what the other scripts measured: five numbers, and parts.
+"""What the proxy's order and the cost of the search come to: five numbers and their parts, from measured files.
 
     python benchmarks/proof.py [--proxies FILE] [--cost FILE] [--truth TABLE] [--to FILE]
 
