@@ -25,7 +25,16 @@ from search_spaces.files import write_atomic
 from search_spaces.randomness import seed_for
 from search_spaces.targets import FOLDER
 
-PACKAGES = ("vertebra", "torch", "torchvision", "optuna", "numpy", "pycocotools", "safetensors")
+PACKAGES = (
+    "vertebra",
+    "torch",
+    "torchvision",
+    "optuna",
+    "numpy",
+    "pycocotools",
+    "faster-coco-eval",
+    "safetensors",
+)
 FINISHED = "done.json"
 """Written when everything of a run is done."""
 ENVIRONMENT = "environment.json"

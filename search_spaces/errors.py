@@ -45,6 +45,10 @@ class NonFiniteLoss(CandidateFailed):
     """A loss that is NaN or infinite; raised before the optimiser moves."""
 
 
+class NonFiniteDetection(CandidateFailed):
+    """A box or score that is NaN or infinite; raised before it is scored."""
+
+
 def out_of_memory(error: BaseException) -> str | None:
     """The sentence for an error of too little memory, whoever raised it; None for any other."""
     # By name, for torch is not imported here; on a CPU it raises no class of its own.

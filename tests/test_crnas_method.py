@@ -30,7 +30,14 @@ from nas.study import Score
 from nas.training import TrainingJob, train_to_completion
 from search_spaces.architecture import Architecture, Candidate, Prefix
 from search_spaces.catalog import family_of
-from search_spaces.errors import ConfigError, DataError, NonFiniteLoss, RunError
+from search_spaces.errors import (
+    CandidateFailed,
+    ConfigError,
+    DataError,
+    NonFiniteDetection,
+    NonFiniteLoss,
+    RunError,
+)
 from trainers.data.catalog import open_split
 from trainers.loop import Trainer
 
@@ -367,8 +374,9 @@ def test_the_first_supernet_has_nothing_to_inherit() -> None:
         tiny("stages.supernet.inherit=true")
 
 
+@pytest.mark.parametrize("kind", [NonFiniteLoss, NonFiniteDetection])
 def test_a_diverged_training_is_a_line_of_the_report_and_stops_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[CandidateFailed]
 ) -> None:
     run = Run.create(tmp_path / "run", tiny("dilations=null", "retrain.seeds=2", "retrain.rivals=[]"))
     attempts: list[int] = []
@@ -376,7 +384,7 @@ def test_a_diverged_training_is_a_line_of_the_report_and_stops_no_other(
     def trained(job: TrainingJob, *rest: Any) -> dict[str, Any]:
         attempts.append(job.recipe.seed)
         if job.recipe.seed == first and job.architecture != baseline:
-            raise NonFiniteLoss("step 3 of 8: loss is nan")
+            raise kind("step 3 of 8: loss is nan")
         return train_to_completion(job, *rest)
 
     monkeypatch.setattr(nas.methods.retraining, "train_to_completion", trained)

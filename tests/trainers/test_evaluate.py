@@ -1,4 +1,4 @@
-"""COCO metrics with known answers, two libraries that must agree, and boxes back in original pixels."""
+"""COCO metrics with known answers, from either library, and boxes back in original pixels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from search_spaces.errors import ConfigError
-from trainers import evaluate
 from trainers.data.annotations import BoxEntry, ImageEntry
 from trainers.data.coco import assemble
 from trainers.data.detection_set import Category, DetectionSet, Target
@@ -29,8 +27,6 @@ OBJECTS = (
 
 @pytest.fixture(params=["pycocotools", "faster"])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    if request.param == "faster":
-        pytest.importorskip("faster_coco_eval", reason="an optional library")
     return request.param  # type: ignore[no-any-return]
 
 
@@ -70,7 +66,7 @@ def found(index: int, score: float = 0.9, shift: float = 0.0) -> dict[str, Any]:
     return {"image_id": image, "category_id": category, "bbox": box, "score": score}
 
 
-def scored(data: DetectionSet, results: list[dict[str, Any]], backend: Backend = "auto") -> float:
+def scored(data: DetectionSet, results: list[dict[str, Any]], backend: Backend = "faster") -> float:
     return coco_metrics(data, results, backend=backend).AP
 
 
@@ -120,23 +116,6 @@ def test_results_are_not_changed_and_nothing_is_printed(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_both_libraries_agree_to_all_digits(seed: int) -> None:
-    pytest.importorskip("faster_coco_eval", reason="an optional library")
-    rng = np.random.default_rng(seed)
-    results = []
-    for _ in range(60):
-        one = found(int(rng.integers(6)), score=float(rng.random()), shift=float(rng.normal(0, 0.2)))
-        if rng.random() < 0.3:
-            one["category_id"] = 14 - one["category_id"]
-        results.append(one)
-    reference = coco_metrics(scene(), results, backend="pycocotools")
-    quick = coco_metrics(scene(), results, backend="faster")
-    assert quick.scalars() == pytest.approx(reference.scalars(), abs=1e-12)
-    assert quick.per_class == pytest.approx(reference.per_class, abs=1e-12)
-    assert 0 < reference.AP < 1
-
-
 def test_crowds_forgive_detections(backend: Backend) -> None:
     data = scene()
     data.ground_truth["annotations"].append(
@@ -145,13 +124,6 @@ def test_crowds_forgive_detections(backend: Backend) -> None:
     inside = {"image_id": 1, "category_id": 5, "bbox": [150, 150, 20, 20], "score": 0.99}
     results = [inside, *(found(index) for index in range(6))]
     assert scored(data, results, backend) == pytest.approx(1.0)
-
-
-def test_a_missing_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "faster_coco_eval", None)
-    with pytest.raises(ConfigError, match="pip install faster-coco-eval"):
-        coco_metrics(scene(), [], backend="faster")
-    assert evaluate._backend("auto")[0] is evaluate.COCO
 
 
 class Oracle(torch.nn.Module):

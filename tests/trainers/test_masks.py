@@ -259,8 +259,6 @@ def perfect(data: DetectionSet, cells: int = 28) -> list[Detections]:
 
 @pytest.mark.parametrize("backend", ["pycocotools", "faster"])
 def test_true_masks_score_high_and_wrong_ones_do_not(backend: Backend) -> None:
-    if backend == "faster":
-        pytest.importorskip("faster_coco_eval", reason="an optional library")
     # Twice as large in memory as the truth, so that masks come back to original pixels.
     recipe = DataRecipe(source="digits", masks=True, digits=DIGITS.digits, image_size=192)
     data = open_split(recipe, "val")
@@ -312,7 +310,6 @@ def test_what_lies_in_the_padding_has_no_mask(folder: Callable[..., Path]) -> No
 
 
 def test_both_libraries_agree_on_masks() -> None:
-    pytest.importorskip("faster_coco_eval", reason="an optional library")
     data = open_split(DIGITS, "val")
     results = detect(Oracle(perfect(data, cells=5)), data, device=CPU)  # type: ignore[arg-type]
     first, second = (
