@@ -102,7 +102,10 @@ def detect(
         masks: bring them to the size of their images too, where the detector has any; ten times the work of the boxes.
     """
     was_training = detector.training
-    detector.eval()
+    # A supernet has thousands of modules, and a search comes here for every batch.
+    switched = any(module.training for module in detector.modules())
+    if switched:
+        detector.eval()
     results: list[dict[str, Any]] = []
     try:
         for start in range(0, len(data), batch_size):
@@ -112,7 +115,8 @@ def detect(
             for offset, one in enumerate(found):
                 results += _results(data, start + offset, one, masks=masks)
     finally:
-        detector.train(was_training)
+        if switched:
+            detector.train(was_training)
     return results
 
 
