@@ -9,8 +9,8 @@ table of networks trained alone, and writes benchmarks/results/proof.json:
   ``supernet_tau_low``: lower end of its 95 % interval over networks, by the jackknife of that mean.
 - ``supernet_tau_ceiling``: the tau that a proxy without error would reach with this truth.
 - ``evaluation_speedup``, ``search_speedup``: of the short recipe, see benchmarks/search_cost.py.
-- ``arms``: the same for the long recipe (``LONG``), with AP of the winners, the regret at 3, and the price in
-  multiply-adds as a share of the table's.
+- ``arms``: every way to score, among them the long recipe (``LONG``): tau of each seed, AP of the winners, the regret
+  at 3, and the price in multiply-adds as a share of the table's. A picture of the taus stands beside the file.
 """
 
 import argparse
@@ -21,11 +21,12 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+from proof_picture import picture
 
-from nas.methods.truth import table_macs
+from nas.methods.truth import table_macs, trivial
 from nas.proxies.tabular import Table, read_table
 from nas.report.rank_quality import ceiling, regret_at
-from nas.report.ranking import correlation, kendall_tau, paired_difference
+from nas.report.ranking import Places, correlation, kendall_tau, paired_difference
 from search_spaces.files import write_atomic
 
 HERE = Path(__file__).parent
@@ -39,12 +40,16 @@ def arm(scores: Sequence[dict[str, float]], table: Table, macs: float) -> dict[s
     digests = list(truth)
     aps = np.array([truth[one] for one in digests])
     rows = np.array([[found[one] for one in digests] for found in scores])
-    mean = correlation(
-        lambda chosen: fmean(kendall_tau(row[chosen], aps[chosen]) or 0.0 for row in rows), len(digests)
-    )
+
+    def mean_tau(chosen: Places) -> float | None:
+        taus = [kendall_tau(row[chosen], aps[chosen]) for row in rows]
+        return None if None in taus else fmean(tau for tau in taus if tau is not None)
+
+    mean = correlation(mean_tau, len(digests))
+    taus = [kendall_tau(row, aps) for row in rows]
     return {
         "seeds": len(rows),
-        "tau": [round(kendall_tau(row, aps) or 0.0, 4) for row in rows],
+        "tau": [round(tau, 4) for tau in taus if tau is not None],
         "mean_tau": {"value": mean.value, "low": mean.low, "high": mean.high},
         "winners": [digests[int(row.argmax())] for row in rows],
         "ap_of_winners": [round(float(aps[int(row.argmax())]), 3) for row in rows],
@@ -66,8 +71,13 @@ def main(words: Sequence[str] | None = None) -> None:
     table = read_table(given.truth)
     proxies = json.loads(given.proxies.read_text(encoding="utf-8"))
     cost = json.loads(given.cost.read_text(encoding="utf-8"))
+    costs = trivial([one.architecture for one in table.networks], table.image_size)
+    scores = proxies["scores"] | {
+        name: [dict(zip(table.by_digest, values, strict=True))] for name, values in costs.items()
+    }
     arms = {
-        name: arm(proxies["scores"][name], table, proxies["arms"][name]["macs"]) for name in (SHORT, LONG)
+        name: arm(found, table, proxies["arms"].get(name, {"macs": 0.0})["macs"])
+        for name, found in scores.items()
     }
     highest = ceiling([{seed: one.scores[seed][-1] for seed in table.seeds} for one in table.networks])
     both = [dict(enumerate(arms[name]["ap_of_winners"])) for name in (SHORT, LONG)]
@@ -92,6 +102,7 @@ def main(words: Sequence[str] | None = None) -> None:
         },
         "arms": arms,
     }
+    write_atomic(given.to.with_suffix(".svg"), picture(arms, highest.tau).encode())
     write_atomic(given.to, (json.dumps(result, indent=1) + "\n").encode())
     print(json.dumps({name: value for name, value in result.items() if name != "arms"}, indent=1))
 

@@ -70,7 +70,10 @@ def test_every_proxy_stands_in_one_file(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")} == before
 
 
-def test_the_proof_is_what_the_measured_files_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_proof_is_what_the_measured_files_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     proof = runpy.run_path(str(ROOT / "benchmarks/proof.py"))
     table = truth(tmp_path / "truth.json")
     right = table.truth()
@@ -99,3 +102,6 @@ def test_the_proof_is_what_the_measured_files_say(tmp_path: Path, capsys: pytest
     worst = min(right.values())
     apart = right[second] - (right[best] + worst) / 2
     assert found["short_minus_long_ap"]["mean"] == pytest.approx(apart, abs=0.01)
+    assert found["arms"]["MACs"]["mean_tau"]["value"] is None, "equal in all of them"
+    drawn = (tmp_path / "proof.svg").read_text(encoding="utf-8")
+    assert "parameters" in drawn and "without error: 1.00" in drawn and ">MACs<" not in drawn
