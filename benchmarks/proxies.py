@@ -10,7 +10,8 @@ final table, cut short, on the other images and scored on the same held-out ones
 
 ``--arms`` limits what is trained; whatever RUNS already holds is in the result,
 benchmarks/results/proxies_TABLE.json: for each arm tau-b with its interval and the other statistics of ``nas rank``,
-its multiply-adds as a share of the table's, and the combinations by mean rank.
+its multiply-adds as a share of the table's (with recalibration, where an arm does none of it too), and the
+combinations by mean rank.
 """
 
 import argparse

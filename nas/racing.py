@@ -18,20 +18,21 @@ from search_spaces.errors import ConfigError
 class Race:
     """Decides at each rung which candidates are still in the race; see :class:`nas.rungs.Rungs`.
 
-    A candidate is stopped when at least ``keep`` others are better than it by more than luck explains: with AP a and
-    b on s of n images, and a_g and b_g without group g of G, when
+    A candidate is stopped when more than ``keep`` others are better than it by more than luck explains, so that one of
+    those may fail. Another is better when, with AP a and b on s of n images, and a_g and b_g without group g of G,
 
         a - b > t sqrt(1 - s / n) sqrt((G - 1) / G sum (d_g - mean d)^2),  d_g = a_g - b_g
 
     with Student's t of G - 1 degrees at the recipe's level. The first root is that of a draw without putting back: the
     question is who is best on these n images. Compared are candidates of one level, of the same round or before, so the
-    more are asked for together (``batch``), the more are stopped.
+    more are asked for together (``batch``), the more are stopped. The level is that of one comparison: among many near
+    equals the best may be lost.
 
     Args:
         recipe: rungs and level.
         images: n, all held-out ones.
         mini_batch: images that are scored at a time; rungs are multiples of it.
-        keep: candidates that a level must not lose.
+        keep: candidates of a level that the controller goes on from.
 
     Raises:
         ConfigError: the first rung holds all images.
@@ -45,7 +46,8 @@ class Race:
         """Why a trial ends at a rung, or None; see :class:`nas.rungs.Rungs`."""
         own = history[number]
         better = [one for one in _together(history, own, step) if self._behind(own, one, step)]
-        if len(better) < self.keep:
+        # One to spare, for a candidate that leads now may fail before it has its score.
+        if len(better) <= self.keep:
             return None
         ahead = max(one.intermediate[step] for one in better)
         return (
@@ -102,7 +104,7 @@ def left_out(record: Record, step: int) -> tuple[float, ...]:
 
 
 def _together(history: History, own: Record, step: int) -> list[Record]:
-    """The others that are compared with a trial at a rung, whatever came of them later."""
+    """The others that are compared with a trial at a rung; of its own round whatever came of them later."""
     return [
         one
         for one in history
@@ -110,6 +112,8 @@ def _together(history: History, own: Record, step: int) -> list[Record]:
         and one.round <= own.round
         and step in one.intermediate
         and _level(one) == _level(own)
+        # Who failed in an earlier round will not win.
+        and not (one.state == "failed" and one.round < own.round)
     ]
 
 

@@ -78,7 +78,7 @@ class Record:
             values, one that was stopped on the way.
         reason: one sentence when failed or pruned.
         attributes: those given at the beginning and the score's.
-        intermediate: training step -> score there, of a proxy that scores in stages.
+        intermediate: training step, or images of a race -> score there, of a proxy that scores in stages.
         kept: of a running trial: its score or failure, which waits for those of earlier trials.
     """
 
@@ -149,7 +149,7 @@ class Record:
 
     @property
     def stopped_at(self) -> int | None:
-        """The training step at which this candidate was stopped; None for any other, a rejected one included."""
+        """The rung (training steps, or images of a race) where this candidate was stopped; None for any other."""
         if self.state != "pruned":
             return None
         if self.intermediate:

@@ -10,19 +10,24 @@ import pytest
 
 from nas.config import apply_overrides, check, read_yaml
 from nas.methods.catalog import check_search
-from nas.methods.crnas import carry_out
+from nas.methods.crnas import carry_out, foreseen
+from nas.methods.data import read_data
 from nas.methods.replaying import replay_run
+from nas.planning import Work
 from nas.progress import Silent
+from nas.proxies.supernet import SupernetProxy
 from nas.racing import Race, rungs_of
 from nas.recipes.crnas import CRNASRecipe
 from nas.recipes.race import RaceRecipe
 from nas.run import Run
 from nas.show import histories
-from nas.trials import LEFT_OUT, ROUND, Record
+from nas.trials import LEFT_OUT, ROUND, Record, Score
 from search_spaces.architecture import Architecture, Candidate, Genes, Prefix
-from search_spaces.errors import ConfigError
+from search_spaces.errors import CandidateFailed, ConfigError
 
 TINY = Path(__file__).parent / "recipes/tiny.yaml"
+KEEP = 0
+"""With the one to spare, one better candidate is enough to be stopped."""
 RACE = RaceRecipe(first=50, growth=4, level=0.05, groups=16)
 
 
@@ -56,19 +61,67 @@ def test_who_is_far_behind_is_stopped_and_who_is_near_goes_on() -> None:
     images = draws.normal(30.0, 10.0, size=400)
     far, near = images - 3 + draws.normal(size=400), images - 0.05 + draws.normal(size=400)
     history = [record(0, images, 64), record(1, far, 64), record(2, near, 64)]
-    race = Race(RACE, images=400, mini_batch=8, keep=1)
+    race = Race(RACE, images=400, mini_batch=8, keep=KEEP)
     said = race.stops(history, 1, 64)
     assert said is not None and said.startswith("stopped after 64 of 400 images: ")
     assert race.stops(history, 0, 64) is None and race.stops(history, 2, 64) is None
     assert race.decisions(history) == {(0, 64): False, (1, 64): True, (2, 64): False}
-    assert Race(RACE, images=400, mini_batch=8, keep=3).stops(history, 1, 64) is None, (
-        "two are better, three are kept"
+    assert Race(RACE, images=400, mini_batch=8, keep=2).stops(history, 1, 64) is None, (
+        "two are better, two are kept"
     )
+
+
+def test_who_failed_stops_nobody_of_a_later_round() -> None:
+    images = np.random.default_rng(5).normal(30.0, 10.0, size=100)
+    race = Race(RACE, images=400, mini_batch=8, keep=1)
+    leaders = [record(number, images + 0.001 * number, 64) for number in range(2)]
+    late = record(2, images - 5 + 0.01 * np.arange(100), 64, round=2)
+    assert race.stops([*leaders, late], 2, 64) is not None
+    assert race.stops([leaders[0], replace(leaders[1], state="failed"), late], 2, 64) is None
+
+
+def test_one_that_leads_may_fail_and_the_search_has_a_winner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nearly everybody is stopped, and the first that is scored on all images runs out of memory."""
+    scored = SupernetProxy.__call__
+    failed: list[str] = []
+
+    def fails_once(self: SupernetProxy, candidate: Candidate) -> Score:
+        if not failed:
+            failed.append(candidate.digest)
+            raise CandidateFailed("out of memory")
+        return scored(self, candidate)
+
+    monkeypatch.setattr(SupernetProxy, "__call__", fails_once)
+    settings = raced(first=4, groups=4, level=0.45) | {"dilations": None}
+    run = Run.create(tmp_path / "run", check_search(settings, source="race"))
+    winner = carry_out(run, Silent())
+    assert failed and winner.digest != failed[0]
+    assert any(one.stopped_at is not None for one in histories(run)["stages"])
+
+
+def test_a_plan_counts_every_rung_and_says_that_it_is_a_bound(tmp_path: Path) -> None:
+    def looked_at(name: str, settings: dict[str, Any]) -> tuple[float, bool]:
+        run = Run.create(tmp_path / name, check_search(settings, source="race"))
+        (work,) = [
+            one
+            for one in foreseen(run, read_data(run.recipe))
+            if getattr(one, "name", "") == "stages: scoring"
+        ]
+        assert isinstance(work, Work)
+        return work.macs, work.at_most
+
+    plain, bound = looked_at("plain", raced())
+    assert not bound
+    race, bound = looked_at("race", raced(first=4, groups=4, growth=2))
+    # 12 images and 2 batches of 4, beside rungs of 4 and 8 with as much recalibration each.
+    assert bound and race / plain == pytest.approx((12 + 4 + 8 + 3 * 8) / (12 + 8))
 
 
 def test_only_candidates_of_one_level_and_not_of_later_rounds_are_compared() -> None:
     images = np.random.default_rng(1).normal(30.0, 10.0, size=100)
-    race = Race(RACE, images=400, mini_batch=8, keep=1)
+    race = Race(RACE, images=400, mini_batch=8, keep=KEEP)
     behind = record(0, images - 5 + 0.01 * np.arange(100), 64)
     assert race.stops([behind, record(1, images, 64)], 0, 64) is not None
     assert race.stops([behind, record(1, images, 64, genes=2)], 0, 64) is None
@@ -82,7 +135,7 @@ def test_only_candidates_of_one_level_and_not_of_later_rounds_are_compared() -> 
 def test_equal_candidates_are_stopped_as_rarely_as_the_level_says(seen: int) -> None:
     """Equal on all 200 images, so whoever is behind on some of them is behind by chance."""
     draws = np.random.default_rng(2)
-    race = Race(RACE, images=200, mini_batch=8, keep=1)
+    race = Race(RACE, images=200, mini_batch=8, keep=KEEP)
     stopped, tries = 0, 3000
     for _ in range(tries):
         images = draws.normal(size=200)
@@ -134,5 +187,11 @@ def test_a_race_that_cannot_be_run_is_refused_before_anything_is_spent(tmp_path:
     assert not (run.directory / "stages").exists()
     with pytest.raises(ConfigError, match=r"allowed with stages\.race is rounds"):
         check_search(raced(first=4) | {"order": "free"}, source="race")
+    learns = raced(first=4)
+    learns["stages"]["controller"] = {"name": "aging_evolution", "budget": 6}
+    with pytest.raises(
+        ConfigError, match=r"stages\.controller.*allowed with stages\.race are exhaustive, greedy, random"
+    ):
+        check_search(learns, source="race")
     with pytest.raises(ConfigError, match=r"level.*0\.7.*between 0 and 0\.5"):
         check(CRNASRecipe, raced(first=4, level=0.7), source="race")

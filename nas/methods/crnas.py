@@ -161,7 +161,7 @@ def lists(
 
 
 def race(recipe: PhaseRecipe, controller: ControllerRecipe, data: SearchData) -> Race | None:
-    """The race of a phase, if it has one; nobody is stopped whom the controller might go on from.
+    """The race of a phase, if it has one; a greedy controller goes on from the best of a level.
 
     Raises:
         ConfigError: its first rung holds all held-out images.
@@ -260,7 +260,11 @@ def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
             by="driver",
             macs=3.0 * train.batch_size * train.area * path,
         )
-        looked_at = len(data.held_out) + phase.supernet.recalibration_batches * batch
+        # Every rung of a race begins again.
+        raced = race(phase, phase.controller, data)
+        rungs = () if raced is None else tuple(raced.rungs)
+        recalibration = phase.supernet.recalibration_batches * batch
+        looked_at = sum((*rungs, len(data.held_out))) + (1 + len(rungs)) * recalibration
         searches = [name]
         if name == "dilations" and recipe.retrain is not None and "random" in recipe.retrain.rivals:
             searches.append("random")
@@ -275,6 +279,7 @@ def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
                 # A greedy search that ends early has no whole network to show.
                 least=None if phase.controller.name == "greedy" or one == "random" else LEAST,
                 trials=count,
+                at_most=bool(rungs),
                 exhaustive=phase.controller.name == "exhaustive" and one != "random",
             )
 
@@ -288,7 +293,17 @@ def rehearse(run: Run, data: SearchData, work: str, seconds: float, rng: Random)
         proxy = _dilation_proxy(run, dilation_space(stages(run).space.baseline), data, trained=True)
     if what == "supernet training":
         return [seconds_a_step(proxy.trainer(None), seconds)]
-    return repeated(lambda: proxy(proxy.space.sample(rng)), seconds)
+    searching = crnas_recipe(run.recipe)
+    recipe = searching.stages if phase == "stages" else searching.dilations or searching.stages
+    raced = race(recipe, recipe.controller, data)
+
+    def scored() -> None:
+        candidate = proxy.space.sample(rng)
+        for step in () if raced is None else raced.rungs:
+            proxy.at(candidate, step)
+        proxy(candidate)
+
+    return repeated(scored, seconds)
 
 
 def _stage_proxy(run: Run, data: SearchData) -> SupernetProxy:

@@ -11,6 +11,9 @@ from nas.recipes.search import SearchRecipe, refuse_free_rungs
 from search_spaces.recipe import FieldError, Recipe
 from trainers.recipes import TrainRecipe
 
+RACED = ("exhaustive", "greedy", "random")
+"""Controllers that lose nothing when a candidate is stopped: no proposal follows from the score of a poor one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SupernetRecipe(Recipe):
@@ -82,6 +85,12 @@ class CRNASRecipe(SearchRecipe):
         super().__post_init__()
         for name, phase in (("stages", self.stages), ("dilations", self.dilations)):
             refuse_free_rungs(self, phase and phase.race, f"{name}.race")
+            if phase is not None and phase.race is not None and phase.controller.name not in RACED:
+                raise FieldError(
+                    f"{name}.controller",
+                    phase.controller.name or phase.controller.target,
+                    f"allowed with {name}.race are {', '.join(RACED)}; or leave the race out",
+                )
         if self.stages.supernet.inherit:
             raise FieldError(
                 "stages.supernet.inherit",

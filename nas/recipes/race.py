@@ -7,16 +7,18 @@ from search_spaces.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class RaceRecipe(Recipe):
-    """Candidates are scored on a part of the held-out images first, and on the rest only while they may still win.
+    """Candidates are scored on a part of the held-out images first, and who is clearly behind there on no more.
 
     A candidate that is behind by more than the images explain is stopped; see :class:`nas.racing.Race`. It pays with
-    thousands of held-out images. With fewer than the recalibration takes, scoring everybody on all of them costs less.
+    thousands of held-out images: every rung rebuilds the BN statistics and begins with the first image again, so with
+    fewer images than the recalibration takes, scoring everybody on all of them costs less. Allowed beside controllers
+    that do not learn from the scores of poor candidates: ``exhaustive``, ``greedy``, ``random``.
 
     Args:
         first: held-out images of the first rung; each rung after it has ``growth`` times as many, while that is less
             than all. Rounded up to whole mini-batches.
         growth: see ``first``.
-        level: one-sided level of each comparison of two candidates.
+        level: one-sided level of each comparison of two candidates at a rung.
         groups: of images, whose differences tell how much is luck.
     """
 

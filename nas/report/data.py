@@ -161,9 +161,9 @@ class Trial(_Part):
     """One candidate of the search, in the order in which the study took it.
 
     ``params`` and ``macs`` are ``None`` for a prefix, whose network is not decided yet. ``text`` is the short
-    form a person reads (``"1,1,2,4"``). ``stopped_at`` is the training step at which a rung stopped the candidate,
-    ``None`` for one that a limit rejected before anything ran. ``latency`` is in the baseline's, the two timed in turn;
-    ``latency_ms`` holds low quartile, median and high quartile of the candidate.
+    form a person reads (``"1,1,2,4"``). ``stopped_at`` is the rung (training steps, or images of a race) that stopped
+    the candidate, ``None`` for one that a limit rejected before anything ran. ``latency`` is in the baseline's, the two
+    timed in turn; ``latency_ms`` holds low quartile, median and high quartile of the candidate.
     """
 
     number: int

@@ -239,8 +239,6 @@ def _jackknifed(
         high = math.sin(min(middle + _NORMAL * error, math.pi / 2))
     else:
         warning = "no interval: the value is the same without any one of the networks"
-    if networks < MINIMUM_NETWORKS:
-        warning = (
-            f"only {networks} networks: under {MINIMUM_NETWORKS} the interval is narrower than the truth"
-        )
+    if networks < MINIMUM_NETWORKS and low is not None:
+        warning = f"only {networks} networks: under {MINIMUM_NETWORKS} the interval may be too narrow"
     return RankCorrelation(value=value, low=low, high=high, networks=networks, warning=warning)

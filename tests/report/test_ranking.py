@@ -55,7 +55,7 @@ def test_interval_holds_the_value_and_is_the_jackknifes() -> None:
 
 
 def test_few_networks_warn() -> None:
-    few = tau_with_interval(range(MINIMUM_NETWORKS - 1), range(MINIMUM_NETWORKS - 1))
+    few = tau_with_interval(range(MINIMUM_NETWORKS - 1), [1, 0, *range(2, MINIMUM_NETWORKS - 1)])
     assert few.warning is not None and f"only {MINIMUM_NETWORKS - 1} networks" in few.warning
     swapped = [1, 0, *range(2, MINIMUM_NETWORKS)]
     assert tau_with_interval(range(MINIMUM_NETWORKS), swapped).warning is None
