@@ -4,8 +4,9 @@
 
 writes benchmarks/results/metric_speed.json. With ``--root`` the 73 held-out images of `crnas_bccd.yaml` come first,
 their objects moved by chance for detections. The other sets are made up: 80 categories, 7 objects and 100 detections an
-image; the one with masks 2 objects and 10 detections. Seconds are medians, ratios those of neighbouring calls.
-Everything that both say is compared; ``rounding`` is the largest difference.
+image; with masks 3 categories, 2 objects and 10 detections. Seconds are medians of the processor's time, which other
+work on the machine disturbs least; ratios are those of neighbouring calls. All numbers that both give are compared:
+``rounding`` is the largest difference.
 """
 
 import argparse
@@ -136,11 +137,11 @@ def clocks() -> Iterator[dict[str, float]]:
     originals: list[tuple[Any, str, Callable[..., Any]]] = []
 
     def timed(part: str, function: Callable[..., Any], *words: Any, **named: Any) -> Any:
-        began = time.perf_counter()
+        began = time.thread_time()
         try:
             return function(*words, **named)
         finally:
-            spent[part] += time.perf_counter() - began
+            spent[part] += time.thread_time() - began
 
     def clocked(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         # A function, not a partial, so that it is a method where it stands in a class.
@@ -176,9 +177,9 @@ def compared(case: Case, rounds: int) -> dict[str, Any]:
     for turn in range(rounds):
         for name in BACKENDS if turn % 2 else reversed(BACKENDS):
             with clocks() as spent:
-                began = time.perf_counter()
+                began = time.thread_time()
                 found[name] = coco_metrics(data, results, backend=name)
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.thread_time() - began)
             parts[name].append(spent)
     rounding = difference(found["pycocotools"], found["faster"])
     if rounding > CLOSE:
