@@ -15,6 +15,7 @@ table of networks trained alone, and writes benchmarks/results/proof.json:
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -25,13 +26,23 @@ from proof_picture import picture
 
 from nas.methods.truth import table_macs, trivial
 from nas.proxies.tabular import Table, read_table
-from nas.report.rank_quality import ceiling, regret_at
+from nas.report.rank_quality import Ceiling, ceiling, regret_at
 from nas.report.ranking import Places, correlation, kendall_tau, paired_difference
 from search_spaces.files import write_atomic
 
 HERE = Path(__file__).parent
 SHORT = "supernet independent, uniform, 1000 steps, bf16, BN as trained"
 LONG = "supernet independent, uniform, 3000 steps"
+WANTED = 0.85
+"""A ceiling at which the noise of the truth hides little."""
+
+
+def seeds_for(tau: float, found: Ceiling) -> int | None:
+    """How many seeds of truth lift the ceiling so high, if AP and its noise are normal: tau = 2/pi asin r (Greiner)."""
+    if not found.spread or found.noise is None:
+        return None
+    reliability = math.sin(math.pi / 2 * tau) ** 2
+    return math.ceil(found.noise**2 / (found.spread**2 * (1 / reliability - 1)))
 
 
 def arm(scores: Sequence[dict[str, float]], table: Table, macs: float) -> dict[str, Any]:
@@ -92,6 +103,7 @@ def main(words: Sequence[str] | None = None) -> None:
         "same_scores_speedup": cost["same_scores_speedup"],
         "seeds_of_truth": len(table.seeds),
         "seed_to_seed_tau": highest.seed_to_seed,
+        f"seeds_for_a_ceiling_of_{WANTED}": seeds_for(WANTED, highest),
         "best_ap_of_table": max(table.truth().values()),
         "mean_ap_of_table": fmean(table.truth().values()),
         "short_minus_long_ap": {
