@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from search_spaces.recipe import Recipe
 
+GROUPS = 16
+"""Parts of the images whose differences tell how much is luck, unless a recipe says otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RaceRecipe(Recipe):
@@ -25,7 +28,7 @@ class RaceRecipe(Recipe):
     first: int
     growth: int = 4
     level: float = 0.01
-    groups: int = 16
+    groups: int = GROUPS
 
     def __post_init__(self) -> None:
         self.require("first", self.first >= 4, "at least 4")

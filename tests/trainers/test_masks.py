@@ -224,18 +224,13 @@ def test_masks_are_mirrored_and_rescaled_with_their_boxes() -> None:
     assert all(torch.equal(one["masks"], other["masks"]) for one, other in zip(first, second, strict=True))
 
 
-class Oracle:
+class Oracle(torch.nn.Module):
     """Answers with given detections, image after image."""
 
-    training = False
-
     def __init__(self, answers: list[Detections]) -> None:
+        super().__init__()
         self.answers = answers
         self.shown = 0
-
-    def eval(self) -> None: ...
-
-    def train(self, mode: bool) -> None: ...
 
     def detections(self, images: Tensor) -> list[Detections]:
         start, self.shown = self.shown, self.shown + len(images)
