@@ -41,11 +41,15 @@ class CandidateFailed(VertebraError):
         self.spent = dict(spent or {})
 
 
-class NonFiniteLoss(CandidateFailed):
+class Diverged(CandidateFailed):
+    """A training that left the finite numbers."""
+
+
+class NonFiniteLoss(Diverged):
     """A loss that is NaN or infinite; raised before the optimiser moves."""
 
 
-class NonFiniteDetection(CandidateFailed):
+class NonFiniteDetection(Diverged):
     """A box or score that is NaN or infinite; raised before it is scored."""
 
 

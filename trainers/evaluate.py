@@ -180,17 +180,43 @@ def coco_metrics(
     """
     wanted = set(data.image_ids)
     kept = [one for one in results if one["image_id"] in wanted]
-    for one in kept:
-        if not math.isfinite(sum(one["bbox"]) + one["score"]):
-            raise NonFiniteDetection(
-                f"image {one['image_id']}: the detector found the box {one['bbox']} with the score {one['score']}; "
-                "needed are finite numbers. Its training has diverged: lower the learning rate or lengthen the warm-up"
-            )
+    require_finite(kept)
     found = _metrics(data, evaluated(data, kept, backend=backend, overlap="bbox"))
     if data.masks is None or not all("segmentation" in one for one in kept):
         return found
     masks = _metrics(data, evaluated(data, kept, backend=backend, overlap="segm"))
     return replace(found, masks=masks)
+
+
+def box_ap(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> float:
+    """AP of boxes alone, in a fraction of the time: no ranges of area, no other numbers of detections.
+
+    Args:
+        truth: a COCO dictionary.
+        results: finite, of its images only.
+    """
+    found = COCOeval_faster(*_pair(FasterCOCO, truth, results, "bbox"), "bbox")
+    found.params.areaRng, found.params.areaRngLbl = [[0, 1e10]], ["all"]
+    found.params.maxDets = [100]
+    found.evaluate()
+    found.accumulate()
+    precision = np.asarray(found.eval["precision"])
+    there = precision[precision > -1]
+    return float(there.mean()) if len(there) else -1.0
+
+
+def require_finite(results: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a box or a score that is NaN or infinite.
+
+    Raises:
+        NonFiniteDetection: names the image.
+    """
+    for one in results:
+        if not math.isfinite(sum(one["bbox"]) + one["score"]):
+            raise NonFiniteDetection(
+                f"image {one['image_id']}: the detector found the box {one['bbox']} with the score {one['score']}; "
+                "needed are finite numbers. Its training has diverged: lower the learning rate or lengthen the warm-up"
+            )
 
 
 def evaluated(
@@ -204,7 +230,24 @@ def evaluated(
         backend: as for :func:`coco_metrics`.
         overlap: of boxes or of masks.
     """
-    truth = _rebased(data.ground_truth)
+    dataset, evaluation = _BACKENDS[backend]
+    # pycocotools talks on standard output, which belongs to whoever asked for JSON.
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = evaluation(*_pair(dataset, data.ground_truth, results, overlap), overlap)
+        found.evaluate()
+        found.accumulate()
+        found.summarize()
+    return found
+
+
+def _pair(
+    dataset: Callable[[], Any],
+    ground_truth: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    overlap: Overlap,
+) -> tuple[Any, Any]:
+    """Ground truth and results as a library's objects."""
+    truth = _rebased(ground_truth)
     kept = [
         {
             **one,
@@ -214,14 +257,7 @@ def evaluated(
         }
         for number, one in enumerate(results, start=1)
     ]
-    dataset, evaluation = _BACKENDS[backend]
-    # pycocotools talks on standard output, which belongs to whoever asked for JSON.
-    with contextlib.redirect_stdout(io.StringIO()):
-        found = evaluation(_coco(dataset, truth), _coco(dataset, {**truth, "annotations": kept}), overlap)
-        found.evaluate()
-        found.accumulate()
-        found.summarize()
-    return found
+    return _coco(dataset, truth), _coco(dataset, {**truth, "annotations": kept})
 
 
 def _metrics(data: DetectionSet, found: Any) -> Metrics:

@@ -1,11 +1,10 @@
 """Average precision without a part of the images: how much of it is luck of the images."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from trainers.data.detection_set import DetectionSet
-from trainers.evaluate import coco_metrics
+from trainers.evaluate import box_ap, require_finite
 
 
 def left_out_aps(
@@ -29,18 +28,10 @@ def left_out_aps(
     """
     if not 2 <= groups <= len(data):
         raise ValueError(f"groups: found {groups}; allowed is 2 to {len(data)}, the number of images")
-    every = list(results)
-    whole = coco_metrics(data, every).AP
-    return whole, tuple(coco_metrics(_without(data, group, groups), every).AP for group in range(groups))
-
-
-def _without(data: DetectionSet, group: int, groups: int) -> DetectionSet:
-    """The targets and the ground truth of all but a group; the images stay, for nobody looks at them."""
-    targets = tuple(one for index, one in enumerate(data.targets) if index % groups != group)
-    kept = {one["image_id"] for one in targets}
-    truth = {
-        **data.ground_truth,
-        "images": [image for image in data.ground_truth["images"] if image["id"] in kept],
-        "annotations": [one for one in data.ground_truth["annotations"] if one["image_id"] in kept],
-    }
-    return replace(data, targets=targets, ground_truth=truth, masks=None)
+    require_finite(results)
+    whole = box_ap(data.ground_truth, results)
+    without = []
+    for group in range(groups):
+        kept = {number for index, number in enumerate(data.image_ids) if index % groups != group}
+        without.append(box_ap(data.truth_of(kept), [one for one in results if one["image_id"] in kept]))
+    return whole, tuple(without)

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from nas.controllers.greedy import BEAM
 from nas.methods.catalog import baseline_of
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import mean_path_macs
@@ -17,6 +16,7 @@ from nas.methods.data import SearchData
 from nas.methods.rehearsing import repeated, seconds_a_step
 from nas.methods.searching import (
     Searched,
+    beam_of,
     controller_for,
     expected_trials,
     finish,
@@ -160,6 +160,12 @@ def lists(
     return Searched(phase=phase, space=space, controller=controller, pruning=pruning)
 
 
+def phase_recipe(run: Run, phase: str) -> PhaseRecipe:
+    """Supernet, controller and race of a phase; of the rival's, those of the dilations."""
+    recipe = crnas_recipe(run.recipe)
+    return recipe.stages if phase == "stages" else recipe.dilations or recipe.stages
+
+
 def race(recipe: PhaseRecipe, controller: ControllerRecipe, data: SearchData) -> Race | None:
     """The race of a phase, if it has one; a greedy controller goes on from the best of a level.
 
@@ -168,9 +174,12 @@ def race(recipe: PhaseRecipe, controller: ControllerRecipe, data: SearchData) ->
     """
     if recipe.race is None:
         return None
-    beam = controller.options.get("beam", BEAM) if controller.name == "greedy" else 1
-    assert isinstance(beam, int), "checked when the controller was made"
-    return Race(recipe.race, images=len(data.held_out), mini_batch=recipe.supernet.score_batch, keep=beam)
+    return Race(
+        recipe.race,
+        images=len(data.held_out),
+        mini_batch=recipe.supernet.score_batch,
+        keep=beam_of(controller),
+    )
 
 
 def require_races(run: Run, data: SearchData) -> None:
@@ -293,8 +302,7 @@ def rehearse(run: Run, data: SearchData, work: str, seconds: float, rng: Random)
         proxy = _dilation_proxy(run, dilation_space(stages(run).space.baseline), data, trained=True)
     if what == "supernet training":
         return [seconds_a_step(proxy.trainer(None), seconds)]
-    searching = crnas_recipe(run.recipe)
-    recipe = searching.stages if phase == "stages" else searching.dilations or searching.stages
+    recipe = phase_recipe(run, phase)
     raced = race(recipe, recipe.controller, data)
 
     def scored() -> None:
@@ -357,7 +365,7 @@ def _proxy(
     data: SearchData,
 ) -> SupernetProxy:
     recipe = crnas_recipe(run.recipe)
-    searching = recipe.stages if phase == "stages" else recipe.dilations or recipe.stages
+    searching = phase_recipe(run, phase)
     settings = searching.supernet
     seed = phase_seed(run, phase)
     detector = build_detector(

@@ -17,7 +17,7 @@ from nas.recipes.train_job import TrainJobRecipe
 from nas.run import Run
 from nas.training import TrainingJob, read_result, train_to_completion
 from search_spaces.architecture import Architecture
-from search_spaces.errors import NonFiniteDetection, NonFiniteLoss, RunError
+from search_spaces.errors import Diverged, RunError
 from search_spaces.files import write_atomic
 from trainers.loop import CHECKPOINT
 from trainers.recipes import TrainRecipe
@@ -94,7 +94,7 @@ def train_or_fail(job: TrainingJob, progress: RunProgress | None = None) -> dict
     """
     try:
         return train_to_completion(job, progress)
-    except (NonFiniteLoss, NonFiniteDetection) as error:
+    except Diverged as error:
         failure = {"seed": job.recipe.seed, "reason": str(error)}
         write_atomic(job.directory / FAILED, (json.dumps(failure, indent=1) + "\n").encode())
         return failure

@@ -7,6 +7,7 @@ from functools import partial
 
 from nas.controllers.base import DONE, Controller, Done
 from nas.controllers.catalog import make_controller, make_own_controller
+from nas.controllers.greedy import BEAM
 from nas.controllers.optuna_sampler import MANY_OBJECTIVES, OptunaSampler
 from nas.controllers.predictor_guided import PredictorGuided
 from nas.engines.base import Engine, InProcess, Job, Lost, Outcome
@@ -295,13 +296,19 @@ def _costs(run: Run, architecture: Architecture) -> dict[str, Json]:
     return {"params": found.params, "macs": found.macs}
 
 
+def beam_of(recipe: ControllerRecipe) -> int:
+    """How many candidates of a level the next one comes from; 1 where the controller knows no levels."""
+    beam = recipe.options.get("beam", BEAM) if recipe.name == "greedy" else 1
+    assert isinstance(beam, int), "checked when the controller was made"
+    return beam
+
+
 def expected_trials(recipe: ControllerRecipe, space: SearchSpace) -> int | None:
     """How many trials a phase will have, for the progress bar; None where only the search will tell."""
     if recipe.name == "exhaustive":
         return space.size
     if recipe.name == "greedy":
-        beam, survivors, total = recipe.options.get("beam", 3), 1, 0
-        assert isinstance(beam, int), "checked when the controller was made"
+        beam, survivors, total = beam_of(recipe), 1, 0
         for gene in space.genes.values():
             total += survivors * gene.size
             survivors = min(beam, survivors * gene.size)

@@ -1,7 +1,7 @@
 """Images with boxes and perhaps masks, decoded, resized and kept in memory as bytes."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, NotRequired, TypedDict
@@ -107,12 +107,6 @@ class DetectionSet:
         if not chosen:
             raise DataError("a subset needs at least one image; found none")
         targets = tuple(self.targets[index] for index in chosen)
-        kept = {target["image_id"] for target in targets}
-        truth = {
-            **self.ground_truth,
-            "images": [image for image in self.ground_truth["images"] if image["id"] in kept],
-            "annotations": [one for one in self.ground_truth["annotations"] if one["image_id"] in kept],
-        }
         # A run of neighbours is a view: scoring cuts a set into mini-batches for every candidate.
         consecutive = chosen == list(range(chosen[0], chosen[0] + len(chosen)))
         part: Any = slice(chosen[0], chosen[0] + len(chosen)) if consecutive else torch.tensor(chosen)
@@ -120,13 +114,21 @@ class DetectionSet:
             self,
             images=self.images[part],
             targets=targets,
-            ground_truth=truth,
+            ground_truth=self.truth_of({target["image_id"] for target in targets}),
             scales=self.scales[part],
             sizes=tuple(self.sizes[index] for index in chosen),
             file_names=tuple(self.file_names[index] for index in chosen),
             digest=hashlib.sha256(f"{self.digest} {chosen}".encode()).hexdigest(),
             masks=None if self.masks is None else tuple(self.masks[index] for index in chosen),
         )
+
+    def truth_of(self, images: Container[int]) -> dict[str, Any]:
+        """The COCO dictionary of the images with these ids."""
+        return {
+            **self.ground_truth,
+            "images": [image for image in self.ground_truth["images"] if image["id"] in images],
+            "annotations": [one for one in self.ground_truth["annotations"] if one["image_id"] in images],
+        }
 
 
 def hold_out(data: DetectionSet, share: float, seed: int) -> tuple[DetectionSet, DetectionSet]:
