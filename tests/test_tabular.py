@@ -204,8 +204,10 @@ def test_other_images_are_another_truth(scored: tuple[Run, Path], tmp_path: Path
     assert "categories ['1', '7'], there ['cell']" in said
     more = replace(table, images_trained=table.images_trained + 1)
     assert "images of train 2, there 3" in str(rank_run(elsewhere, more)[0].warning)
-    scenes = replace(table, about={"recipe": {"data": {"digits": {"seed": 5}}}})
+    scenes = replace(table, about={"recipe": {"data": {"source": "digits", "digits": {"seed": 5}}}})
     assert "scenes" in str(rank_run(elsewhere, scenes)[0].warning)
+    photos = replace(table, about={"recipe": {"data": {"source": "coco", "digits": {"seed": 5}}}})
+    assert "scenes" not in str(rank_run(elsewhere, photos)[0].warning)
 
 
 def test_the_command_says_it_in_words_and_in_json(scored: tuple[Run, Path]) -> None:

@@ -139,8 +139,10 @@ def _other_images(run: Run, table: Table) -> str | None:
     facts = run.read_json("data.json")
     if facts is None:
         return None
-    digits = run.recipe.data.digits if run.recipe.data.source == "digits" else None
     there = table.about.get("recipe", {}).get("data", {})
+    # Other sources are told by their categories.
+    both = run.recipe.data.source == there.get("source") == "digits"
+    digits = to_data(run.recipe.data.digits) if both else {}
     pairs: dict[str, tuple[Any, Any]] = {
         "size in px": (list(facts["image_size"]), list(table.image_size)),
         "categories": (
@@ -148,7 +150,7 @@ def _other_images(run: Run, table: Table) -> str | None:
             table.about.get("data", {}).get("categories", facts["categories"]),
         ),
         "images of train": (len(facts["train"]) + len(facts["held_out"]), table.images_trained),
-        "scenes": (digits and to_data(digits), digits and there.get("digits", to_data(digits))),
+        "scenes": (digits, there.get("digits", digits) if both else digits),
     }
     other = [f"{name} {here}, there {found}" for name, (here, found) in pairs.items() if here != found]
     return (
