@@ -2,7 +2,7 @@
 
 In the manner of Maron and Moore 1994 ("Hoeffding races") and Birattari et al. 2002 (F-race), with paired differences
 of AP: all candidates see the same images, so what is luck of the images is nearly the same for all of them. AP is no
-mean over images; the error of a difference is that of the jackknife over groups of images.
+mean over images; the error of a difference comes from the differences in groups of images.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from nas.recipes.race import RaceRecipe
 from nas.report.ranking import student_t_quantile
-from nas.trials import LEFT_OUT, History, Json, Record
+from nas.trials import BY_GROUP, History, Json, Record
 from search_spaces.architecture import Prefix
 from search_spaces.errors import ConfigError
 
@@ -19,9 +19,9 @@ class Race:
     """Decides at each rung which candidates are still in the race; see :class:`nas.rungs.Rungs`.
 
     A candidate is stopped when more than ``keep`` others are better than it by more than luck explains, so that one of
-    those may fail. Another is better when, with AP a and b on s of n images, and a_g and b_g without group g of G,
+    those may fail. Another is better when, with AP a and b on s of n images, and a_g and b_g on group g of G,
 
-        a - b > t sqrt(1 - s / n) sqrt((G - 1) / G sum (d_g - mean d)^2),  d_g = a_g - b_g
+        a - b > t sqrt(1 - s / n) sqrt(sum (d_g - mean d)^2 / (G (G - 1))),  d_g = a_g - b_g
 
     with Student's t of G - 1 degrees at the recipe's level. The first root is that of a draw without putting back: the
     question is who is best on these n images. Compared are candidates of one level, of the same round or before, so the
@@ -68,9 +68,9 @@ class Race:
         gap = other.intermediate[step] - own.intermediate[step]
         if gap <= 0:
             return False
-        apart = [a - b for a, b in zip(left_out(other, step), left_out(own, step), strict=True)]
+        apart = [a - b for a, b in zip(by_group(other, step), by_group(own, step), strict=True)]
         groups, mean = len(apart), sum(apart) / len(apart)
-        error = math.sqrt((groups - 1) / groups * sum((one - mean) ** 2 for one in apart))
+        error = math.sqrt(sum((one - mean) ** 2 for one in apart) / (groups * (groups - 1)))
         drawn = math.sqrt(1.0 - step / self.images)
         return gap > student_t_quantile(1.0 - self.recipe.level, groups - 1) * drawn * error
 
@@ -95,9 +95,9 @@ def rungs_of(recipe: RaceRecipe, images: int, mini_batch: int) -> tuple[int, ...
     return tuple(found)
 
 
-def left_out(record: Record, step: int) -> tuple[float, ...]:
-    """AP of a trial at a rung without each group of images."""
-    found = record.attributes.get(LEFT_OUT)
+def by_group(record: Record, step: int) -> tuple[float, ...]:
+    """AP of a trial at a rung, of each group of images."""
+    found = record.attributes.get(BY_GROUP)
     values: Json = found.get(str(step)) if isinstance(found, Mapping) else None
     assert isinstance(values, Sequence), "noted before the value of the rung"
     return tuple(float(str(one)) for one in values)

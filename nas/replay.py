@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from nas.controllers.base import Controller
 from nas.rungs import Rungs
-from nas.trials import LEFT_OUT, LOST, LOST_SECONDS, STAGE, History, Record
+from nas.trials import BY_GROUP, LOST, LOST_SECONDS, STAGE, History, Record
 from search_spaces.architecture import Architecture, Prefix
 
 
@@ -86,6 +86,6 @@ def _under_way(earlier: Record, record: Record) -> bool:
 
 def _running(record: Record) -> Record:
     """A trial as it was before anything came of it."""
-    later = (LEFT_OUT, LOST, LOST_SECONDS, STAGE)
+    later = (BY_GROUP, LOST, LOST_SECONDS, STAGE)
     known = {name: value for name, value in record.attributes.items() if name not in later}
     return replace(record, value=None, state="running", reason=None, attributes=known, intermediate={})

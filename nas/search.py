@@ -19,7 +19,7 @@ from nas.rungs import Rungs
 from nas.study import Phase
 from nas.trials import (
     BESIDE,
-    LEFT_OUT,
+    BY_GROUP,
     LOST,
     LOST_SECONDS,
     ROUND,
@@ -361,10 +361,10 @@ class _Search:
         whole = self._whole(number, stage).attributes
         if spent := {name: whole[name] for name in _COSTS if name in whole}:
             self.phase.note(number, {STAGE: spent})
-        if LEFT_OUT in whole:
-            before = self._now(number).attributes.get(LEFT_OUT)
+        if BY_GROUP in whole:
+            before = self._now(number).attributes.get(BY_GROUP)
             earlier = before if isinstance(before, Mapping) else {}
-            self.phase.note(number, {LEFT_OUT: {**earlier, str(step): whole[LEFT_OUT]}})
+            self.phase.note(number, {BY_GROUP: {**earlier, str(step): whole[BY_GROUP]}})
 
     def _whole(self, number: int, score: Score) -> Score:
         """The score with the seconds of the stages before it."""

@@ -29,7 +29,7 @@ from nas.distributions import distributions_of
 from nas.journal import JOURNAL, Guard, open_storage, quiet_optuna
 from nas.trials import (
     BESIDE,
-    LEFT_OUT,
+    BY_GROUP,
     LOST,
     LOST_SECONDS,
     ROUND,
@@ -59,7 +59,7 @@ _STATES: dict[TrialState, State] = {
 _ARCHITECTURE, _PREFIX, _DIGEST = "architecture", "prefix", "digest"
 _SCORE, _REASON, _KEPT = "score", "reason", "kept"
 _RESERVED = frozenset({_ARCHITECTURE, _PREFIX, _DIGEST, _SCORE, _REASON, _KEPT})
-_LOOP = frozenset({BESIDE, LEFT_OUT, ROUND, STAGE, LOST, LOST_SECONDS})
+_LOOP = frozenset({BESIDE, BY_GROUP, ROUND, STAGE, LOST, LOST_SECONDS})
 """Keys that the loop of a search writes, so that no score may have them."""
 
 

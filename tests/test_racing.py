@@ -21,7 +21,7 @@ from nas.recipes.crnas import CRNASRecipe
 from nas.recipes.race import RaceRecipe
 from nas.run import Run
 from nas.show import histories
-from nas.trials import LEFT_OUT, ROUND, Record, Score
+from nas.trials import BY_GROUP, ROUND, Record, Score
 from search_spaces.architecture import Architecture, Candidate, Genes, Prefix
 from search_spaces.errors import CandidateFailed, ConfigError
 
@@ -36,13 +36,13 @@ def record(number: int, scores: np.ndarray, step: int, *, round: int = 0, genes:
     candidate: Candidate = Prefix(space="s", genes=Genes({f"g{place}": number for place in range(genes)}))
     seen = scores[:step]
     groups = np.arange(step) % RACE.groups
-    without = [float(seen[groups != group].mean()) for group in range(RACE.groups)]
+    parts = [float(seen[groups == group].mean()) for group in range(RACE.groups)]
     return Record(
         number=number,
         phase="p",
         candidate=candidate,
         digest=candidate.digest,
-        attributes={ROUND: round, LEFT_OUT: {str(step): without}},
+        attributes={ROUND: round, BY_GROUP: {str(step): parts}},
         intermediate={step: float(seen.mean())},
     )
 

@@ -19,7 +19,7 @@ from nas.proxies.paths import uniform
 from nas.proxies.supernet import SupernetProxy
 from nas.recipes.crnas import CRNASRecipe
 from nas.recipes.race import RaceRecipe
-from nas.trials import LEFT_OUT
+from nas.trials import BY_GROUP
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
 from search_spaces.randomness import rng_for
@@ -28,7 +28,7 @@ from trainers.data.catalog import open_split
 from trainers.data.detection_set import hold_out
 from trainers.detectors.catalog import build_detector
 from trainers.evaluate import coco_metrics, detect
-from trainers.left_out import left_out_aps
+from trainers.image_groups import aps_of_groups
 from trainers.loop import Trainer
 
 RECIPE = check(CRNASRecipe, read_yaml(Path(__file__).parent / "recipes/tiny.yaml"), source="tiny.yaml")
@@ -358,15 +358,15 @@ def made_up(shift: float) -> list[dict[str, Any]]:
     return found
 
 
-def test_ap_without_a_group_is_that_of_the_other_images() -> None:
+def test_ap_of_a_group_is_that_of_its_images() -> None:
     results = made_up(4.0)
-    whole, without = left_out_aps(HELD_OUT, results, 3)
-    assert whole == coco_metrics(HELD_OUT, results).AP and len(set(without)) > 1
-    for group, ap in enumerate(without):
-        rest = HELD_OUT.subset(index for index in range(len(HELD_OUT)) if index % 3 != group)
-        assert ap == coco_metrics(rest, results).AP
+    whole, parts = aps_of_groups(HELD_OUT, results, 3)
+    assert whole == coco_metrics(HELD_OUT, results).AP and len(set(parts)) > 1
+    for group, ap in enumerate(parts):
+        own = HELD_OUT.subset(index for index in range(len(HELD_OUT)) if index % 3 == group)
+        assert ap == coco_metrics(own, results).AP
     with pytest.raises(ValueError, match="groups: found 1; allowed is 2 to 6"):
-        left_out_aps(HELD_OUT, results, 1)
+        aps_of_groups(HELD_OUT, results, 1)
 
 
 def test_a_rung_is_the_first_part_of_the_whole_score(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_a_rung_is_the_first_part_of_the_whole_score(tmp_path: Path) -> None:
         assert part == [one for one in whole if one["image_id"] in first]
         score = proxy.at(candidate, 3)
         assert score.value == 100 * coco_metrics(proxy.held_out.subset(range(3)), part).AP
-        assert len(list(score.attributes[LEFT_OUT])) == 3  # type: ignore[arg-type]
+        assert len(list(score.attributes[BY_GROUP])) == 3  # type: ignore[arg-type]
         assert proxy(candidate).value == 100 * coco_metrics(proxy.held_out, whole).AP
     torch.testing.assert_close(proxy.held_out.scales, HELD_OUT.scales)
 

@@ -17,11 +17,11 @@ from nas.loggers.catalog import LOGGERS, require_packages
 from nas.loggers.guarded import Guarded
 from nas.loggers.metrics_tail import MetricsTail
 from nas.progress import RunProgress
-from nas.trials import BESIDE, LEFT_OUT, LOST, ROUND, STAGE, STOPPED_AT, History, Record
+from nas.trials import BESIDE, BY_GROUP, LOST, ROUND, STAGE, STOPPED_AT, History, Record
 from search_spaces.architecture import Candidate
 from trainers.loop import METRICS
 
-_NO_MEASUREMENT = frozenset({BESIDE, LEFT_OUT, LOST, ROUND, STAGE, STOPPED_AT, "same_as_trial"})
+_NO_MEASUREMENT = frozenset({BESIDE, BY_GROUP, LOST, ROUND, STAGE, STOPPED_AT, "same_as_trial"})
 """Attributes of a trial that are numbers of something else."""
 
 

@@ -22,7 +22,7 @@ from nas.recipes.crnas import SupernetRecipe
 from nas.recipes.race import GROUPS, RaceRecipe
 from nas.run import environment
 from nas.study import Score
-from nas.trials import LEFT_OUT
+from nas.trials import BY_GROUP
 from search_spaces.architecture import Architecture, Candidate, Prefix
 from search_spaces.crnas.path_memory import PathMemory
 from search_spaces.crnas.supernet import DilationSupernet, Supernet
@@ -34,7 +34,7 @@ from trainers.checkpoint import load_checkpoint
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
 from trainers.evaluate import coco_metrics, detect
-from trainers.left_out import left_out_aps
+from trainers.image_groups import aps_of_groups
 from trainers.loop import CHECKPOINT, StepRecord, Trainer, total_steps
 from trainers.ranks import ALONE, Ranks
 from trainers.recalibration import recalibrated
@@ -188,9 +188,9 @@ class SupernetProxy:
         results = self._detections(candidate, step)
         if step not in self._parts:
             self._parts[step] = self.held_out.subset(range(step))
-        ap, without = left_out_aps(self._parts[step], results, min(groups, step))
-        apart = [round(100.0 * one, 6) for one in without]
-        return Score(value=100.0 * ap, attributes={LEFT_OUT: apart, **watch.read()})
+        ap, parts = aps_of_groups(self._parts[step], results, min(groups, step))
+        found = [round(100.0 * one, 6) for one in parts]
+        return Score(value=100.0 * ap, attributes={BY_GROUP: found, **watch.read()})
 
     def drop(self, candidate: Candidate) -> None:
         """Nothing waits for a candidate between the rungs of a race."""
