@@ -12,9 +12,9 @@ GROUPS = 16
 class RaceRecipe(Recipe):
     """Candidates are scored on a part of the held-out images first, and who is clearly behind there on no more.
 
-    A candidate that is behind by more than the images explain is stopped; see :class:`nas.racing.Race`. It pays with
-    thousands of held-out images: every rung rebuilds the BN statistics and begins with the first image again, so with
-    fewer images than the recalibration takes, scoring everybody on all of them costs less. Allowed beside controllers
+    A candidate that is behind by more than the images explain is stopped; see :class:`nas.racing.Race`. Every rung
+    rebuilds the BN statistics and begins with the first image again, so with few held-out images scoring everybody on
+    all of them costs less; docs/evidence.md has what was measured. Allowed beside controllers
     that do not learn from the scores of poor candidates: ``exhaustive``, ``greedy``, ``random``.
 
     Args:
