@@ -40,6 +40,7 @@ from torchvision.datasets import CocoDetection
 from torchvision.models.detection import FCOS, FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.ops import MultiScaleRoIAlign
 from torchvision.transforms.v2.functional import horizontal_flip_image, pil_to_tensor, to_dtype
 
 from nas.run import environment
@@ -47,7 +48,6 @@ from search_spaces.crnas.zoo import ZOO
 from search_spaces.families import family_of
 from trainers.data.catalog import open_split
 from trainers.data.digits import write_folder
-from trainers.detectors import faster_rcnn as ours_faster_rcnn
 from trainers.detectors.catalog import build_detector
 from trainers.detectors.detector import Detector
 from trainers.detectors.pyramid import BackboneWithPyramid
@@ -98,7 +98,9 @@ def theirs(name: str, classes: int, size: tuple[int, int]) -> nn.Module:
         rpn_anchor_generator=anchors,
         rpn_pre_nms_top_n_train=recipe.candidates,
         rpn_post_nms_top_n_train=recipe.candidates,
-        box_roi_pool=ours_faster_rcnn.roi_align(body, 7, recipe),
+        box_roi_pool=MultiScaleRoIAlign(
+            list(body.levels), 7, 2, canonical_scale=recipe.roi_scale * 16, canonical_level=4
+        ),
         box_head=TwoMLPHead(recipe.fpn_channels * 49, recipe.box_head),
         box_predictor=FastRCNNPredictor(recipe.box_head, classes + 1),
         box_batch_size_per_image=recipe.roi_batch,

@@ -11,12 +11,12 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import MultiScaleRoIAlign
 
 from trainers.data.detection_set import Target
 from trainers.detectors.detector import Detections, Detector
 from trainers.detectors.norm import BatchNorm
 from trainers.detectors.pyramid import BackboneWithPyramid
+from trainers.detectors.region_pooling import RegionPooling
 from trainers.detectors.retinanet_head import Tower
 from trainers.detectors.sampler import SharedSampler
 from trainers.recipes import DetectorRecipe
@@ -146,9 +146,9 @@ def box_heads(
     return heads
 
 
-def roi_align(backbone: BackboneWithPyramid, side: int, recipe: DetectorRecipe) -> MultiScaleRoIAlign:
+def roi_align(backbone: BackboneWithPyramid, side: int, recipe: DetectorRecipe) -> RegionPooling:
     """Pools a region from the level of its size (Lin et al. 2017, equation 1) to ``side`` cells a side."""
-    return MultiScaleRoIAlign(
+    return RegionPooling(
         featmap_names=list(backbone.levels),
         output_size=side,
         sampling_ratio=2,
