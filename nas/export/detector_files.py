@@ -21,6 +21,7 @@ from nas.export.suppression import sort_in_onnx, suppress, suppress_in_onnx
 from nas.export.torch_export import write_pt2
 from nas.export.two_stage_graph import TwoStage
 from nas.export.work import Work
+from trainers.detectors.cascade_rcnn import CascadeRCNN
 from trainers.detectors.dense import DenseDetector
 from trainers.detectors.detector import Detections, Detector
 from trainers.detectors.faster_rcnn import FasterRCNN
@@ -118,7 +119,9 @@ def _whole(detector: Detector, size: tuple[int, int]) -> nn.Module | None:
     if isinstance(detector, DenseDetector):
         return OneStage(detector)
     # Not what is derived from them: it finds in other ways.
-    return TwoStage(detector, size) if type(detector) in (FasterRCNN, MaskRCNN) else None  # type: ignore[arg-type]
+    if type(detector) in (FasterRCNN, MaskRCNN, CascadeRCNN):
+        return TwoStage(detector, size)  # type: ignore[arg-type]
+    return None
 
 
 def _captured(module: nn.Module, work: Work, outputs: tuple[str, ...]) -> Captured:
@@ -155,5 +158,5 @@ def _ends(detector: Any) -> tuple[float, int]:
     """Score below which nothing is found, and objects in an image at most."""
     if isinstance(detector, DenseDetector):
         return detector.score_threshold, detector.max_detections
-    heads = detector.roi_heads
+    heads = detector.roi_heads.stages[-1] if isinstance(detector, CascadeRCNN) else detector.roi_heads
     return heads.score_thresh, heads.detections_per_img

@@ -1,4 +1,4 @@
-"""Faster R-CNN and Mask R-CNN as modules of which a graph can be made: what torchvision does, for a whole batch.
+"""Two-stage detectors as modules of which a graph can be made: what torchvision does, for a whole batch.
 
 The number of proposals is the same for every image; what is no proposal has score 0 and is never found.
 """
@@ -6,10 +6,12 @@ The number of proposals is the same for every image; what is no proposal has sco
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import clip_boxes_to_image
 
 from nas.export.pooling import pooled
 from nas.export.suppression import kept_of_each_class
+from trainers.detectors.cascade_rcnn import CascadeHeads
 from trainers.detectors.faster_rcnn import FasterRCNN
 from trainers.detectors.mask_rcnn import MaskRCNN
 
@@ -38,14 +40,20 @@ class TwoStage(nn.Module):
             detector.detections(image)
             maps = list(detector.backbone(image).values())
             anchors = detector.rpn.anchor_generator(ImageList(image, [size]), maps)[0]
-            heads = detector.roi_heads
-            for align in (heads.box_roi_pool, *((heads.mask_roi_pool,) if heads.has_mask() else ())):
+            masks = [detector.roi_heads.mask_roi_pool] if isinstance(detector, MaskRCNN) else []
+            for align in (*(one.box_roi_pool for one in self._stages), *masks):
                 align(detector.backbone(image), [anchors[:1]], [size])
         places = detector.rpn.anchor_generator.num_anchors_per_location()
         self.counts = [int(one.shape[-2] * one.shape[-1]) * of for one, of in zip(maps, places, strict=True)]
         self.register_buffer("anchors", anchors, persistent=False)
         level = torch.repeat_interleave(torch.arange(len(maps)), torch.tensor(self.counts))
         self.register_buffer("levels", level, persistent=False)
+
+    @property
+    def _stages(self) -> list[RoIHeads]:
+        """The box heads, in the order in which regions go through them."""
+        heads = self.detector.roi_heads
+        return list(heads.stages) if isinstance(heads, CascadeHeads) else [heads]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Bytes (N, 3, H, W) -> boxes (M, 4) px, scores, labels and image (M,), and masks (M, 28, 28) if it has any."""
@@ -100,13 +108,12 @@ class TwoStage(nn.Module):
 
     def _boxes(self, maps: dict[str, Tensor], proposals: Tensor, real: Tensor) -> tuple[Tensor, ...]:
         """What is found: boxes (M, 4) px, scores, labels and image (M,)."""
-        heads, classes = self.detector.roi_heads, self.detector.num_classes
+        heads, classes = self._stages[-1], self.detector.num_classes
         number, most = proposals.shape[:2]
         image = torch.arange(number, device=proposals.device)[:, None, None].expand(-1, most, 1)
         regions = torch.cat((image.to(proposals.dtype), proposals), dim=2).flatten(0, 1)
-        logits, codes = heads.box_predictor(heads.box_head(pooled(heads.box_roi_pool, maps, regions)))
-        boxes = heads.box_coder.decode_single(codes, regions[:, 1:]).unflatten(1, (-1, 4))
-        boxes = clip_boxes_to_image(boxes, self.size)[:, 1:].reshape(number, most * classes, 4)
+        logits, boxes = self._predicted(maps, regions)
+        boxes = boxes[:, 1:].reshape(number, most * classes, 4)
         scores = logits.softmax(-1)[:, 1:].reshape(number, most, classes)
         scores = torch.where(real[:, :, None], scores, 0.0).flatten(1)
         scores = torch.where(_wide(boxes, _LEAST_BOX), scores, 0.0)
@@ -123,6 +130,23 @@ class TwoStage(nn.Module):
         )
         image, place = torch.nonzero(kept).unbind(1)
         return boxes[image, place], scores[image, place], labels[image, place], image
+
+    def _predicted(self, maps: dict[str, Tensor], regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (R, classes + 1) and boxes (R, classes + 1, 4) px, none outside, of regions (R, 5)."""
+        logits: list[Tensor] = []
+        boxes = regions[:, None, 1:]
+        for number, stage in enumerate(self._stages):
+            if number:
+                regions = torch.cat((regions[:, :1], boxes[:, 0]), dim=1)
+            found, codes = stage.box_predictor(stage.box_head(pooled(stage.box_roi_pool, maps, regions)))
+            boxes = stage.box_coder.decode_single(codes, regions[:, 1:]).unflatten(1, (-1, 4))
+            boxes = clip_boxes_to_image(boxes, self.size)
+            logits.append(found)
+        if len(logits) == 1:
+            return logits[0], boxes
+        # Of a cascade scores are a mean, and a box is that of every class.
+        mean = torch.stack([one.softmax(-1) for one in logits]).mean(0)
+        return mean.log(), boxes.expand(-1, mean.shape[-1], -1)
 
 
 def _wide(boxes: Tensor, least: float) -> Tensor:

@@ -94,7 +94,7 @@ def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgres
         study,
         data,
         stages(run, data),
-        proxy=lambda: _trained(run, _stage_proxy(run, data), "stages", progress),
+        proxy=lambda: _trained(run, stage_proxy(run, data), "stages", progress),
         progress=progress,
     )
 
@@ -134,7 +134,7 @@ def _search_lists(
         study,
         data,
         lists(run, data, phase, space, controller),
-        proxy=lambda: _trained(run, _dilation_proxy(run, space, data), "dilations", progress),
+        proxy=lambda: _trained(run, dilation_proxy(run, space, data), "dilations", progress),
         progress=progress,
     )
 
@@ -233,12 +233,12 @@ def _trained(run: Run, proxy: SupernetProxy, phase: str, progress: RunProgress) 
 def scorer(run: Run, data: SearchData, phase: str) -> Proxy:
     """The proxy of a phase whose supernet is trained."""
     if phase == "stages":
-        proxy = _stage_proxy(run, data)
+        proxy = stage_proxy(run, data)
     else:
         facts = run.read_json(ALLOCATION)
         assert facts is not None, "written before the second step begins"
         allocation = Architecture.from_dict(facts["architecture"])
-        proxy = _dilation_proxy(run, dilation_space(allocation), data, trained=True)
+        proxy = dilation_proxy(run, dilation_space(allocation), data, trained=True)
     proxy.load()
     return proxy
 
@@ -297,9 +297,9 @@ def rehearse(run: Run, data: SearchData, work: str, seconds: float, rng: Random)
     """Seconds of steps of a supernet's training, or of the scoring of candidates with one that has learned little."""
     phase, _, what = work.partition(": ")
     if phase == "stages":
-        proxy = _stage_proxy(run, data)
+        proxy = stage_proxy(run, data)
     else:
-        proxy = _dilation_proxy(run, dilation_space(stages(run).space.baseline), data, trained=True)
+        proxy = dilation_proxy(run, dilation_space(stages(run).space.baseline), data, trained=True)
     if what == "supernet training":
         return [seconds_a_step(proxy.trainer(None), seconds)]
     recipe = phase_recipe(run, phase)
@@ -314,7 +314,8 @@ def rehearse(run: Run, data: SearchData, work: str, seconds: float, rng: Random)
     return repeated(scored, seconds)
 
 
-def _stage_proxy(run: Run, data: SearchData) -> SupernetProxy:
+def stage_proxy(run: Run, data: SearchData) -> SupernetProxy:
+    """The supernet over allocations, untrained."""
     recipe = crnas_recipe(run.recipe)
     space = stage_space(recipe.space)
     supernet = StageSupernet(
@@ -334,9 +335,19 @@ def _stage_proxy(run: Run, data: SearchData) -> SupernetProxy:
     return _proxy(run, "stages", space, supernet, draw, data)
 
 
-def _dilation_proxy(
+def dilation_proxy(
     run: Run, space: DilationSpace, data: SearchData, *, trained: bool = False
 ) -> SupernetProxy:
+    """The supernet over dilation lists.
+
+    It begins with the weights of the trained one over allocations, where the recipe says so.
+
+    Args:
+        run: the search.
+        space: of the lists.
+        data: its images.
+        trained: its weights will be loaded, so none are inherited.
+    """
     supernet = DilationSupernet(space.baseline, seed=seed_for(phase_seed(run, "dilations"), "weights"))
     recipe = crnas_recipe(run.recipe).dilations
     draw = drawer(
@@ -348,7 +359,7 @@ def _dilation_proxy(
     )
     proxy = _proxy(run, "dilations", space, supernet, draw, data)
     if recipe is not None and recipe.supernet.inherit and not trained:
-        donor = _stage_proxy(run, data)
+        donor = stage_proxy(run, data)
         donor.prepare()  # trained already: this only reads its checkpoint
         assert isinstance(donor.supernet, StageSupernet)
         supernet.inherit(donor.supernet.slice(space.baseline))

@@ -99,7 +99,7 @@ def test_a_one_stage_detector_leaves_whole_in_both_formats(name: str, tmp_path: 
     assert (to / "detector.py").exists()
 
 
-@pytest.mark.parametrize("name", ["faster_rcnn", "mask_rcnn"])
+@pytest.mark.parametrize("name", ["faster_rcnn", "mask_rcnn", "cascade_rcnn"])
 def test_two_stages_as_a_graph_find_the_same(name: str) -> None:
     """The graph's operations in PyTorch, without the minute that an ONNX file of them takes."""
     fields = {"box_head": 16, "candidates": 40, "anchor_scale": 2.0}
