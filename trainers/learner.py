@@ -129,5 +129,6 @@ def normalised(images: Tensor) -> Tensor:
 
 def _normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
-        return (images.to(mean.dtype) - 255.0 * mean) / (255.0 * std)
+        # In place: three maps of the size of the images would be written and read otherwise.
+        return images.to(mean.dtype).sub_(255.0 * mean).div_(255.0 * std)
     return (images - mean) / std

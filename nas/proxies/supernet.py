@@ -33,7 +33,7 @@ from search_spaces.space import SearchSpace
 from trainers.checkpoint import load_checkpoint
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
-from trainers.evaluate import coco_metrics, detect
+from trainers.evaluate import box_aps, detect, require_finite
 from trainers.image_groups import aps_of_groups
 from trainers.loop import CHECKPOINT, StepRecord, Trainer, total_steps
 from trainers.ranks import ALONE, Ranks
@@ -165,7 +165,8 @@ class SupernetProxy:
         """Score one candidate: AP in percent on the held-out images."""
         watch = Stopwatch()
         results = self._detections(candidate, None)
-        metrics = coco_metrics(self.held_out, results)
+        require_finite(results)
+        metrics = box_aps(self.held_out.ground_truth, results)
         return Score(
             value=100.0 * metrics.AP,
             attributes={

@@ -8,6 +8,7 @@ so a path computes exactly what the stand-alone network computes.
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Literal, cast
 
@@ -78,6 +79,11 @@ class Supernet(nn.Module, ABC):
         self.stem = nn.ModuleList(stem.values())
         self.tail = nn.ModuleList(self._anatomy.tail())
         self._active: tuple[Part, ...] = ()
+
+    @cached_property
+    def every_choice(self) -> tuple[Choice, ...]:
+        """All in it, looked for once: a search asks for every batch, and a supernet has thousands of modules."""
+        return tuple(module for module in self.modules() if isinstance(module, Choice))
 
     @abstractmethod
     def blocks(self, architecture: Architecture) -> list[list[nn.Module]]:
@@ -352,7 +358,7 @@ class _ChoicesKept:
     """Leaves every choice as it was before the ``with``."""
 
     def __init__(self, supernet: Supernet) -> None:
-        self._choices = [module for module in supernet.modules() if isinstance(module, Choice)]
+        self._choices = supernet.every_choice
 
     def __enter__(self) -> None:
         self._before = [choice.active for choice in self._choices]
