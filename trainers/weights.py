@@ -6,6 +6,7 @@ The format is safetensors: eight bytes of length, a header in JSON, then the num
 import hashlib
 import math
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,11 +82,15 @@ def write_weights(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with writing(path):
+            # safetensors makes its files for the owner alone; whoever may read the others may read this one.
+            temporary.touch()
+            mode = stat.S_IMODE(temporary.stat().st_mode)
             try:
                 save_file(copies, temporary, metadata=dict(metadata))
             except SafetensorError as error:
                 # It says what the system said, as its own error.
                 raise OSError(str(error)) from error
+            temporary.chmod(mode)
             with temporary.open("rb") as file:
                 found: dict[str, str | int] = {
                     "bytes": temporary.stat().st_size,

@@ -123,6 +123,13 @@ def test_bundle_loads_back(tmp_path: Path) -> None:
         assert torch.equal(weights[name], tensor)
 
 
+def test_whoever_may_read_the_card_may_read_the_weights(tmp_path: Path) -> None:
+    network = family_of(small()).build(small(), seed=0)
+    folder = export_bundle(small(), network.state_dict(), tmp_path / "bundle", Card(title="Test"))
+    modes = {one.name: oct(one.stat().st_mode) for one in folder.iterdir()}
+    assert len(set(modes.values())) == 1, modes
+
+
 def test_bundle_without_weights(tmp_path: Path) -> None:
     folder = export_bundle(small(), None, tmp_path / "bundle", Card(title="Test"))
     assert {path.name for path in folder.iterdir()} == {
