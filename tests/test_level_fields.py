@@ -53,7 +53,10 @@ def test_a_level_whose_objects_outgrow_it_is_short_of_field() -> None:
     c2, c3, c4, _ = found.levels
     assert (c2.objects, c2.median, c2.theoretical) == (3, 60, 43)
     assert c2.verdict == "short" and c2.beyond == pytest.approx(2 / 3)
-    assert "c2 (stride 4) is short of field: it sees 43 px in theory, but its objects (3)" in c2.sentence
+    assert (
+        "c2 (stride 4) is short of field: it sees 43 px in theory, but four in five of its objects (3)"
+        in c2.sentence
+    )
     assert (c3.objects, c3.verdict) == (1, "short"), "300 px against 99"
     assert c4.verdict == "no objects" and "answers for no object" in c4.sentence
 
@@ -139,3 +142,11 @@ def test_percentiles() -> None:
     values = [float(value) for value in range(1, 11)]
     assert [percentile(values, share) for share in (0.0, 0.1, 0.5, 0.9, 1.0)] == [1, 2, 6, 10, 10]
     assert percentile([4.0], 0.5) == 4
+
+
+def test_what_was_drawn_and_what_no_level_answers_for_is_said() -> None:
+    one = Pyramid(detector="fcos", backbone="x", levels=(), assigned_by="by size", seen=3000, unassigned=2)
+    assert one.told(3922) == (
+        "Objects belong to levels by size. Of 3,922 objects 3,000 were drawn by chance. For 2 of them no level answers."
+    )
+    assert "drawn" not in one.told(3000)

@@ -175,6 +175,7 @@ def _print_facts(facts: Any) -> None:
     )
     if facts.pyramid is not None:
         typer.echo(f"{facts.pyramid.detector} over {facts.pyramid.backbone}, images {facts.resized}:")
+        typer.echo(f"  {facts.pyramid.told(len(facts.lengths))}")
         for level in facts.pyramid.levels:
             typer.echo(f"  {level.sentence}")
     if facts.pyramid_fault is not None:

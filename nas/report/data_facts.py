@@ -94,7 +94,7 @@ class LevelFacts:
         if self.effective is not None:
             sees += f" and {self.effective:.0f} px in effect"
         what = (
-            f"its objects ({self.objects}) are {self.low:.0f} to {self.high:.0f} px long, median "
+            f"four in five of its objects ({self.objects}) are {self.low:.0f} to {self.high:.0f} px long, median "
             f"{self.median:.0f} px"
         )
         if self.verdict == "enough":
@@ -125,6 +125,19 @@ class Pyramid:
     assigned_by: str
     seen: int
     unassigned: int
+
+    def told(self, objects: int) -> str:
+        """How the levels came by their objects.
+
+        Args:
+            objects: of the whole set.
+        """
+        said = f"Objects belong to levels {self.assigned_by}."
+        if self.seen < objects:
+            said += f" Of {objects:,} objects {self.seen:,} were drawn by chance."
+        if self.unassigned:
+            said += f" For {self.unassigned:,} of them no level answers."
+        return said
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,12 +116,7 @@ def _sizes(facts: DataFacts) -> str:
         html += bullets([level.sentence + "." for level in levels])
         html += note(RULE)
         who = f"Detector {pyramid.detector}, backbone {pyramid.backbone}. "
-        who += f"Objects belong to levels {pyramid.assigned_by}."
-        if pyramid.seen < len(facts.lengths):
-            who += f" Of {count(len(facts.lengths))} objects {count(pyramid.seen)} were drawn by chance."
-        if pyramid.unassigned:
-            who += f" {several(pyramid.unassigned, 'object')} no level answers for."
-        html += note(who)
+        html += note(who + pyramid.told(len(facts.lengths)))
     elif facts.pyramid_fault is not None:
         html += missing(facts.pyramid_fault)
     else:
