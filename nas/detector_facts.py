@@ -76,9 +76,12 @@ def published_form(name: str, levels: dict[str, Level]) -> tuple[DetectorRecipe,
     widths = {level.channels for level in levels.values()}
     fields: dict[str, Any] = {"name": name}
     if len(levels) > 1 and len(widths) == 1:
-        fields |= {"pyramid": "none", "fpn_channels": widths.pop(), "levels": tuple(levels)}
-        two_stage = {"head_convs": 1, "box_head": 1024, "box_convs": 4, "rcnn_norm": True}
-        fields |= two_stage if name in TWO_STAGE else {"head_convs": 4}
+        width = widths.pop()
+        fields |= {"pyramid": "none", "fpn_channels": width, "levels": tuple(levels)}
+        # The smallest SpineNet has half the hidden units, the largest a deeper RetinaNet (Du et al. 2020, section 5.1).
+        hidden, convs = (512 if width <= 128 else 1024), (7 if name == "retinanet" and width >= 512 else 4)
+        two_stage = {"head_convs": 1, "box_head": hidden, "box_convs": 4, "rcnn_norm": True}
+        fields |= two_stage if name in TWO_STAGE else {"head_convs": convs}
         return DetectorRecipe(**fields), Regions(boxes=1000, masks=100)
     fields["fpn_channels"] = FPN_CHANNELS
     if name in TWO_STAGE:

@@ -27,6 +27,8 @@ PUBLISHED = [
     ("resnet101", "mask_rcnn", "800x1088", 80, 325.9, 0.015),
     ("resnet50", "retinanet", "640x640", 91, 96.8, 0.005),
     ("spinenet49", "retinanet", "896x896", 91, 167.4, 0.005),
+    ("spinenet190", "retinanet", "1280x1280", 91, 1885.0, 0.005),
+    ("spinenet49s", "mask_rcnn", "640x640", 90, 60.2, 0.01),
     ("spinenet143", "mask_rcnn", "1280x1280", 90, 498.8, 0.01),
 ]
 
