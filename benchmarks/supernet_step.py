@@ -11,7 +11,7 @@ detector and optimiser, in the same process, its first two being thrown away; so
 more) over the time they took, over what a product of two matrices of 2048 x 2048 reaches at best in that precision.
 ``holds_the_rest`` are the operations of a few profiled steps by the share of their own time. One thread.
 
-The result, benchmarks/results/supernet_step.json, is a measurement of an idle machine.
+The result, benchmarks/results/supernet_step.json, wants an idle machine.
 """
 
 import argparse

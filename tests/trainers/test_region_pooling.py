@@ -112,3 +112,11 @@ def test_maps_that_are_not_pooled_get_no_gradient() -> None:
     made(RegionPooling, names, 7)(maps, boxes_of([5, 5, 5]), [SIZE] * 3).sum().backward()
     assert maps["c4"].grad is None
     assert maps["c2"].grad is not None
+
+
+def test_a_box_that_is_no_number_is_no_index_out_of_range() -> None:
+    maps = {name: one.requires_grad_() for name, one in maps_of(list(STRIDES), images=1).items()}
+    boxes = [torch.tensor([[float("nan")] * 4, [0.0, 0.0, 40.0, 40.0]])]
+    found = made(RegionPooling, list(STRIDES), 7)(maps, boxes, [SIZE])
+    found.sum().backward()
+    assert found.shape == (2, 5, 7, 7)

@@ -11,9 +11,9 @@ from torchvision.ops import MultiScaleRoIAlign
 class RegionPooling(MultiScaleRoIAlign):  # type: ignore[misc]
     """torchvision's layer; on a processor, where maps want a gradient, by weighted sums of rows instead.
 
-    torchvision's gradient of RoIAlign runs on one thread, and was a fifth of a training step of Faster R-CNN. A cell of
-    a region is a weighted sum of places of a map (He et al. 2017, section 3), so a batch of regions is one
-    ``embedding_bag`` over the rows of all maps, whose gradient is several times as fast. Values agree to rounding.
+    torchvision's gradient of RoIAlign runs on one thread. A cell of a region is a weighted sum of places of a map
+    (He et al. 2017, section 3), so a batch of regions is one ``embedding_bag`` over the rows of all maps, whose gradient
+    uses all threads. Values agree to rounding.
     Arguments are torchvision's, and ``sampling_ratio`` is above 0.
     """
 
@@ -30,7 +30,8 @@ class RegionPooling(MultiScaleRoIAlign):  # type: ignore[misc]
             # It learns its scales from the first maps it sees.
             with torch.no_grad():
                 super().forward(x, [one[:0] for one in boxes], image_shapes)
-        return self._summed(maps, boxes)
+        # Of a training that diverges, so that its loss says so and not an index that is out of range.
+        return self._summed(maps, [one.nan_to_num() for one in boxes])
 
     def _summed(self, maps: list[Tensor], boxes: list[Tensor]) -> Tensor:
         regions = torch.cat(boxes).to(maps[0].dtype)
