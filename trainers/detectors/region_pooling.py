@@ -12,8 +12,8 @@ class RegionPooling(MultiScaleRoIAlign):  # type: ignore[misc]
     """torchvision's layer; on a processor, where maps want a gradient, by weighted sums of rows instead.
 
     torchvision's gradient of RoIAlign runs on one thread. A cell of a region is a weighted sum of places of a map
-    (He et al. 2017, section 3), so a batch of regions is one ``embedding_bag`` over the rows of all maps, whose gradient
-    uses all threads. Values agree to rounding.
+    (He et al. 2017, section 3), so a batch of regions is one ``embedding_bag`` over the rows of all maps, whose
+    gradient uses all threads. Values agree to rounding.
     Arguments are torchvision's, and ``sampling_ratio`` is above 0.
     """
 
