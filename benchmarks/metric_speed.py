@@ -30,7 +30,7 @@ from nas.methods.data import read_data
 from nas.run import environment
 from trainers import evaluate
 from trainers.data.annotations import BoxEntry, ImageEntry
-from trainers.data.coco import assemble
+from trainers.data.assembling import assemble
 from trainers.data.detection_set import Category, DetectionSet
 from trainers.data.masks import encode_mask
 from trainers.evaluate import Backend, Metrics, coco_metrics

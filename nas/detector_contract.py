@@ -12,7 +12,7 @@ from search_spaces.architecture import Architecture, Genes
 from search_spaces.families import family_of
 from search_spaces.spinenet.zoo import ZOO, proxy
 from trainers.data.annotations import BoxEntry, ImageEntry
-from trainers.data.coco import assemble
+from trainers.data.assembling import assemble
 from trainers.data.detection_set import Category, DetectionSet, Target
 from trainers.data.masks import encode_mask
 from trainers.detectors.catalog import build_detector
@@ -151,7 +151,7 @@ def learns(
     reached: list[float] = []
     for step in range(_LOOK_EVERY, steps + 1, _LOOK_EVERY):
         trainer.run(step)
-        with recalibrated(model, [data.images]):
+        with recalibrated(model, [data.images[:]]):
             found = coco_metrics(data, detect(model, data, device=_CPU))
         reached.append(min(found.AP, 1.0 if found.masks is None else found.masks.AP))
         if reached[-1] > least:

@@ -77,6 +77,7 @@ class DryRun:
         batch: over the GPUs.
         pace: None where nothing was measured.
         place: what the time is also said for; None without.
+        image_bytes: of the pixels of all splits that a training keeps, in every process or in one file for all.
         notes: what a person should know besides, in sentences.
     """
 
@@ -93,6 +94,7 @@ class DryRun:
     batch: SharedBatch
     pace: Pace | None
     place: Place | None
+    image_bytes: int
     notes: tuple[str, ...]
 
     @property
@@ -138,6 +140,8 @@ class DryRun:
             "pace": None if self.pace is None else asdict(self.pace),
             "hours": None if self.seconds is None else self.seconds / 3600,
             "hours_there": None if self.seconds_there is None else self.seconds_there / 3600,
+            "image_bytes": self.image_bytes,
+            "image_copies": 1 if self.recipe.data.cache else self.batch.gpus,
             "notes": list(self.notes),
         }
 
@@ -180,6 +184,8 @@ def dry_run(
         count = len(train_set)
     else:
         train_set, val, count = _made_up(recipe, images, classes), None, images
+    height, width = train_set.image_size
+    kept = 3 * height * width * count if val is None else train_set.image_bytes + val.image_bytes
     params = _parameters(network, recipe, train_set)
     macs = None
     if recipe.detector.name in HEADS:
@@ -200,6 +206,7 @@ def dry_run(
         batch=shared,
         pace=pace,
         place=place,
+        image_bytes=kept,
         notes=_notes(recipe, shared, pace, place),
     )
 

@@ -36,13 +36,30 @@ def dry_run_lines(
     ]
     if train.sizes:
         facts.append(("sizes", f"each step one of {', '.join(f'{one:g}' for one in train.sizes)}"))
-    facts += _times(found)
+    facts += [("memory", _memory(found)), *_times(found)]
     columns = ["at", "step", "epoch", "images", "learning rate"]
     rows = [
         [event.name, f"{event.step:,}", f"{event.epoch:.2f}", f"{event.images:,}", f"{event.lr:.4g}"]
         for event in found.events
     ]
     return facts, columns, rows, list(found.notes)
+
+
+def _memory(found: DryRun) -> str:
+    """Of the pixels, which every process holds unless they lie in a file for all."""
+    size = _gigabytes(found.image_bytes) + (" without val" if found.given else "")
+    if found.recipe.data.cache is not None:
+        return f"images: a file of {size} in {found.recipe.data.cache}, which all processes of a machine read"
+    if (ranks := found.batch.gpus) == 1:
+        return f"images: {size}"
+    return (
+        f"images: {size} in each process, {_gigabytes(ranks * found.image_bytes)} in {ranks} of one machine; "
+        "--set data.cache=DIR keeps one file for all"
+    )
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
 
 
 def _sharing(batch: SharedBatch) -> str:

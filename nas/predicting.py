@@ -16,7 +16,8 @@ from nas.progress import RunProgress, Silent
 from search_spaces.errors import ConfigError, RunError
 from search_spaces.files import write_atomic
 from trainers.data.annotations import ImageEntry
-from trainers.data.coco import assemble, resized
+from trainers.data.assembling import assemble
+from trainers.data.coco import resized
 from trainers.evaluate import detect
 from trainers.loop import resolve_device
 

@@ -47,6 +47,7 @@ EXTENSIBLE = (
     "ray",
     "threads",
     "loggers",
+    "data.cache",
     "retrain.seeds",
     "retrain.rival_seeds",
     "retrain.ranks",
@@ -281,6 +282,8 @@ def _anchored(recipe: SearchRecipe) -> SearchRecipe:
     data, storage = recipe.data, recipe.storage
     if data.root is not None:
         data = replace(data, root=str(Path(data.root).expanduser().resolve()))
+    if data.cache is not None:
+        data = replace(data, cache=str(Path(data.cache).expanduser().resolve()))
     head, sign, file = (storage or "").partition("sqlite:///")
     if sign and not head and file and not file.startswith("/"):
         storage = f"sqlite:///{Path(file).resolve()}"

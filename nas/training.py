@@ -36,12 +36,13 @@ from search_spaces.targets import FOLDER, home_of
 from trainers.curves import rise_over_last_quarter
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet, hold_out, require_same_categories
+from trainers.data.stored import Say
 from trainers.detectors.catalog import build_detector
 from trainers.detectors.detector import Detector
 from trainers.evaluate import Metrics, coco_metrics, detect
 from trainers.loop import StepRecord, Trainer, resolve_device
 from trainers.process import prepare_process
-from trainers.ranks import ALONE, Ranks, joined, require_share
+from trainers.ranks import ALONE, Ranks, joined, ranks_here, require_share
 from trainers.weights import write_weights
 
 R = TypeVar("R", bound=JobRecipe)
@@ -160,6 +161,8 @@ def record_of(job: Job) -> dict[str, Any]:
 def _essence(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record without what may be another when a training goes on."""
     recipe = {name: value for name, value in record["recipe"].items() if name not in HOW}
+    if "data" in recipe:
+        recipe["data"] = {name: value for name, value in recipe["data"].items() if name != "cache"}
     return {**record, "recipe": recipe}
 
 
@@ -185,7 +188,7 @@ def _by_all(recipe: R, ranks: Ranks) -> R:
 def _trained(job: TrainingJob, ranks: Ranks, progress: RunProgress) -> dict[str, Any]:
     recipe = job.recipe
     prepare_process(recipe.threads)
-    train_set, val = _splits(job)
+    train_set, val = _splits(job, ranks_here(ranks), progress.say)
     detector = detector_for(job.architecture, recipe, train_set)
     if job.weights is not None:
         job.weights.load(detector.backbone.body)
@@ -435,11 +438,11 @@ def _with_defaults(record: dict[str, Any], kind: type[JobRecipe], *, source: str
     return {**record, "recipe": to_data(recipe)}
 
 
-def _splits(job: TrainingJob) -> tuple[DetectionSet, DetectionSet]:
+def _splits(job: TrainingJob, copies: int, say: Say) -> tuple[DetectionSet, DetectionSet]:
     data = job.recipe.data
-    train_set = open_split(data, "train")
+    train_set = open_split(data, "train", copies=copies, say=say)
     if job.held_out_seed is not None:
         return hold_out(train_set, data.hold_out, job.held_out_seed)
-    val = open_split(data, "val")
+    val = open_split(data, "val", copies=copies, say=say)
     require_same_categories(train_set, val)
     return train_set, val

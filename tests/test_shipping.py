@@ -93,7 +93,7 @@ def test_images_that_a_node_should_have_are_named_with_it(
     assert not isinstance(open_shipped(shipment), MovedStaged)
     monkeypatch.setattr("socket.gethostname", lambda: "gpu-7")
 
-    def missing(*rest: object) -> None:
+    def missing(*_: object, **__: object) -> None:
         raise DataError("/data/cells/annotations/train.json: no such file")
 
     monkeypatch.setattr("nas.methods.data.open_split", missing)

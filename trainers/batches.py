@@ -9,6 +9,7 @@ from torchvision.transforms.v2.functional import pad, resize
 
 from search_spaces.randomness import rng_for
 from trainers.data.detection_set import DetectionSet, Target
+from trainers.data.stored import StoredImages
 from trainers.epochs import Epochs
 from trainers.ranks import ALONE, Ranks
 from trainers.recipes import TrainRecipe
@@ -60,6 +61,8 @@ class Batches:
         mirrored = [rng.random() < 0.5 for _ in chosen][begin:end] if self._recipe.flip else None
         chosen = chosen[begin:end]
         images = self._data.images[chosen].to(device)
+        if isinstance(self._data.images, StoredImages):
+            self._data.images.soon(self._following(step, micro, ranks))
         targets = [self._data.target(index) for index in chosen]
         if self._recipe.scale_jitter is not None:
             for _ in range(begin * _JITTER_DRAWS):
@@ -69,6 +72,13 @@ class Batches:
         if mirrored is not None:
             images, targets = flip(images, targets, mirrored)
         return resized(images, targets, self.size(step))
+
+    def _following(self, step: int, micro: int, ranks: Ranks) -> list[int]:
+        """What this rank takes after a micro-batch of a step."""
+        micro, size = micro + 1, self._recipe.micro_batch
+        step, micro = step + micro // self._recipe.accumulate, micro % self._recipe.accumulate
+        begin, end = (micro * size + place for place in ranks.part(size))
+        return self.indices(step)[begin:end]
 
     @property
     def smallest(self) -> tuple[int, int]:

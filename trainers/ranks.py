@@ -150,6 +150,11 @@ def started_by_torchrun(environment: Mapping[str, str] | None = None) -> int:
     return int(environment.get("WORLD_SIZE", "1"))
 
 
+def ranks_here(ranks: Ranks) -> int:
+    """How many of them are processes of this machine, as torchrun and Ray Train say; all where they do not."""
+    return min(ranks.count, int(os.environ.get("LOCAL_WORLD_SIZE", ranks.count)))
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """This process among the ranks that torchrun or Ray Train started, or :data:`ALONE`.

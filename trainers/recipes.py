@@ -87,6 +87,8 @@ class DataRecipe(Recipe):
             digits.
         hold_out: share of the training split on which candidates are scored.
         licence: of the images, as bundles state it; what the annotation file says when left out.
+        cache: folder on a disk of the machine for decoded pixels, in one file a split that is written once and that all
+            processes read; without it each of them decodes and holds all pixels in memory. ``coco`` only.
         digits: the scenes of ``digits``.
     """
 
@@ -97,6 +99,7 @@ class DataRecipe(Recipe):
     masks: bool = False
     hold_out: float = 0.2
     licence: str | None = None
+    cache: str | None = None
     digits: DigitsRecipe = field(default_factory=DigitsRecipe)
 
     def __post_init__(self) -> None:

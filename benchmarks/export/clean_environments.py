@@ -124,9 +124,9 @@ def write_images(data: DetectionSet, work: Path) -> None:
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
-    for index, image in enumerate(data.images):
+    for index, image in enumerate(data.images[:]):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{index:06}.png")
-    torch.save(data.images, work / "images.pt")
+    torch.save(data.images[:], work / "images.pt")
 
 
 def measured(
@@ -214,13 +214,13 @@ def compared(name: str, data: DetectionSet, loaded: LoadedDetector, work: Path) 
     off: dict[str, float] = {}
     with torch.no_grad():
         if name.startswith("backbone"):
-            for image, one in zip(data.images, given, strict=True):
+            for image, one in zip(data.images[:], given, strict=True):
                 wanted = detector.backbone.body(normalised(image[None]))
                 maps = one if isinstance(one, dict) else dict(zip(wanted, one, strict=True))
                 for check in compare_maps(wanted, maps, name=name, of=name):
                     off[check.of] = max(off.get(check.of, 0.0), check.difference)
             return off
-        wanted_all = [detector.detections(image[None])[0] for image in data.images]
+        wanted_all = [detector.detections(image[None])[0] for image in data.images[:]]
     others = [as_detections(one) for one in given]
     if isinstance(detector, DenseDetector):
         threshold, most = detector.score_threshold, detector.max_detections

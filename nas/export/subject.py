@@ -99,7 +99,7 @@ def bundled(folder: Path, data: DataRecipe | None, *, most: int = REAL_IMAGES) -
         images, on = random_images(size), f"{RANDOM_IMAGES} images of noise, seed 0 ({missing})"
     else:
         found = found.subset(range(min(most, len(found))))
-        images, on = found.images, f"{len(found)} images of val"
+        images, on = found.images[:], f"{len(found)} images of val"
     return Subject(
         architecture=architecture,
         backbone=backbone.eval(),

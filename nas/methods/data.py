@@ -14,6 +14,7 @@ from search_spaces.errors import RunError
 from search_spaces.families import family_of
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet, hold_out
+from trainers.data.stored import Say
 from trainers.detectors.catalog import build_detector
 from trainers.process import prepare_process
 
@@ -41,7 +42,7 @@ def open_data(run: Run, progress: RunProgress) -> SearchData:
     if (reason := run.other_bits()) is not None:
         progress.say(f"warning: {reason}")
     run.record_environment()
-    data = read_data(run.recipe)
+    data = read_data(run.recipe, say=progress.say)
     record_data(run, data, progress)
     return data
 
@@ -74,9 +75,12 @@ def ray_workers(recipe: SearchRecipe) -> "RayWorkers":
     return RayWorkers(count=recipe.workers, cpus=cpus, gpus=recipe.ray.gpus)
 
 
-def read_data(recipe: SearchRecipe) -> SearchData:
+def read_data(recipe: SearchRecipe, say: Say | None = None) -> SearchData:
     """The training split in its two parts."""
-    train_set, held_out = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, split_seed(recipe))
+    # Beside the workers this process keeps its own. Those of a cluster share one array a node.
+    copies = 1 if recipe.workers == 1 or recipe.engine == "ray" else recipe.workers + 1
+    whole = open_split(recipe.data, "train", copies=copies, say=say)
+    train_set, held_out = hold_out(whole, recipe.data.hold_out, split_seed(recipe))
     return SearchData(train_set=train_set, held_out=held_out)
 
 

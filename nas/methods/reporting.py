@@ -255,7 +255,7 @@ def _samples(
     chosen = val.subset(sorted(rng_for(run.recipe.seed, "samples").sample(range(len(val)), count)))
     with torch.inference_mode():
         found = {
-            name: _trained_detector(run, one, val)(chosen.images)
+            name: _trained_detector(run, one, val)(chosen.images[:])
             for name, one in (("winner", winner), ("baseline", baseline))
         }
     names = [category.name for category in val.categories]
@@ -277,7 +277,7 @@ def _samples(
                 file_name=chosen.file_names[index],
                 width=width,
                 height=height,
-                jpeg=jpeg(chosen.images[index, :, :height, :width]),
+                jpeg=jpeg(chosen.images[index][:, :height, :width]),
                 truth=tuple(truth),
                 winner=_boxes(found["winner"][index], names),
                 baseline=_boxes(found["baseline"][index], names),

@@ -49,7 +49,7 @@ class PackedSet:
     @classmethod
     def of(cls, data: DetectionSet) -> "PackedSet":
         """Pack a split."""
-        return cls(rest=replace(data, images=data.images[:0].clone()), images=data.images.numpy())
+        return cls(rest=replace(data, images=data.images[:0].clone()), images=data.images[:].numpy())
 
     def unpacked(self) -> DetectionSet:
         """The split, on the array's own memory, which is for reading only."""

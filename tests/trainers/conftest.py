@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from trainers.data.annotations import BoxEntry, ImageEntry
-from trainers.data.coco import assemble
+from trainers.data.assembling import assemble
 from trainers.data.detection_set import Category, DetectionSet
 from trainers.data.masks import encode_mask
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainers.data.annotations import BoxEntry, ImageEntry
-from trainers.data.coco import assemble
+from trainers.data.assembling import assemble
 from trainers.data.detection_set import Category, DetectionSet, Target
 from trainers.detectors.detector import Detections
 from trainers.evaluate import Backend, coco_metrics, detect

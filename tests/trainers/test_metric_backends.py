@@ -13,7 +13,7 @@ import pytest
 
 from search_spaces.errors import NonFiniteDetection
 from trainers.data.annotations import BoxEntry, ImageEntry
-from trainers.data.coco import assemble
+from trainers.data.assembling import assemble
 from trainers.data.detection_set import Category, DetectionSet
 from trainers.data.masks import Mask, encode_mask, mask_area, read_mask
 from trainers.evaluate import Backend, Overlap, box_aps, coco_metrics, evaluated

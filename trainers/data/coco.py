@@ -1,18 +1,20 @@
 """Folders in COCO form: ``images/`` and ``annotations/{train,val}.json``."""
 
 import hashlib
+import json
 import os
 import struct
 import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
+from PIL import __version__ as PILLOW
 
 from search_spaces.errors import DataError
 from trainers.data.annotations import (
@@ -23,9 +25,14 @@ from trainers.data.annotations import (
     outside_fault,
     read_annotations,
 )
-from trainers.data.detection_set import NOT_STATED, Category, DetectionSet, Target
-from trainers.data.masks import Rle, read_mask, resized_mask
+from trainers.data.assembling import Pictures, assembled, pictures_in_memory
+from trainers.data.detection_set import DetectionSet
+from trainers.data.masks import read_mask
+from trainers.data.stored import Decoded, Say, stored_split
 from trainers.recipes import DataRecipe
+
+# Threads that decode at once; more of them wait for the disk.
+_MOST_THREADS = 16
 
 _FOLDER = """a data folder looks like this:
   DIR/images/...                     the image files that the annotation files name
@@ -47,8 +54,8 @@ DAMAGED = (
 ImageSize = int | tuple[int, int] | None
 
 
-def open_coco(recipe: DataRecipe, split: str) -> DetectionSet:
-    """Read, check and decode one split.
+def open_coco(recipe: DataRecipe, split: str, copies: int, say: Say) -> DetectionSet:
+    """Read, check and decode one split; see :func:`trainers.data.catalog.open_split`.
 
     Raises:
         DataError: a missing folder or file, or the list of what is wrong with annotations and images.
@@ -61,112 +68,47 @@ def open_coco(recipe: DataRecipe, split: str) -> DetectionSet:
         raise DataError(f"{source}: cannot be read ({error.strerror}); {_FOLDER}") from error
     problems = Problems(source=source, skip=recipe.on_bad == "skip")
     annotations = read_annotations(content, problems)
-    pictures = _decode_all(root / "images", annotations, recipe.image_size, problems)
+    if recipe.cache is None:
+        _check_memory(len(annotations.images), recipe.image_size, source, copies)
+        pictures = _in_memory(root / "images", annotations, recipe, problems, content)
+    else:
+        pictures = _in_file(root / "images", annotations, recipe, problems, content, say)
     boxes = _inside(annotations, pictures, problems)
     if recipe.masks:
         boxes = _with_masks(boxes, pictures, problems)
     skipped = problems.settle()
-    if not pictures:
+    if not pictures.entries:
         raise DataError(f"{source}: no usable image; {_FOLDER}")
-    digest = hashlib.sha256(content)
-    for picture in pictures.values():
-        digest.update(f"{picture.entry.file_name} ".encode())
-        digest.update(picture.pixels.tobytes())
-    return assemble(
-        pictures=[(picture.entry, picture.pixels, picture.size) for picture in pictures.values()],
+    return assembled(
+        pictures,
         boxes=boxes,
         categories=annotations.categories,
         canvas=recipe.image_size if isinstance(recipe.image_size, tuple) else None,
-        digest=digest.hexdigest(),
         skipped=skipped,
         masks=recipe.masks,
         licence=recipe.licence or annotations.licence,
     )
 
 
-def assemble(
-    *,
-    pictures: list[tuple[ImageEntry, npt.NDArray[np.uint8], tuple[int, int]]],
-    boxes: tuple[BoxEntry, ...],
-    categories: tuple[Category, ...],
-    canvas: tuple[int, int] | None,
-    digest: str,
-    skipped: tuple[str, ...] = (),
-    masks: bool = False,
-    licence: str = NOT_STATED,
-) -> DetectionSet:
-    """Pad resized pictures to one size and scale their boxes and masks.
-
-    Args:
-        pictures: entry, resized pixels (h, w, 3), original (height, width); at least one.
-        boxes: of these pictures, in original px.
-        categories: sorted by id.
-        canvas: (height, width) to pad to; the largest picture when None. Rounded up to multiples of 32.
-        digest: of the source; the pixel size is added.
-        skipped: what was dropped.
-        masks: every box has a mask, and the set shall have them.
-        licence: of the pictures.
-    """
-    tallest = max(pixels.shape[0] for _, pixels, _ in pictures)
-    widest = max(pixels.shape[1] for _, pixels, _ in pictures)
-    height, width = (-(-side // 32) * 32 for side in (canvas or (tallest, widest)))
-    images = torch.zeros((len(pictures), 3, height, width), dtype=torch.uint8)
-    labels = {category.id: label for label, category in enumerate(categories)}
-    of_image: dict[int, list[BoxEntry]] = {entry.id: [] for entry, _, _ in pictures}
-    for box in boxes:
-        if not box.crowd:
-            of_image[box.image_id].append(box)
-    targets: list[Target] = []
-    scales: list[tuple[float, float]] = []
-    outlines: list[tuple[Rle, ...]] = []
-    for index, (entry, pixels, size) in enumerate(pictures):
-        images[index, :, : pixels.shape[0], : pixels.shape[1]] = torch.from_numpy(pixels).permute(2, 0, 1)
-        scale = (pixels.shape[1] / size[1], pixels.shape[0] / size[0])
-        scales.append(scale)
-        targets.append(_target(entry.id, of_image[entry.id], labels, size, scale))
-        if masks:
-            outlines.append(
-                tuple(
-                    resized_mask(box.mask, pixels.shape[:2], (height, width))
-                    for box in of_image[entry.id]
-                    if box.mask is not None
-                )
-            )
-    return DetectionSet(
-        images=images,
-        targets=tuple(targets),
-        categories=categories,
-        ground_truth=_ground_truth(pictures, boxes, categories),
-        scales=torch.tensor(scales, dtype=torch.float64),
-        sizes=tuple(size for _, _, size in pictures),
-        file_names=tuple(entry.file_name for entry, _, _ in pictures),
-        digest=hashlib.sha256(f"{digest} {tuple(images.shape)}".encode()).hexdigest(),
-        skipped=skipped,
-        masks=tuple(outlines) if masks else None,
-        licence=licence,
-    )
-
-
 def resized(image: Image.Image, image_size: ImageSize) -> npt.NDArray[np.uint8]:
     """RGB pixels (h, w, 3) at the recipe's size, aspect ratio kept, antialiased bilinear."""
     width, height = image.size
+    size = resized_size((height, width), image_size)[::-1]
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.array(image, dtype=np.uint8)
+
+
+def resized_size(size: tuple[int, int], image_size: ImageSize) -> tuple[int, int]:
+    """(height, width) of a picture of (height, width) at the recipe's size."""
+    height, width = size
     if image_size is None:
         factor = 1.0
     elif isinstance(image_size, int):
         factor = image_size / max(width, height)
     else:
         factor = min(image_size[0] / height, image_size[1] / width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    return np.array(image, dtype=np.uint8)
-
-
-class _Picture:
-    """A decoded image: its entry, resized pixels, original (height, width)."""
-
-    def __init__(self, entry: ImageEntry, pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> None:
-        self.entry, self.pixels, self.size = entry, pixels, size
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def _root(recipe: DataRecipe) -> Path:
@@ -181,20 +123,98 @@ def _root(recipe: DataRecipe) -> Path:
     return root
 
 
-def _decode_all(
-    folder: Path, annotations: Annotations, image_size: ImageSize, problems: Problems
-) -> dict[int, _Picture]:
-    _check_memory(len(annotations.images), image_size, problems.source)
-    pictures: dict[int, _Picture] = {}
-    for entry in annotations.images:
+def _in_memory(
+    folder: Path, annotations: Annotations, recipe: DataRecipe, problems: Problems, content: bytes
+) -> Pictures:
+    entries, pixels, sizes = [], [], []
+    digest = hashlib.sha256(content)
+    for entry, found in zip(
+        annotations.images, _decoded(folder, annotations, recipe.image_size), strict=True
+    ):
+        if isinstance(found, str):
+            problems.droppable.append(found)
+            continue
+        entries.append(entry)
+        pixels.append(found[0])
+        sizes.append(found[1])
+        digest.update(f"{entry.file_name} ".encode())
+        digest.update(found[0].tobytes())
+    return pictures_in_memory(entries, pixels, sizes, digest=digest.hexdigest())
+
+
+def _in_file(
+    folder: Path, annotations: Annotations, recipe: DataRecipe, problems: Problems, content: bytes, say: Say
+) -> Pictures:
+    """The same from a file that is written once, and read by all processes of a machine."""
+    assert recipe.cache is not None
+    names = [entry.file_name for entry in annotations.images]
+    files = [_file_facts(folder / name) for name in names]
+    written = hashlib.sha256(content).hexdigest()
+    facts = [1, PILLOW, written, recipe.image_size, list(zip(names, files, strict=True))]
+    found = stored_split(
+        Path(recipe.cache).expanduser(),
+        key=hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32],
+        names=names,
+        decode=partial(_decoded, folder, annotations, recipe.image_size, threads=_threads()),
+        most=_bytes_at_most(annotations.images, recipe.image_size),
+        digest=hashlib.sha256(content),
+        say=say,
+    )
+    problems.droppable.extend(found.faults)
+    return Pictures(
+        entries=tuple(annotations.images[place] for place in found.places),
+        contents=found.contents,
+        sizes=found.sizes,
+        padded=found.images,
+        digest=found.digest,
+    )
+
+
+def _decoded(
+    folder: Path, annotations: Annotations, image_size: ImageSize, threads: int = 1
+) -> Iterator[Decoded]:
+    """Every picture in order, or what is wrong with it."""
+
+    def one(entry: ImageEntry) -> Decoded:
         path = folder / entry.file_name
         try:
-            pixels, size = decoded(path, entry.size, image_size)
+            return decoded(path, entry.size, image_size)
         except ValueError as error:
-            problems.droppable.append(f"image id {entry.id}: {path} {error}")
+            return f"image id {entry.id}: {path} {error}"
+
+    if threads == 1:
+        yield from map(one, annotations.images)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        # A part at a time, for what is decoded waits in memory.
+        for start in range(0, len(annotations.images), 8 * threads):
+            yield from pool.map(one, annotations.images[start : start + 8 * threads])
+
+
+def _threads() -> int:
+    return min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+
+
+def _file_facts(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _bytes_at_most(entries: Sequence[ImageEntry], image_size: ImageSize) -> int | None:
+    """Of the decoded pictures; None where neither they nor the recipe say how large they are."""
+    total = 0
+    for entry in entries:
+        if entry.size is not None:
+            height, width = resized_size(entry.size, image_size)
+        elif image_size is None:
+            return None
         else:
-            pictures[entry.id] = _Picture(entry, pixels, size)
-    return pictures
+            height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        total += 3 * height * width
+    return total
 
 
 def decoded(
@@ -252,90 +272,48 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _check_memory(count: int, image_size: ImageSize, source: Path) -> None:
+def _check_memory(count: int, image_size: ImageSize, source: Path, copies: int) -> None:
     if image_size is None:
         return
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    needed = count * 3 * height * width
+    needed = copies * count * 3 * height * width
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > 0.5 * present:
+        each = "" if copies == 1 else f" in {copies} processes, each with a copy of its own"
         raise DataError(
-            f"{source}: {count} images at {width}x{height} px need {needed / 2**30:.1f} GiB, "
+            f"{source}: {count} images at {width}x{height} px need {needed / 2**30:.1f} GiB{each}, "
             f"and images are kept in memory; this machine has {present / 2**30:.1f} GiB. "
-            f"Lower data.image_size or name fewer images"
+            f"Lower data.image_size, name fewer images, or let all processes read one file: --set data.cache=DIR"
         )
 
 
-def _inside(
-    annotations: Annotations, pictures: dict[int, _Picture], problems: Problems
-) -> tuple[BoxEntry, ...]:
+def _inside(annotations: Annotations, pictures: Pictures, problems: Problems) -> tuple[BoxEntry, ...]:
     """Boxes of decoded pictures; one without area inside its image is a problem."""
+    places = pictures.places()
     kept: list[BoxEntry] = []
     for box in annotations.boxes:
-        if box.image_id not in pictures:
+        if box.image_id not in places:
             continue
-        picture = pictures[box.image_id]
-        if (fault := outside_fault(box.box, picture.size)) is not None:
-            where = f"annotation id {box.id} (image id {box.image_id}, {picture.entry.file_name})"
+        place = places[box.image_id]
+        if (fault := outside_fault(box.box, pictures.sizes[place])) is not None:
+            where = f"annotation id {box.id} (image id {box.image_id}, {pictures.entries[place].file_name})"
             problems.droppable.append(f"{where}: {fault}")
         else:
             kept.append(box)
     return tuple(kept)
 
 
-def _with_masks(
-    boxes: tuple[BoxEntry, ...], pictures: dict[int, _Picture], problems: Problems
-) -> tuple[BoxEntry, ...]:
+def _with_masks(boxes: tuple[BoxEntry, ...], pictures: Pictures, problems: Problems) -> tuple[BoxEntry, ...]:
     """Boxes with their masks; one whose segmentation cannot be used is a problem."""
+    places = pictures.places()
     kept: list[BoxEntry] = []
     for box in boxes:
-        picture = pictures[box.image_id]
+        place = places[box.image_id]
         try:
-            mask = read_mask(box.segmentation, picture.size)
+            mask = read_mask(box.segmentation, pictures.sizes[place])
         except ValueError as error:
-            where = f"annotation id {box.id} (image id {box.image_id}, {picture.entry.file_name})"
+            where = f"annotation id {box.id} (image id {box.image_id}, {pictures.entries[place].file_name})"
             problems.droppable.append(f"{where}: its segmentation {error}")
         else:
             kept.append(replace(box, segmentation=None, mask=mask))
     return tuple(kept)
-
-
-def _target(
-    image_id: int,
-    boxes: list[BoxEntry],
-    labels: dict[int, int],
-    size: tuple[int, int],
-    scale: tuple[float, float],
-) -> Target:
-    corners = torch.tensor([box.box for box in boxes], dtype=torch.float64).reshape(-1, 4)
-    corners[:, 2:] += corners[:, :2]
-    corners[:, 0::2] = corners[:, 0::2].clamp(0, size[1]) * scale[0]
-    corners[:, 1::2] = corners[:, 1::2].clamp(0, size[0]) * scale[1]
-    numbers: Tensor = torch.tensor([labels[box.category_id] for box in boxes], dtype=torch.int64)
-    return Target(boxes=corners.float(), labels=numbers, image_id=image_id)
-
-
-def _ground_truth(
-    pictures: list[tuple[ImageEntry, npt.NDArray[np.uint8], tuple[int, int]]],
-    boxes: tuple[BoxEntry, ...],
-    categories: tuple[Category, ...],
-) -> dict[str, list[dict[str, Any]]]:
-    return {
-        "images": [
-            {"id": entry.id, "file_name": entry.file_name, "height": size[0], "width": size[1]}
-            for entry, _, size in pictures
-        ],
-        "annotations": [
-            {
-                "id": box.id,
-                "image_id": box.image_id,
-                "category_id": box.category_id,
-                "bbox": list(box.box),
-                "area": box.area,
-                "iscrowd": int(box.crowd),
-                **({} if box.mask is None else {"segmentation": box.mask}),
-            }
-            for box in boxes
-        ],
-        "categories": [{"id": category.id, "name": category.name} for category in categories],
-    }

@@ -1,4 +1,4 @@
-"""Images with boxes and perhaps masks, decoded, resized and kept in memory as bytes."""
+"""Images with boxes and perhaps masks, decoded, resized and kept as bytes, in memory or in a file."""
 
 import hashlib
 from collections.abc import Container, Iterable, Mapping
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from search_spaces.errors import DataError
 from trainers.data.masks import Rle, decode_masks
+from trainers.data.stored import StoredImages
 
 NOT_STATED = "not stated"
 
@@ -37,10 +38,11 @@ class Category:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DetectionSet:
-    """A split in memory. Every image is resized with its aspect ratio kept and padded at right and bottom.
+    """A split. Every image is resized with its aspect ratio kept and padded at right and bottom.
 
     Args:
-        images: uint8 (N, 3, H, W); H and W are multiples of 32, padding is zero.
+        images: uint8 (N, 3, H, W); H and W are multiples of 32, padding is zero. A tensor, or pictures in a file that
+            give one for an index, a slice or a list of indices.
         targets: one an image; crowd regions are left out, boxes are clipped to the image.
         categories: position = label.
         ground_truth: COCO dictionary in original px, crowds included, for evaluation.
@@ -53,7 +55,7 @@ class DetectionSet:
         licence: of the images, as the annotation file or the recipe states it.
     """
 
-    images: Tensor
+    images: Tensor | StoredImages
     targets: tuple[Target, ...]
     categories: tuple[Category, ...]
     ground_truth: Mapping[str, Any]
@@ -85,6 +87,11 @@ class DetectionSet:
         return round(height * y), round(width * x)
 
     @property
+    def image_bytes(self) -> int:
+        """Of all pixels, in memory or in a file."""
+        return self.images.nbytes
+
+    @property
     def image_ids(self) -> tuple[int, ...]:
         """The ids of the annotation file, in order."""
         return tuple(target["image_id"] for target in self.targets)
@@ -112,7 +119,7 @@ class DetectionSet:
         part: Any = slice(chosen[0], chosen[0] + len(chosen)) if consecutive else torch.tensor(chosen)
         return replace(
             self,
-            images=self.images[part],
+            images=self.images.subset(chosen) if isinstance(self.images, StoredImages) else self.images[part],
             targets=targets,
             ground_truth=self.truth_of({target["image_id"] for target in targets}),
             scales=self.scales[part],

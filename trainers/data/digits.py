@@ -17,7 +17,8 @@ from PIL import Image
 from search_spaces.errors import DataError
 from search_spaces.randomness import rng_for, seed_for
 from trainers.data.annotations import BoxEntry, ImageEntry
-from trainers.data.coco import assemble, resized
+from trainers.data.assembling import assemble
+from trainers.data.coco import resized
 from trainers.data.detection_set import NOT_STATED, Category, DetectionSet
 from trainers.data.masks import encode_mask
 from trainers.recipes import DataRecipe, DigitsRecipe
@@ -83,7 +84,7 @@ def write_folder(recipe: DataRecipe, root: Path) -> None:
         data = compose_digits(recipe, split)
         for index, name in enumerate(data.file_names):
             height, width = data.sizes[index]
-            pixels = data.images[index, :, :height, :width].permute(1, 2, 0).contiguous().numpy()
+            pixels = data.images[index][:, :height, :width].permute(1, 2, 0).contiguous().numpy()
             Image.fromarray(pixels).save(root / "images" / name)
         (root / "annotations" / f"{split}.json").write_text(json.dumps(data.ground_truth), encoding="utf-8")
 

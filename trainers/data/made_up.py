@@ -6,7 +6,7 @@ import numpy as np
 
 from search_spaces.randomness import rng_for, seed_for
 from trainers.data.annotations import BoxEntry, ImageEntry
-from trainers.data.coco import assemble
+from trainers.data.assembling import assemble
 from trainers.data.detection_set import Category, DetectionSet
 from trainers.data.masks import read_mask
 from trainers.recipes import DataRecipe
