@@ -133,7 +133,7 @@ class Run:
         ]
         if problems:
             raise RunError("\n".join(problems))
-        recipe = check_search(apply_overrides(to_data(self.recipe), overrides), source="--set")
+        recipe = _anchored(check_search(apply_overrides(to_data(self.recipe), overrides), source="--set"))
         before, after = self.recipe.retrain, recipe.retrain
         if before is not None and after is not None:
             for name in ("seeds", "rival_seeds"):

@@ -16,6 +16,7 @@ from nas.dry_run_lines import dry_run_lines
 from nas.recipes.train_job import TrainJobRecipe
 from nas.schedule import schedule_events, share_batch
 from search_spaces.errors import ConfigError, DataError
+from trainers.data.catalog import open_split
 from trainers.data.made_up import OBJECTS, made_up_set, made_up_size
 from trainers.loop import learning_rate, total_steps
 from trainers.recipes import DataRecipe, TrainRecipe
@@ -242,6 +243,28 @@ def test_people_read_what_to_set() -> None:
     assert columns[-1] == "learning rate" and rows[0][0] == "start" and len(rows) >= 5
     assert any("frozen" in line for line in foot)
     assert any("sees 4 images at a time and not the 16 of a step" in line for line in foot)
+
+
+def test_memory_is_that_of_all_processes_or_of_one_file(tmp_path: Path) -> None:
+    coco = {"source": "coco", "root": None, "image_size": [800, 1333]}
+    recipe = replace(tiny("train.batch_size=16"), data=check(DataRecipe, coco, source="here"))
+    found = dry_run("resnet18", recipe, images=118287, gpus=8, measure=0)
+    assert found.image_bytes == 118287 * 3 * 800 * 1344 and found.to_dict()["image_copies"] == 8
+    assert dict(dry_run_lines(found)[0])["memory"] == (
+        "images: 355.3 GiB without val in each process, 2,842.7 GiB in 8 of one machine; "
+        "--set data.cache=DIR keeps one file for all"
+    )
+    shared = replace(recipe, data=replace(recipe.data, cache=str(tmp_path)))
+    found = dry_run("resnet18", shared, images=118287, gpus=8, measure=0)
+    assert found.to_dict()["image_copies"] == 1
+    assert "a file of 355.3 GiB" in dict(dry_run_lines(found)[0])["memory"]
+
+
+def test_memory_of_real_images_is_that_of_both_splits() -> None:
+    found = dry_run("resnet18", tiny(), measure=0)
+    train, val = (open_split(tiny().data, split) for split in ("train", "val"))
+    assert found.image_bytes == train.images.nbytes + val.images.nbytes
+    assert dict(dry_run_lines(found)[0])["memory"].endswith(" MiB")
 
 
 def test_what_it_says_to_set_can_be_set() -> None:

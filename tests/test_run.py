@@ -165,10 +165,13 @@ def test_a_run_can_be_extended_by_seeds_and_by_nothing_that_is_done(tmp_path: Pa
     more = more.extended(["ray.address=auto", "ray.gpus=0.5"])
     more.keep()
     assert more.recipe.ray.address == "auto"
+    more = more.extended(["data.cache=pixels"])
+    more.keep()
+    assert Run.open(tmp_path / "run").recipe.data.cache == str(Path("pixels").resolve())
     assert run.extended([]).recipe == run.recipe
     with pytest.raises(
         RunError,
-        match=r"--set seed=4: a run can only be extended; allowed are budget, .*, ray, threads, loggers, retrain\.s",
+        match=r"--set seed=4: a run can only be extended; allowed are budget, .*, ray, threads, loggers, data\.cache, retr",
     ):
         run.extended(["seed=4", "workers=3"])
     with pytest.raises(

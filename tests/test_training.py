@@ -130,6 +130,8 @@ def test_a_finished_training_is_not_done_again(done: Path, monkeypatch: pytest.M
     # How it is carried out is no part of what was trained.
     others = replace(RECIPE, ranks=2, launcher="ray", address="auto")
     assert train_to_completion(job(done, recipe=others)) == read_result(done)
+    elsewhere = replace(RECIPE, data=replace(RECIPE.data, cache="anywhere"))
+    assert train_to_completion(job(done, recipe=elsewhere)) == read_result(done)
     with pytest.raises(RunError, match="another backbone or recipe"):
         train_to_completion(job(done, recipe=replace(others, seed=9)))
 
@@ -188,7 +190,7 @@ def test_a_recipe_that_cannot_be_used_does_not_claim_the_directory(tmp_path: Pat
 def test_without_val_when_a_split_seed_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 
-    def spied(recipe: Any, split: str) -> Any:
+    def spied(recipe: Any, split: str, **_: object) -> Any:
         opened.append(split)
         return open_split(recipe, split)
 
