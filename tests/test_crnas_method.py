@@ -73,7 +73,7 @@ def watch(patch: pytest.MonkeyPatch) -> list[str]:
     """Log opened splits, scored candidates, steps and trainings of whatever runs next."""
     events: list[str] = []
 
-    def opened(recipe: Any, split: str) -> Any:
+    def opened(recipe: Any, split: str, **_: object) -> Any:
         events.append(f"open {split}")
         return open_split(recipe, split)
 

@@ -171,7 +171,7 @@ def test_a_run_can_be_extended_by_seeds_and_by_nothing_that_is_done(tmp_path: Pa
     assert run.extended([]).recipe == run.recipe
     with pytest.raises(
         RunError,
-        match=r"--set seed=4: a run can only be extended; allowed are budget, .*, ray, threads, loggers, data\.cache, retr",
+        match=r"--set seed=4: a run can only be extended; allowed are budget, .*, ray, threads, .*, data\.cache, retr",
     ):
         run.extended(["seed=4", "workers=3"])
     with pytest.raises(
