@@ -1,11 +1,15 @@
 """Networks and spaces, before anything is trained, and what leaves: ``describe``, ``spaces``, ``erf``, ``export``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli.door import Json, door, print_json, print_table
+from search_spaces.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nas.export.subject import HowMany
 
 
 def describe(
@@ -121,6 +125,14 @@ def export(
             help="source, onnx, torch_export, mmdet or detectron2, repeatable; all when left out.",
         ),
     ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            "--images",
+            metavar="N|all",
+            help="Images of val on which whole detectors are compared, AP included; 16 when left out.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a bundle (architecture, weights, card, source that needs only torch) and other formats, each compared."""
@@ -128,7 +140,7 @@ def export(
         from nas.export.formats import read_report
         from nas.methods.exporting import export
 
-        folder = export(source, to, formats or ["all"])
+        folder = export(source, to, formats or ["all"], _how_many(images))
         report = read_report(folder)
         if as_json:
             print_json({"bundle": str(folder), **report})
@@ -138,6 +150,17 @@ def export(
         print_table("exported, run by its own runtime and compared with PyTorch", rows)
         for sentence in report["left_out"]:
             typer.echo(f"left out: {sentence}")
+
+
+def _how_many(said: str | None) -> "HowMany | None":
+    """What ``--images`` says."""
+    if said is None:
+        return None
+    if said == "all":
+        return "all"
+    if not said.isdecimal():
+        raise ConfigError(f"--images: found {said!r}; allowed are all and numbers from 1")
+    return int(said)
 
 
 def _exported(one: dict[str, Any]) -> str:
@@ -151,4 +174,9 @@ def _exported(one: dict[str, Any]) -> str:
         key = "of a map's largest value" if check["unit"] == "of the largest value" else check["of"]
         units[key] = max(units.get(key, 0.0), check["difference"])
     off = ", ".join(f"{value:.1e} {'px of ' if key == 'boxes' else ''}{key}" for key, value in units.items())
-    return f"{said}; off by {off}, on {one['on']}"
+    scored = [check for check in one["checks"] if check["values"] is not None]
+    scores = "".join(
+        f"; {check['of']} {100 * check['values'][1]:.2f} (PyTorch {100 * check['values'][0]:.2f})"
+        for check in scored
+    )
+    return f"{said}; off by {off}, on {one['on']}{scores}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 # A graph that holds for every size holds from two cells on: a map of one cell is another case for torch.
-_LEAST_CELLS = 2
+LEAST_CELLS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class Captured:
         size: (height, width) px where only that may enter, None for all multiples of ``step``.
         step: largest stride of the network, px.
         dtype: of the images.
+        least: multiples of ``step`` that both sides have at least, where any may enter.
     """
 
     program: ExportedProgram
@@ -30,14 +31,14 @@ class Captured:
     size: tuple[int, int] | None
     step: int
     dtype: str = "float32"
+    least: int = LEAST_CELLS
 
     @property
     def accepts(self) -> str:
         """A sentence."""
         if self.size is not None:
             return f"{self.dtype} (N, 3, {self.size[0]}, {self.size[1]}), any N"
-        least = _LEAST_CELLS * self.step
-        return f"{self.dtype} (N, 3, H, W), any N, H and W multiples of {self.step} from {least}"
+        return f"{self.dtype} (N, 3, H, W), any N, H and W multiples of {self.step} from {self.least * self.step}"
 
 
 class Maps(nn.Module):
@@ -63,20 +64,41 @@ def capture_backbone(
         size: (height, width) px, for a network whose graph holds for one size only.
     """
     step = max(stride for _, stride in levels.values())
+    return captured(Maps(backbone).eval(), tuple(levels), size, step=step)
+
+
+def captured(
+    module: nn.Module,
+    outputs: tuple[str, ...],
+    size: tuple[int, int],
+    *,
+    step: int,
+    least: int = LEAST_CELLS,
+    dtype: torch.dtype = torch.float32,
+) -> Captured:
+    """Capture a module for any batch, and for any size where its operations allow that.
+
+    Args:
+        module: in evaluation mode; images (N, 3, H, W) in.
+        outputs: names of what it gives.
+        size: (height, width) px, for a module whose graph holds for one size only.
+        step: what sides are multiples of, px.
+        least: multiples that a side has at least, so that no map is of one cell.
+        dtype: of the images.
+    """
     batch = Dim("batch", min=1)
-    maps = Maps(backbone).eval()
+    name = str(dtype).removeprefix("torch.")
     # Sides that differ, so that nothing takes one for the other.
-    tall = max(_LEAST_CELLS, size[0] // step)
-    wide = max(_LEAST_CELLS, size[1] // step)
-    example = torch.zeros(2, 3, step * tall, step * (wide if wide != tall else wide + 1))
-    height, width = Dim("height", min=_LEAST_CELLS), Dim("width", min=_LEAST_CELLS)
+    tall, wide = (max(least, side // step) for side in size)
+    example = torch.zeros(2, 3, step * tall, step * (wide if wide != tall else wide + 1), dtype=dtype)
+    height, width = Dim("height", min=least), Dim("width", min=least)
     try:
-        program = capture(maps, example, {0: batch, 2: step * height, 3: step * width})
+        program = capture(module, example, {0: batch, 2: step * height, 3: step * width})
     except (RuntimeError, ValueError, torch._dynamo.exc.TorchDynamoException):
         # torch says in many ways that a graph would hold for one size only.
-        program = capture(maps, torch.zeros(2, 3, *size), {0: batch})
-        return Captured(program=program, outputs=tuple(levels), size=size, step=step)
-    return Captured(program=program, outputs=tuple(levels), size=None, step=step)
+        program = capture(module, torch.zeros(2, 3, *size, dtype=dtype), {0: batch})
+        return Captured(program=program, outputs=outputs, size=size, step=step, dtype=name)
+    return Captured(program=program, outputs=outputs, size=None, step=step, dtype=name, least=least)
 
 
 def capture(module: nn.Module, example: Tensor, dynamic: dict[int, object]) -> ExportedProgram:

@@ -91,7 +91,8 @@ def compare_ap(
             raise RunError(
                 f"{name}: {of} has {key} {second[key]:.5f} where PyTorch has {first[key]:.5f}; nothing was exported"
             )
-        checks.append(Check(of=key, difference=difference, limit=AP, unit="of 1"))
+        values = (first[key], second[key])
+        checks.append(Check(of=key, difference=difference, limit=AP, unit="of 1", values=values))
     return tuple(checks)
 
 

@@ -11,7 +11,7 @@ from torch.export import Dim
 
 from nas.export import pt2_loader
 from nas.export.alone import run_alone
-from nas.export.capture import Captured, capture
+from nas.export.capture import LEAST_CELLS, Captured, capture, captured
 from nas.export.detections import compare_ap, compare_detections
 from nas.export.detector_graph import OUTPUTS, Candidates, OneStage
 from nas.export.onnx_file import OnnxModel, write_onnx
@@ -53,8 +53,8 @@ def onnx_detector(work: Work) -> None:
         work.left_out.append(f"onnx: {type(detector).__name__} is left out, only its backbone is there")
         return
     outputs = (*OUTPUTS, "masks") if isinstance(detector, MaskRCNN) else OUTPUTS
-    captured = _captured(graph, work, outputs)
-    accepts = f"{captured.accepts}; {_BYTES}"
+    whole = _captured(graph, work, outputs)
+    accepts = f"{whole.accepts}; {_BYTES}"
     about = {
         "architecture": work.subject.architecture.digest,
         "input": accepts,
@@ -62,7 +62,7 @@ def onnx_detector(work: Work) -> None:
     }
     with kept_if_equal(work.folder / "detector.onnx") as path:
         write_onnx(
-            captured,
+            whole,
             path,
             about=about,
             translations={
@@ -72,8 +72,8 @@ def onnx_detector(work: Work) -> None:
             },
         )
         model = OnnxModel(path)
-        found = [one for part in work.parts() for one in _of_images(model(part), len(part))]
-        checks = _checks(work, found, name="onnx", of=path.name)
+        found = [one for part in work.parts(whole.size is None) for one in _of_images(model(part), len(part))]
+        checks = _checks(work, found, name="onnx", of=path.name, resized=whole.size is None)
     work.add(path, name="onnx", holds="detector", accepts=accepts, checks=checks)
 
 
@@ -89,8 +89,8 @@ def torch_export_detector(work: Work) -> None:
             "what is found; its backbone is there, and the whole detector is in the ONNX file where that was written"
         )
         return
-    captured = _captured(Candidates(detector), work, ("boxes", "scores", "labels"))
-    accepts = f"{captured.accepts}; {_BYTES}"
+    whole = _captured(Candidates(detector), work, ("boxes", "scores", "labels"))
+    accepts = f"{whole.accepts}; {_BYTES}"
     settings = {
         "size": list(work.subject.image_size),
         "categories": list(work.subject.categories),
@@ -102,14 +102,19 @@ def torch_export_detector(work: Work) -> None:
     }
     loader = work.folder / LOADER
     with kept_if_equal(work.folder / "detector.pt2") as path, kept_if_equal(loader):
-        write_pt2(captured, path, {pt2_loader.SETTINGS: json.dumps(settings)})
+        write_pt2(whole, path, {pt2_loader.SETTINGS: json.dumps(settings)})
         loader.write_text(Path(pt2_loader.__file__).read_text(encoding="utf-8"), encoding="utf-8")
-        flat = run_alone(_RUN_LOADER, [work.folder, path], work.parts(), what=f"torch_export: {path.name}")
+        flat = run_alone(
+            _RUN_LOADER,
+            [work.folder, path],
+            work.parts(whole.size is None),
+            what=f"torch_export: {path.name}",
+        )
         found = [
             Detections(boxes=flat[index], scores=flat[index + 1], labels=flat[index + 2])
             for index in range(0, len(flat), 3)
         ]
-        checks = _checks(work, found, name="torch_export", of=path.name)
+        checks = _checks(work, found, name="torch_export", of=path.name, resized=whole.size is None)
     work.add(path, name="torch_export", holds="detector", accepts=accepts, checks=checks)
     work.add(loader, name="torch_export", holds="its loader", accepts="detector.pt2", checks=())
 
@@ -125,10 +130,15 @@ def _whole(detector: Detector, size: tuple[int, int]) -> nn.Module | None:
 
 
 def _captured(module: nn.Module, work: Work, outputs: tuple[str, ...]) -> Captured:
-    size = work.subject.image_size
-    example = torch.zeros(2, 3, *size, dtype=torch.uint8)
+    """For images of any size that gives the coarsest map two cells, where those of training are such."""
+    one = work.subject
+    assert one.detector is not None
+    least = max(LEAST_CELLS, max(one.detector.backbone.strides) // one.step + 1)
+    if min(one.image_size) >= least * one.step:
+        return captured(module.eval(), outputs, one.image_size, step=one.step, least=least, dtype=torch.uint8)
+    example = torch.zeros(2, 3, *one.image_size, dtype=torch.uint8)
     program = capture(module.eval(), example, {0: Dim("batch", min=1)})
-    return Captured(program=program, outputs=outputs, size=size, step=work.subject.step, dtype="uint8")
+    return Captured(program=program, outputs=outputs, size=one.image_size, step=one.step, dtype="uint8")
 
 
 def _of_images(found: dict[str, Tensor], count: int) -> list[Detections]:
@@ -146,12 +156,17 @@ def _of_images(found: dict[str, Tensor], count: int) -> list[Detections]:
     return result
 
 
-def _checks(work: Work, found: Sequence[Detections], *, name: str, of: str) -> tuple[Check, ...]:
+def _checks(
+    work: Work, found: Sequence[Detections], *, name: str, of: str, resized: bool
+) -> tuple[Check, ...]:
+    """Compare what was found in ``work.parts(resized)``; AP is of the images as they are."""
     threshold, most = _ends(work.subject.detector)
-    wanted = work.detections()
+    wanted = work.detections(resized)
     checks = compare_detections(wanted, found, threshold=threshold, most=most, name=name, of=of)
     data = work.subject.data
-    return checks if data is None else (*checks, *compare_ap(data, wanted, found, name=name, of=of))
+    if data is None:
+        return checks
+    return (*checks, *compare_ap(data, wanted[: len(data)], found[: len(data)], name=name, of=of))
 
 
 def _ends(detector: Any) -> tuple[float, int]:

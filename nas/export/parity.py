@@ -24,12 +24,14 @@ class Check:
         difference: the largest found.
         limit: the largest allowed.
         unit: of both.
+        values: PyTorch's and the file's, where each is one number.
     """
 
     of: str
     difference: float
     limit: float
     unit: str
+    values: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,10 @@ from trainers.recipes import DataRecipe
 
 RANDOM_IMAGES = 4
 REAL_IMAGES = 16
-"""Of a validation split at most; a whole folder is what benchmarks/export compares."""
+"""Of a validation split at most, unless a person says how many."""
 _SIZE = (224, 224)
+
+HowMany = int | Literal["all"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +58,16 @@ class Subject:
         object.__setattr__(self, "levels", {name: tuple(level) for name, level in declared.items()})
 
     @property
+    def few(self) -> Tensor:
+        """Images for backbones, whose maps take a lot of memory."""
+        return self.images[:REAL_IMAGES]
+
+    @property
+    def on_few(self) -> str:
+        """What those are."""
+        return self.on if len(self.images) <= REAL_IMAGES else f"{REAL_IMAGES} images of val"
+
+    @property
     def step(self) -> int:
         """Largest stride of the backbone, px."""
         return max(stride for _, stride in self.levels.values())
@@ -66,13 +79,16 @@ def random_images(image_size: tuple[int, int], *, seed: int = 0, count: int = RA
     return torch.randint(0, 256, (count, 3, *image_size), dtype=torch.uint8, generator=generator)
 
 
-def bundled(folder: Path, data: DataRecipe | None, *, most: int = REAL_IMAGES) -> Subject:
+def bundled(folder: Path, data: DataRecipe | None, *, images: HowMany | None = None) -> Subject:
     """What a bundle holds, and images of its validation split.
 
     Args:
         folder: of a bundle of ours, whose code is trusted.
         data: where the images are; noise where it is None or they are no longer there.
-        most: images at most.
+        images: how many of them at most; :data:`REAL_IMAGES` where nobody says it.
+
+    Raises:
+        DataError: somebody says how many, and they are not there.
     """
     detector: Detector | None = None
     categories: tuple[str, ...] = ()
@@ -95,16 +111,22 @@ def bundled(folder: Path, data: DataRecipe | None, *, most: int = REAL_IMAGES) -
     if found is not None and found.image_size != size:
         missing = f"those of val are padded to {found.image_size}"
         found = None
+    if found is None and images is not None:
+        raise DataError(f"--images: {images} of val cannot be taken: {missing or 'there is no data set'}")
     if found is None:
-        images, on = random_images(size), f"{RANDOM_IMAGES} images of noise, seed 0 ({missing})"
+        pixels, on = random_images(size), f"{RANDOM_IMAGES} images of noise, seed 0 ({missing})"
     else:
-        found = found.subset(range(min(most, len(found))))
-        images, on = found.images[:], f"{len(found)} images of val"
+        whole, most = len(found), REAL_IMAGES if images is None else images
+        found = found.subset(range(whole if most == "all" else min(most, whole)))
+        pixels = found.images[:]
+        on = (
+            f"{len(found)} images of val" if len(found) == whole else f"{len(found)} of {whole} images of val"
+        )
     return Subject(
         architecture=architecture,
         backbone=backbone.eval(),
         image_size=size,
-        images=images,
+        images=pixels,
         on=on,
         detector=detector,
         categories=categories,

@@ -5,7 +5,6 @@ The number of proposals is the same for every image; what is no proposal has sco
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import clip_boxes_to_image
 
@@ -21,33 +20,23 @@ _LEAST_BOX = 1e-2
 
 
 class TwoStage(nn.Module):
-    """A whole two-stage detector for images of one size.
+    """A whole two-stage detector.
 
     Args:
         detector: in evaluation mode, on the CPU.
-        size: (height, width) px.
+        size: (height, width) px of some images that may enter.
     """
-
-    anchors: Tensor
-    levels: Tensor
 
     def __init__(self, detector: FasterRCNN, size: tuple[int, int]) -> None:
         super().__init__()
-        self.detector, self.size = detector, size
+        self.detector = detector
         image = torch.zeros(1, 3, *size)
         with torch.no_grad():
             # torchvision's layers learn their scales from the first maps that they see.
             detector.detections(image)
-            maps = list(detector.backbone(image).values())
-            anchors = detector.rpn.anchor_generator(ImageList(image, [size]), maps)[0]
             masks = [detector.roi_heads.mask_roi_pool] if isinstance(detector, MaskRCNN) else []
             for align in (*(one.box_roi_pool for one in self._stages), *masks):
-                align(detector.backbone(image), [anchors[:1]], [size])
-        places = detector.rpn.anchor_generator.num_anchors_per_location()
-        self.counts = [int(one.shape[-2] * one.shape[-1]) * of for one, of in zip(maps, places, strict=True)]
-        self.register_buffer("anchors", anchors, persistent=False)
-        level = torch.repeat_interleave(torch.arange(len(maps)), torch.tensor(self.counts))
-        self.register_buffer("levels", level, persistent=False)
+                align(detector.backbone(image), [image.new_tensor([[0.0, 0.0, *size[::-1]]])], [size])
 
     @property
     def _stages(self) -> list[RoIHeads]:
@@ -59,8 +48,9 @@ class TwoStage(nn.Module):
         """Bytes (N, 3, H, W) -> boxes (M, 4) px, scores, labels and image (M,), and masks (M, 28, 28) if it has any."""
         one = self.detector
         maps = {name: found.float() for name, found in one.backbone(one.normalise(images)).items()}
-        proposals, real = self._proposals(list(maps.values()))
-        boxes, scores, labels, image = self._boxes(maps, proposals, real)
+        size = (images.shape[-2], images.shape[-1])
+        proposals, real = self._proposals(list(maps.values()), size)
+        boxes, scores, labels, image = self._boxes(maps, proposals, real, size)
         if not isinstance(one, MaskRCNN):
             return boxes, scores, labels, image
         heads = one.roi_heads
@@ -71,27 +61,43 @@ class TwoStage(nn.Module):
         chosen = (labels + 1)[:, None, None, None].expand(-1, 1, *logits.shape[-2:])
         return boxes, scores, labels, image, logits.sigmoid().gather(1, chosen)[:, 0]
 
-    def _proposals(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _anchors(self, maps: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
+        """Of every map (A, 4) px, cells row by row, as torchvision's ``AnchorGenerator`` has them."""
+        generator = self.detector.rpn.anchor_generator
+        generator.set_cell_anchors(torch.float32, maps[0].device)
+        found = []
+        for one, cell in zip(maps, generator.cell_anchors, strict=True):
+            rows, columns = one.shape[-2:]
+            # A stride is what fits, so a coarse map whose cells hang over the edge has a smaller one.
+            down = torch.arange(rows) * (size[0] // rows)
+            right = torch.arange(columns) * (size[1] // columns)
+            x, y = right[None].expand(rows, columns), down[:, None].expand(rows, columns)
+            corners = torch.stack((x, y, x, y), dim=2).flatten(0, 1).to(cell.dtype)
+            found.append((corners[:, None] + cell[None]).flatten(0, 1))
+        return found
+
+    def _proposals(self, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Boxes (N, P, 4) px and which of them are proposals (N, P)."""
         rpn = self.detector.rpn
-        found, codes = rpn.head(maps)
-        logits = [one.permute(0, 2, 3, 1).flatten(1) for one in found]
-        offsets = torch.cat(
-            [one.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for one in codes], dim=1
-        )
-        best, places, begin = [], [], 0
-        for one, count in zip(logits, self.counts, strict=True):
-            values, order = one.topk(min(rpn.pre_nms_top_n(), count), dim=1)
+        logits, codes = rpn.head(maps)
+        best, offsets, places, levels = [], [], [], []
+        # Level by level, so that no graph has to count how many anchors come before one.
+        for number, (one, code, anchors) in enumerate(
+            zip(logits, codes, self._anchors(maps, size), strict=True)
+        ):
+            scores = one.permute(0, 2, 3, 1).flatten(1)
+            values, order = scores.topk(torch.sym_min(rpn.pre_nms_top_n(), scores.shape[1]), dim=1)
+            of_level = code.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
             best.append(values)
-            places.append(order + begin)
-            begin += count
-        place = torch.cat(places, dim=1)
-        chosen = offsets.gather(1, place[:, :, None].expand(-1, -1, 4))
-        boxes = rpn.box_coder.decode_single(chosen.flatten(0, 1), self.anchors[place.flatten()])
-        boxes = clip_boxes_to_image(boxes.reshape(chosen.shape), self.size)
+            offsets.append(of_level.gather(1, order[:, :, None].expand(-1, -1, 4)))
+            places.append(anchors[order.flatten()].reshape(offsets[-1].shape))
+            levels.append(torch.full_like(order, number))
+        chosen = torch.cat(offsets, dim=1)
+        boxes = rpn.box_coder.decode_single(chosen.flatten(0, 1), torch.cat(places, dim=1).flatten(0, 1))
+        boxes = clip_boxes_to_image(boxes.reshape(chosen.shape), size)
         scores = torch.where(_wide(boxes, _LEAST_PROPOSAL), torch.cat(best, dim=1).sigmoid(), 0.0)
-        boxes, scores, level = _by_score(boxes, scores, self.levels[place])
-        most = min(rpn.post_nms_top_n(), boxes.shape[1])
+        boxes, scores, level = _by_score(boxes, scores, torch.cat(levels, dim=1))
+        most = torch.sym_min(rpn.post_nms_top_n(), boxes.shape[1])
         kept = kept_of_each_class(
             boxes,
             scores,
@@ -106,18 +112,20 @@ class TwoStage(nn.Module):
         rank, place = torch.where(kept, order, 0).topk(most, dim=1)
         return boxes.gather(1, place[:, :, None].expand(-1, -1, 4)), rank > 0
 
-    def _boxes(self, maps: dict[str, Tensor], proposals: Tensor, real: Tensor) -> tuple[Tensor, ...]:
+    def _boxes(
+        self, maps: dict[str, Tensor], proposals: Tensor, real: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
         """What is found: boxes (M, 4) px, scores, labels and image (M,)."""
         heads, classes = self._stages[-1], self.detector.num_classes
         number, most = proposals.shape[:2]
         image = torch.arange(number, device=proposals.device)[:, None, None].expand(-1, most, 1)
         regions = torch.cat((image.to(proposals.dtype), proposals), dim=2).flatten(0, 1)
-        logits, boxes = self._predicted(maps, regions)
+        logits, boxes = self._predicted(maps, regions, size)
         boxes = boxes[:, 1:].reshape(number, most * classes, 4)
         scores = logits.softmax(-1)[:, 1:].reshape(number, most, classes)
         scores = torch.where(real[:, :, None], scores, 0.0).flatten(1)
         scores = torch.where(_wide(boxes, _LEAST_BOX), scores, 0.0)
-        labels = torch.arange(classes, device=boxes.device).repeat(most)[None].expand(number, -1)
+        labels = torch.arange(classes, device=boxes.device).expand(number, most, classes).flatten(1)
         boxes, scores, labels = _by_score(boxes, scores, labels)
         kept = kept_of_each_class(
             boxes,
@@ -131,7 +139,9 @@ class TwoStage(nn.Module):
         image, place = torch.nonzero(kept).unbind(1)
         return boxes[image, place], scores[image, place], labels[image, place], image
 
-    def _predicted(self, maps: dict[str, Tensor], regions: Tensor) -> tuple[Tensor, Tensor]:
+    def _predicted(
+        self, maps: dict[str, Tensor], regions: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         """Logits (R, classes + 1) and boxes (R, classes + 1, 4) px, none outside, of regions (R, 5)."""
         logits: list[Tensor] = []
         boxes = regions[:, None, 1:]
@@ -140,7 +150,7 @@ class TwoStage(nn.Module):
                 regions = torch.cat((regions[:, :1], boxes[:, 0]), dim=1)
             found, codes = stage.box_predictor(stage.box_head(pooled(stage.box_roi_pool, maps, regions)))
             boxes = stage.box_coder.decode_single(codes, regions[:, 1:]).unflatten(1, (-1, 4))
-            boxes = clip_boxes_to_image(boxes, self.size)
+            boxes = clip_boxes_to_image(boxes, size)
             logits.append(found)
         if len(logits) == 1:
             return logits[0], boxes

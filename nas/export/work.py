@@ -51,7 +51,7 @@ class Work:
         self.artefacts: list[Artefact] = []
         self.left_out: list[str] = []
         self._captured: Captured | None = None
-        self._wanted: list[Detections] | None = None
+        self._wanted: list[list[Detections]] = []
 
     @property
     def captured(self) -> Captured:
@@ -62,8 +62,8 @@ class Work:
         return self._captured
 
     def backbone_inputs(self, *, one_size: bool) -> list[Tensor]:
-        """Normalised images: all of them, the first one alone, and all of them at another size where that may be."""
-        images = normalised(self.subject.images)
+        """Normalised images: a few, the first one alone, and the few at another size where that may be."""
+        images = normalised(self.subject.few)
         inputs = [images, images[:1]]
         return inputs if one_size else [*inputs, taller_and_wider(images, self.subject.step)]
 
@@ -83,18 +83,24 @@ class Work:
             compare_maps(one, other, name=name, of=of) for one, other in zip(wanted, found, strict=True)
         )
 
-    def parts(self) -> list[Tensor]:
-        """All images, a few at a time; the last part may be smaller, so that a file sees more than one batch size."""
-        return list(torch.split(self.subject.images, _AT_A_TIME))
+    def parts(self, resized: bool = False) -> list[Tensor]:
+        """All images, a few at a time; the last part may be smaller, so that a file sees more than one batch size.
 
-    def detections(self) -> list[Detections]:
-        """What the detector in PyTorch finds in all images."""
+        Args:
+            resized: some of them at another size too, at the end.
+        """
+        parts = list(torch.split(self.subject.images, _AT_A_TIME))
+        return [*parts, taller_and_wider(parts[0], self.subject.step)] if resized else parts
+
+    def detections(self, resized: bool = False) -> list[Detections]:
+        """What the detector in PyTorch finds in :meth:`parts`."""
         one = self.subject
         assert one.detector is not None
-        if self._wanted is None:
-            with torch.no_grad():
-                self._wanted = [found for part in self.parts() for found in one.detector.detections(part)]
-        return self._wanted
+        parts = self.parts(resized)
+        with torch.no_grad():
+            for part in parts[len(self._wanted) :]:
+                self._wanted.append(one.detector.detections(part))
+        return [found for part in self._wanted[: len(parts)] for found in part]
 
     def add(self, path: Path, *, name: str, holds: str, accepts: str, checks: tuple[Check, ...]) -> None:
         """Note a file that was found equal."""
@@ -106,6 +112,6 @@ class Work:
                 bytes=path.stat().st_size,
                 accepts=accepts,
                 checks=checks,
-                on=self.subject.on if checks else "",
+                on="" if not checks else self.subject.on if holds == "detector" else self.subject.on_few,
             )
         )

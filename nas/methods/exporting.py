@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.export.about import About, spread
 from nas.export.bundle import export_bundle
@@ -27,11 +27,19 @@ from search_spaces.errors import ConfigError, RunError
 from trainers.data.detection_set import NOT_STATED
 from trainers.recipes import DataRecipe
 
+if TYPE_CHECKING:
+    from nas.export.subject import HowMany
+
 More = Callable[[Path], None]
 """Adds files to a bundle that can be loaded already."""
 
 
-def export(source: str, to: Path | None = None, formats: Sequence[str] | None = None) -> Path:
+def export(
+    source: str,
+    to: Path | None = None,
+    formats: Sequence[str] | None = None,
+    images: "HowMany | None" = None,
+) -> Path:
     """Write a bundle of a run's winner or of a finished training, with trained weights, or of a named architecture,
     without.
 
@@ -39,14 +47,19 @@ def export(source: str, to: Path | None = None, formats: Sequence[str] | None = 
         source: a run's folder, a training's, or the name of an architecture.
         to: where the bundle goes.
         formats: see :data:`nas.export.formats.FORMATS`; each file is run and compared. None writes the bundle alone.
+        images: of ``val``, on which whole detectors are compared; a few when left out.
 
     Raises:
         RunError: a run without a winner yet, a training that is not finished, a bundle that has weights, or a file that
             is not equal.
         InvalidArchitecture: an unknown name.
-        ConfigError: no such format, or one whose packages are not installed.
+        ConfigError: no such format, or one whose packages are not installed; images of what has none.
+        DataError: images that are no longer there.
     """
     directory = Path(source)
+    if images is not None and (images == 0 or not _has_images(directory)):
+        found = f"--images: found {images}; allowed are all and numbers from 1"
+        raise ConfigError(found if images == 0 else f"{found}, for a run or a training, and {source} is none")
     if formats is not None:
         # Before anything is spent. A search, which writes the bundle alone, needs none of what this imports.
         from nas.export.formats import chosen_formats
@@ -55,7 +68,7 @@ def export(source: str, to: Path | None = None, formats: Sequence[str] | None = 
     if (directory / CLASSIFIER).exists():
         return export_pretraining(directory, to, _more(formats, None))
     if (directory / TRAINING).exists():
-        return export_training(directory, to, formats)
+        return export_training(directory, to, formats, images)
     if not (directory / "recipe.yaml").exists():
         architecture = read_architecture(source)
         if (directory / MANIFEST).exists() and read_manifest(directory).weights:
@@ -71,14 +84,23 @@ def export(source: str, to: Path | None = None, formats: Sequence[str] | None = 
     winner = run.read_winner()
     if winner is None:
         raise RunError(f"{directory} has no winner yet; finish the search with: nas resume {directory}")
-    return export_winner(run, winner, to, formats)
+    return export_winner(run, winner, to, formats, images)
+
+
+def _has_images(directory: Path) -> bool:
+    """Whether this is a run of a search or a finished training of a detector."""
+    return (directory / TRAINING).exists() or (directory / "recipe.yaml").exists()
 
 
 def export_winner(
-    run: Run, winner: Architecture, to: Path | None = None, formats: Sequence[str] | None = None
+    run: Run,
+    winner: Architecture,
+    to: Path | None = None,
+    formats: Sequence[str] | None = None,
+    images: "HowMany | None" = None,
 ) -> Path:
-    """Write the winner's bundle with the weights, and the whole detector, of its first retraining; ``formats`` as for
-    :func:`export`."""
+    """Write the winner's bundle with the weights, and the whole detector, of its first retraining; ``formats`` and
+    ``images`` as for :func:`export`."""
     results = results_of(run, winner)
     trained = None
     note = "none: no retraining of the winner is finished in this run"
@@ -125,13 +147,18 @@ def export_winner(
             if found
         },
     )
-    more = _more(formats, run.recipe.data)
+    more = _more(formats, run.recipe.data, images)
     return _write_bundle(winner, trained, to or run.directory / "bundle", card, about, more)
 
 
-def export_training(directory: Path, to: Path | None = None, formats: Sequence[str] | None = None) -> Path:
+def export_training(
+    directory: Path,
+    to: Path | None = None,
+    formats: Sequence[str] | None = None,
+    images: "HowMany | None" = None,
+) -> Path:
     """Write the bundle of a finished training of ``nas train``: its network, its weights and the whole detector;
-    ``formats`` as for :func:`export`.
+    ``formats`` and ``images`` as for :func:`export`.
 
     Raises:
         RunError: it is not finished, or its weights were changed since.
@@ -157,7 +184,7 @@ def export_training(directory: Path, to: Path | None = None, formats: Sequence[s
         training=_training_cost(result),
         scores={"trained": score},
     )
-    more = _more(formats, recipe.data)
+    more = _more(formats, recipe.data, images)
     return _write_bundle(network, trained, to or directory / "bundle", card, about, more)
 
 
@@ -182,16 +209,20 @@ def _write_bundle(
     return export_bundle(network, weights, to, card, detector=detector, about=about, more=more)
 
 
-def _more(formats: Sequence[str] | None, data: DataRecipe | None) -> More | None:
+def _more(
+    formats: Sequence[str] | None, data: DataRecipe | None, images: "HowMany | None" = None
+) -> More | None:
     """What adds the files of other formats; ``data`` are the images on which they are compared."""
-    return None if formats is None else partial(_add_formats, formats=formats, data=data)
+    return None if formats is None else partial(_add_formats, formats=formats, data=data, images=images)
 
 
-def _add_formats(folder: Path, *, formats: Sequence[str], data: DataRecipe | None) -> None:
+def _add_formats(
+    folder: Path, *, formats: Sequence[str], data: DataRecipe | None, images: "HowMany | None"
+) -> None:
     from nas.export.formats import export_formats
     from nas.export.subject import bundled
 
-    export_formats(bundled(folder, data), folder, formats)
+    export_formats(bundled(folder, data, images=images), folder, formats)
 
 
 def _licence(result: Mapping[str, Any]) -> str:

@@ -15,7 +15,9 @@ from nas.export import pt2_loader
 from nas.export.bundle import export_bundle
 from nas.export.card import Card
 from nas.export.detections import compare_detections
+from nas.export.detector_files import _of_images
 from nas.export.formats import export_formats
+from nas.export.onnx_file import OnnxModel
 from nas.export.pooling import pooled
 from nas.export.subject import Subject
 from nas.export.suppression import float_at_most, kept_of_each_class
@@ -91,9 +93,23 @@ def test_a_one_stage_detector_leaves_whole_in_both_formats(name: str, tmp_path: 
         assert checks["boxes"].difference <= checks["boxes"].limit == 0.01
         assert checks["scores"].difference <= checks["scores"].limit == 1e-4
         assert checks["AP"].difference <= checks["AP"].limit == 1e-4
-        assert files[name].accepts.startswith("uint8 (N, 3, 64, 64), any N")
+        assert files[name].accepts.startswith("uint8 (N, 3, H, W), any N, H and W multiples of 32 from 64")
         assert files[name].on == "9 images of val"
     assert sum(len(found["scores"]) for found in one.detector.detections(one.images)) > 20  # type: ignore[union-attr]
+    # At yet another size than the two of the check, alone and in a batch.
+    model = OnnxModel(to / "detector.onnx")
+    for count, size in ((1, (128, 64)), (3, (96, 160))):
+        images = torch.nn.functional.pad(one.images[:count], (0, size[1] - 64, 0, size[0] - 64))
+        with torch.no_grad():
+            wanted = one.detector.detections(images)  # type: ignore[union-attr]
+        compare_detections(
+            wanted,
+            _of_images(model(images), count),
+            threshold=0.02,
+            most=100,
+            name="onnx",
+            of="detector.onnx",
+        )
     loaded = pt2_loader.load(str(to / "detector.pt2"))
     assert (loaded.size, loaded.categories) == (SIZE, ["1", "7"])
     assert (to / "detector.py").exists()
@@ -106,18 +122,21 @@ def test_two_stages_as_a_graph_find_the_same(name: str) -> None:
     more = {"mask_convs": 1} if name == "mask_rcnn" else {}
     one = detector(name, **fields, **more)
     images = open_split(DATA, "val").images
-    with torch.no_grad():
-        wanted = one.detections(images)
-        boxes, scores, labels, image, *masks = TwoStage(one, SIZE)(images)  # type: ignore[arg-type]
-    found = []
-    for index in range(len(images)):
-        here = image == index
-        found.append(Detections(boxes=boxes[here], scores=scores[here], labels=labels[here]))
-        if masks:
-            found[-1]["masks"] = masks[0][here]
-    assert sum(len(one["scores"]) for one in wanted) > 20
-    checks = compare_detections(wanted, found, threshold=0.02, most=100, name="graph", of="TwoStage")
-    assert {check.of for check in checks} == {"boxes", "scores", *(["masks"] if masks else [])}
+    graph = TwoStage(one, SIZE)  # type: ignore[arg-type]
+    # The second size has coarse maps whose cells hang over its edge.
+    for pictures in (images, torch.nn.functional.pad(images, (0, 96, 0, 32))):
+        with torch.no_grad():
+            wanted = one.detections(pictures)
+            boxes, scores, labels, image, *masks = graph(pictures)
+        found = []
+        for index in range(len(pictures)):
+            here = image == index
+            found.append(Detections(boxes=boxes[here], scores=scores[here], labels=labels[here]))
+            if masks:
+                found[-1]["masks"] = masks[0][here]
+        assert sum(len(one["scores"]) for one in wanted) > 20
+        checks = compare_detections(wanted, found, threshold=0.02, most=100, name="graph", of="TwoStage")
+        assert {check.of for check in checks} == {"boxes", "scores", *(["masks"] if masks else [])}
 
 
 def test_two_stages_leave_whole_as_onnx(tmp_path: Path) -> None:
@@ -127,6 +146,7 @@ def test_two_stages_leave_whole_as_onnx(tmp_path: Path) -> None:
     (whole,) = (artefact for artefact in exported.artefacts if artefact.file == "detector.onnx")
     checks = {check.of: check for check in whole.checks}
     assert {"boxes", "scores", "masks", "AP"} <= checks.keys()
+    assert whole.accepts.startswith("uint8 (N, 3, H, W), any N, H and W multiples of 32 from 64")
     assert all(check.difference <= check.limit for check in checks.values())
     assert sum(len(found["scores"]) for found in one.detector.detections(one.images)) > 20  # type: ignore[union-attr]
 

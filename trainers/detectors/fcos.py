@@ -82,7 +82,9 @@ class FCOS(DenseDetector):
         for (height, width), stride, anchor in zip(grids, self.backbone.strides, self.anchors, strict=True):
             y = (torch.arange(height, device=device) + 0.5) * stride
             x = (torch.arange(width, device=device) + 0.5) * stride
-            points.append(torch.stack((x.repeat(height), y.repeat_interleave(width)), dim=1))
+            # Expanded and not repeated, which ONNX's exporter cannot do as often as an image's size says.
+            cells = (x[None].expand(height, width), y[:, None].expand(height, width))
+            points.append(torch.stack(cells, dim=2).flatten(0, 1))
             sizes.append(torch.full((height * width,), anchor, device=device))
         return torch.cat(points), torch.cat(sizes)
 

@@ -142,9 +142,7 @@ class RetinaNet(DenseDetector):
         return logits, codes
 
     def _anchors(self, images: Tensor) -> Tensor:
-        return self._grid_anchors(
-            self.backbone.grids((int(images.shape[-2]), int(images.shape[-1]))), images.device
-        )
+        return self._grid_anchors(self.backbone.grids((images.shape[-2], images.shape[-1])), images.device)
 
     def _grid_anchors(self, grids: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
         """(L, 4) px, level by level, cells row by row."""
