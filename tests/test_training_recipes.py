@@ -1,6 +1,7 @@
 """The recipes of published trainings: what the papers say, and a dry run of every training recipe in examples."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,14 @@ def test_spinenets_mask_rcnn_is_what_is_counted() -> None:
     small = recipe("protocol_b_mask", "detector.fpn_channels=128", "detector.box_head=512").detector
     whole = count_detector(SPINENETS["spinenet49s"], small, 90, (640, 640), Regions(boxes=1000, masks=100))
     assert whole.total == mask_rcnn_cost(SPINENETS["spinenet49s"], (640, 640), hidden=512).total
+    sets = re.findall(
+        r"--set (\S+)", (RECIPES / "protocol_b_mask.yaml").read_text().partition("SpineNet-190")[2]
+    )
+    large = recipe("protocol_b_mask", *sets).detector
+    whole = count_detector(SPINENETS["spinenet190"], large, 90, (1536, 1536), Regions(boxes=1000, masks=100))
+    assert whole.total == mask_rcnn_cost(SPINENETS["spinenet190"], (1536, 1536), width=384, convs=7).total, (
+        "as the header says"
+    )
 
 
 def test_the_1x_detector_is_what_the_paper_counts() -> None:

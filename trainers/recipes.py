@@ -22,7 +22,7 @@ _READ_BY = {
     "roi_scale": _TWO_STAGES,
     "mask_convs": ("mask_rcnn",),
     "mask_channels": ("mask_rcnn",),
-    "head_channels": ("retinanet",),
+    "head_channels": ("retinanet", *_TWO_STAGES),
     "head_activation": ("retinanet",),
     "head_separable": ("retinanet",),
     "focal_alpha": ("retinanet",),
@@ -130,7 +130,8 @@ class DetectorRecipe(Recipe):
         extra_levels: 0, 1 or 2 further maps, each half the size of the one before: ``fcos`` and ``retinanet`` by
             stride-2 convolutions, ``faster_rcnn`` by pooling. Over c3 to c5 two of them make P3 to P7.
         head_convs: 3x3 convolutions before each output; the papers of FCOS and RetinaNet have 4, SpineNet-190 7.
-        head_channels: width of RetinaNet's towers; ``null``: that of the maps.
+        head_channels: width of RetinaNet's towers; with ``rcnn_norm``, of Faster R-CNN's convolutions before its
+            proposals and in its box head, which SpineNet-190 has narrower than its maps; ``null``: that of the maps.
         head_activation: of RetinaNet's towers.
         head_separable: RetinaNet's 3x3 convolutions are depthwise, followed by 1x1 (Du et al. 2020, appendix A).
         shared_tower: FCOS's class and box outputs share those convolutions instead of having their own.
@@ -147,8 +148,8 @@ class DetectorRecipe(Recipe):
         candidates: boxes an image that enter non-maximum suppression (FCOS, RetinaNet) or proposals an image
             that enter the box head (Faster R-CNN).
         box_head: width of Faster R-CNN's two linear layers, or of its one behind convolutions.
-        box_convs: 3x3 convolutions with batch normalisation in Faster R-CNN's box head, as wide as the maps; 0 for a
-            second linear layer in their place. Du et al. 2020 have 4.
+        box_convs: 3x3 convolutions with batch normalisation in Faster R-CNN's box head; 0 for a second linear layer in
+            their place. Du et al. 2020 have 4.
         rcnn_norm: batch normalisation where Faster R-CNN has none: behind the convolutions of its proposals, one a
             level, and behind its linear layers. Du et al. 2020 have it.
         roi_batch: regions an image sampled for Faster R-CNN's box loss.
@@ -230,6 +231,11 @@ class DetectorRecipe(Recipe):
         self.require("head_convs", self.head_convs >= 0, "0 or more")
         self.require(
             "head_channels", self.head_channels is None or self.head_channels >= 1, "at least 1, or null"
+        )
+        self.require(
+            "head_channels",
+            self.head_channels is None or self.name not in _TWO_STAGES or self.rcnn_norm,
+            f"null for {self.name} without rcnn_norm, whose convolutions are as wide as the maps",
         )
         self.require("box_convs", self.box_convs >= 0, "0 or more")
         self.require("roi_scale", self.roi_scale > 0, "above 0")

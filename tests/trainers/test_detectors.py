@@ -156,6 +156,7 @@ def test_a_backbone_that_breaks_its_word_is_named(
         {"name": "mask_rcnn", "mask_channels": 0},
         {"name": "faster_rcnn", "roi_scale": 0.0},
         {"name": "retinanet", "head_channels": 0},
+        {"name": "faster_rcnn", "head_channels": 64},
         {"name": "retinanet", "focal_alpha": 1.0},
         {"name": "retinanet", "focal_gamma": 0.5},
         {"name": "retinanet", "huber_delta": 0.0},

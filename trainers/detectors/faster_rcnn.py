@@ -167,16 +167,17 @@ class NormedRPNHead(nn.Module):
         channels: of the maps.
         levels: how many maps there are.
         anchors: per cell.
-        convs: before the outputs.
+        convs: before the outputs, at least 1.
+        width: of theirs.
     """
 
-    def __init__(self, channels: int, *, levels: int, anchors: int, convs: int) -> None:
+    def __init__(self, channels: int, *, levels: int, anchors: int, convs: int, width: int) -> None:
         super().__init__()
         self.tower = Tower(
-            channels, levels=levels, convs=convs, width=channels, activation="relu", separable=False
+            channels, levels=levels, convs=convs, width=width, activation="relu", separable=False
         )
-        self.cls_logits = nn.Conv2d(channels, anchors, 1)
-        self.bbox_pred = nn.Conv2d(channels, anchors * 4, 1)
+        self.cls_logits = nn.Conv2d(width, anchors, 1)
+        self.bbox_pred = nn.Conv2d(width, anchors * 4, 1)
         for one in (self.cls_logits, self.bbox_pred):
             nn.init.normal_(one.weight, std=0.01)
             assert one.bias is not None
@@ -191,7 +192,13 @@ class NormedRPNHead(nn.Module):
 def _proposal_head(channels: int, levels: int, recipe: DetectorRecipe) -> nn.Module:
     convs = max(1, recipe.head_convs)
     if recipe.rcnn_norm:
-        return NormedRPNHead(channels, levels=levels, anchors=len(_ASPECTS), convs=convs)
+        return NormedRPNHead(
+            channels,
+            levels=levels,
+            anchors=len(_ASPECTS),
+            convs=convs,
+            width=recipe.head_channels or channels,
+        )
     return RPNHead(channels, len(_ASPECTS), conv_depth=convs)  # type: ignore[no-any-return]
 
 
@@ -201,7 +208,7 @@ def _box_head(channels: int, recipe: DetectorRecipe) -> nn.Module:
         return TwoMLPHead(channels * _ROI_SIDE**2, recipe.box_head)  # type: ignore[no-any-return]
     head = FastRCNNConvFCHead(
         (channels, _ROI_SIDE, _ROI_SIDE),
-        [channels] * recipe.box_convs,
+        [recipe.head_channels or channels] * recipe.box_convs,
         [recipe.box_head] * (1 if recipe.box_convs else 2),
         norm_layer=BatchNorm,
     )
