@@ -18,6 +18,8 @@ _READ_BY = {
     "box_head": _TWO_STAGES,
     "box_convs": _TWO_STAGES,
     "rcnn_norm": _TWO_STAGES,
+    "norm_momentum": ("retinanet", *_TWO_STAGES),
+    "norm_eps": ("retinanet", *_TWO_STAGES),
     "roi_batch": _TWO_STAGES,
     "roi_scale": _TWO_STAGES,
     "mask_convs": ("mask_rcnn",),
@@ -152,6 +154,11 @@ class DetectorRecipe(Recipe):
             their place. Du et al. 2020 have 4.
         rcnn_norm: batch normalisation where Faster R-CNN has none: behind the convolutions of its proposals, one a
             level, and behind its linear layers. Du et al. 2020 have it.
+        norm_momentum: of batch normalisation in the heads, as torch counts it: the share of a batch in the running
+            statistics. Du et al. 2020 have 0.01 (which they call a decay of 0.99); a training of a few hundred steps is
+            too short for that. FCOS has other normalisation; that of the backbone is the backbone's own.
+        norm_eps: added to the variance there; ``null``: 1e-3 in RetinaNet's towers and before Faster R-CNN's proposals,
+            torch's 1e-5 in heads of regions. Du et al. 2020 have 1e-3.
         roi_batch: regions an image sampled for Faster R-CNN's box loss.
         roi_scale: Faster R-CNN pools a region from the level whose stride its side is this many times to twice as
             many; Lin et al. 2017 have 224 px at stride 16. In small images all regions come from the finest level
@@ -184,6 +191,8 @@ class DetectorRecipe(Recipe):
     box_head: int = 256
     box_convs: int = 0
     rcnn_norm: bool = False
+    norm_momentum: float = 0.1
+    norm_eps: float | None = None
     roi_batch: int = 128
     roi_scale: float = 14.0
     mask_convs: int = 4
@@ -238,6 +247,8 @@ class DetectorRecipe(Recipe):
             f"null for {self.name} without rcnn_norm, whose convolutions are as wide as the maps",
         )
         self.require("box_convs", self.box_convs >= 0, "0 or more")
+        self.require("norm_momentum", 0 < self.norm_momentum <= 1, "a share above 0, at most 1")
+        self.require("norm_eps", self.norm_eps is None or self.norm_eps > 0, "above 0, or null")
         self.require("roi_scale", self.roi_scale > 0, "above 0")
         self.require("mask_convs", self.mask_convs >= 0, "0 or more")
         self.require(
