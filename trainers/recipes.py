@@ -1,7 +1,7 @@
 """What data, detector and training recipes may say. Plain dataclasses; no torch here."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from search_spaces.recipe import FieldError, Recipe
 from search_spaces.targets import bare
@@ -343,7 +343,7 @@ class TrainRecipe(Recipe):
         final_epochs: the same counted from the end: [30, 10] multiplies it 30 and once more 10 epochs before it.
         gamma: see ``milestones``.
         clip_norm: gradient norm is scaled down to this; 0 leaves it alone.
-        amp: ``bf16`` autocast; on a CPU without bf16 units it is slower than ``off``.
+        amp: ``bf16`` autocast; slower than ``off`` on a CPU without bf16 units, refused on a GPU without them.
         compile: ``torch.compile`` of the backbone; costs minutes before the first step.
         frozen_bn: BN of the backbone keeps its statistics and affine weights (for pretrained backbones).
         drop_path: rate of stochastic depth, that of the last block, for backbones that have it (SpineNet).
@@ -359,6 +359,10 @@ class TrainRecipe(Recipe):
         evaluate_every: epochs between evaluations; 0: only at three quarters of the run and after the last step.
         checkpoint_every: steps between checkpoints; 0: only at evaluations and at the end.
     """
+
+    __why__: ClassVar[dict[str, str]] = {
+        "amp": "bf16 has the range of float32; gradients in fp16 would need a scaled loss, which there is not here"
+    }
 
     epochs: float | None = None
     steps: int | None = None
