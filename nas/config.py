@@ -353,7 +353,17 @@ def _reason(kind: type, problem: Any) -> str:
         return "is missing; add it"
     message = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "allowed is")
     message = message.replace("an object", "a mapping of keys to values")
+    if problem["type"] == "literal_error" and (why := _why(kind, loc)):
+        message += f": {why}"
     return message if isinstance(found, dict) else f"found {found!r}; {message}"
+
+
+def _why(kind: Any, loc: Sequence[str]) -> str:
+    """Why the field that a path of names leads to allows no more; nothing where its class does not say."""
+    for name in loc[:-1]:
+        kind = _fields(kind).get(name)
+    found = next((part for part in _members(kind) if dataclasses.is_dataclass(part)), None)
+    return str(getattr(found, "__why__", {}).get(loc[-1], ""))
 
 
 def _keys_at(kind: Any, loc: Sequence[str]) -> list[str]:

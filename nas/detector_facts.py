@@ -10,6 +10,7 @@ from search_spaces.errors import ConfigError
 from search_spaces.families import family_of
 from search_spaces.family import Level
 from search_spaces.layer import Cost
+from search_spaces.spinenet.family import MOBILE_SPINENET
 from trainers.detectors.cost import CASCADED, HEADS, TWO_STAGE, Regions, count_detector
 from trainers.recipes import DetectorRecipe
 
@@ -18,6 +19,7 @@ COARSEST = 128
 """Pixels a cell of P7."""
 FINEST = 8
 """Pixels a cell of the finest map that a detector of one stage reads."""
+_FORM = ("pyramid", "fpn_channels", "levels", "extra_levels", "head_convs", "head_channels", "head_separable")
 
 
 def description_with_detector(source: str, size: str, name: str, num_classes: int) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def detector_facts(
     if num_classes < 1:
         raise ConfigError(f"--classes: found {num_classes}; allowed is 1 or more")
     levels = family_of(architecture).levels(architecture)
-    recipe, regions = published_form(name, levels)
+    recipe, regions = published_form(name, architecture, levels)
     found = count_detector(architecture, recipe, num_classes, input_size, regions)
     return {
         "name": name,
@@ -64,26 +66,20 @@ def detector_facts(
         "parts": {part: asdict(spent) for part, spent in found.parts.items()},
         "regions": None if found.regions is None else asdict(found.regions),
         "rule": counting_rule(found.regions, name),
-        "form": {
-            field: getattr(recipe, field)
-            for field in ("pyramid", "fpn_channels", "levels", "extra_levels", "head_convs")
-        },
+        "form": {field: getattr(recipe, field) for field in _FORM},
     }
 
 
-def published_form(name: str, levels: dict[str, Level]) -> tuple[DetectorRecipe, Regions]:
+def published_form(
+    name: str, architecture: Architecture, levels: dict[str, Level]
+) -> tuple[DetectorRecipe, Regions]:
     """The detector as the papers have it around a backbone of such levels, and the regions that they count."""
     widths = {level.channels for level in levels.values()}
-    fields: dict[str, Any] = {"name": name}
     if len(levels) > 1 and len(widths) == 1:
-        width = widths.pop()
-        fields |= {"pyramid": "none", "fpn_channels": width, "levels": tuple(levels)}
-        # The smallest SpineNet has half the hidden units, the largest a deeper RetinaNet (Du et al. 2020, section 5.1).
-        hidden, convs = (512 if width <= 128 else 1024), (7 if name == "retinanet" and width >= 512 else 4)
-        two_stage = {"head_convs": 1, "box_head": hidden, "box_convs": 4, "rcnn_norm": True}
-        fields |= two_stage if name in TWO_STAGE else {"head_convs": convs}
-        return DetectorRecipe(**fields), Regions(boxes=1000, masks=100)
-    fields["fpn_channels"] = FPN_CHANNELS
+        around = _of_du_et_al(name, architecture, widths.pop())
+        recipe = DetectorRecipe(name=name, pyramid="none", levels=tuple(levels), **around)  # type: ignore[arg-type]
+        return recipe, Regions(boxes=1000, masks=100)
+    fields: dict[str, Any] = {"name": name, "fpn_channels": FPN_CHANNELS}
     if name in TWO_STAGE:
         fields |= {"levels": tuple(levels), "extra_levels": 1, "head_convs": 1, "box_head": 1024}
     else:
@@ -91,6 +87,32 @@ def published_form(name: str, levels: dict[str, Level]) -> tuple[DetectorRecipe,
         halvings = (COARSEST // max(one.stride for one in read.values())).bit_length() - 1
         fields |= {"levels": tuple(read), "extra_levels": min(2, max(0, halvings)), "head_convs": 4}
     return DetectorRecipe(**fields), Regions(boxes=2000, masks=128)
+
+
+def _of_du_et_al(name: str, architecture: Architecture, width: int) -> dict[str, Any]:
+    """Heads over maps of one width, by what the authors' configurations (``tensorflow/tpu``,
+    ``models/official/detection/configs/spinenet``) give each size of SpineNet (Du et al. 2020, sections 4.1 and 5.1).
+
+    SpineNet-190, whose maps are 512 wide, has deeper heads: seven convolutions in RetinaNet's towers, and seven of 384
+    in the box and the mask head. Before its proposals the printed totals hold one of 384, and not the seven of its
+    configuration. SpineNet-49S has towers of 128, whatever its maps, and half the hidden units. Mobile SpineNets have
+    separable towers (appendix A).
+    """
+    fields: dict[str, Any] = {"fpn_channels": width}
+    deep = width >= 512
+    if name in TWO_STAGE:
+        fields |= {"head_convs": 1, "box_convs": 7 if deep else 4, "rcnn_norm": True}
+        fields |= {"box_head": 512 if width <= 128 else 1024, "head_channels": 384 if deep else None}
+        if name == "mask_rcnn":
+            fields |= {"mask_convs": fields["box_convs"], "mask_channels": fields["head_channels"]}
+        return fields
+    fields["head_convs"] = 7 if deep and name == "retinanet" else 4
+    if name == "retinanet":
+        scale = architecture.settings.get("filter_size_scale", 1.0)
+        mobile = architecture.family == MOBILE_SPINENET.name
+        narrow = isinstance(scale, float) and scale < 1 and width > 128 and not mobile
+        fields |= {"head_channels": 128 if narrow else None, "head_separable": mobile}
+    return fields
 
 
 def counting_rule(regions: Regions | None, name: str) -> str:

@@ -363,6 +363,11 @@ def _notes(
         found.append(
             "batch normalisation of the backbone is frozen; what follows holds for that of the heads"
         )
+    if batch.lowered_from is not None:
+        found.append(
+            f"train.accumulate: {batch.accumulate} and not the recipe's {batch.lowered_from}, for each of {batch.gpus} "
+            f"GPUs takes {counted_images(batch.per_gpu)} a step"
+        )
     if batch.accumulate > 1:
         found.append(
             f"batch normalisation sees {counted_images(batch.together)} at a time and not the "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from search_spaces.errors import ConfigError
 from trainers.loop import learning_rate, total_steps
 from trainers.recipes import TrainRecipe
+from trainers.sharing import most_micro_batches
 
 _COSINE_PARTS = (0.25, 0.5, 0.75)
 
@@ -81,6 +82,7 @@ class SharedBatch:
         per_pass: images a GPU has in memory at a time.
         together: images whose statistics batch normalisation sees together, those of one pass on all GPUs.
         lr_per_image: peak learning rate over the images of a step.
+        lowered_from: micro-batches of the recipe, where these GPUs cannot cut their share into so many.
     """
 
     gpus: int
@@ -89,6 +91,7 @@ class SharedBatch:
     per_pass: int
     together: int
     lr_per_image: float
+    lowered_from: int | None = None
 
 
 def share_batch(train: TrainRecipe, *, gpus: int, per_gpu: int | None = None) -> SharedBatch:
@@ -97,7 +100,8 @@ def share_batch(train: TrainRecipe, *, gpus: int, per_gpu: int | None = None) ->
     Args:
         train: whose ``batch_size`` is that of all GPUs and micro-batches together.
         gpus: at least 1.
-        per_gpu: images that fit a GPU at a time; None leaves the recipe's ``accumulate``.
+        per_gpu: images that fit a GPU at a time; None leaves the recipe's ``accumulate``, or takes the largest below it
+            that cuts a GPU's images into equal passes.
 
     Raises:
         ConfigError: the batch cannot be shared so.
@@ -108,16 +112,12 @@ def share_batch(train: TrainRecipe, *, gpus: int, per_gpu: int | None = None) ->
     if per_gpu is not None and per_gpu < 1:
         raise ConfigError(f"--per-gpu: found {per_gpu}; allowed is 1 or more")
     share = size // gpus
-    accumulate = train.accumulate
+    accumulate = most_micro_batches(size, gpus, train.accumulate) or 1
+    lowered_from = None if accumulate == train.accumulate or per_gpu is not None else train.accumulate
     if per_gpu is not None:
         # The fewest passes of equal size that fit.
         accumulate = next(
             parts for parts in range(1, share + 1) if share % parts == 0 and share <= parts * per_gpu
-        )
-    if share % accumulate:
-        raise ConfigError(
-            f"--gpus: found {gpus}, which take {share} of the {size} images of a step each and cannot cut them into "
-            f"{accumulate} micro-batches (train.accumulate); say with --per-gpu how many fit a GPU"
         )
     per_pass = share // accumulate
     peak = train.lr * (1.0 if train.lr_batch is None else size / train.lr_batch)
@@ -128,4 +128,5 @@ def share_batch(train: TrainRecipe, *, gpus: int, per_gpu: int | None = None) ->
         per_pass=per_pass,
         together=gpus * per_pass,
         lr_per_image=peak / size,
+        lowered_from=lowered_from,
     )

@@ -29,6 +29,8 @@ class Recipe:
         "strict": True,
         "allow_inf_nan": False,
     }
+    __why__: ClassVar[dict[str, str]] = {}
+    """Field -> why it allows no more, said after what it allows where another word was found."""
 
     def require(self, field: str, fits: bool, allowed: str) -> None:
         """Check a field's value.

@@ -286,6 +286,19 @@ def test_what_types_cannot_say_is_said_too() -> None:
     assert "add a dilations section" in refusal(["dilations=null", "retrain.rivals=[random]"])[0]
 
 
+def test_half_precision_says_why_there_is_one_kind_of_it() -> None:
+    data = {"name": "t", "train": {"steps": 1, "amp": "fp16"}}
+    with pytest.raises(ConfigError) as refused:
+        check(TrainJobRecipe, data, source="t.yaml")
+    assert str(refused.value) == (
+        "t.yaml: train.amp: found 'fp16'; allowed is 'off' or 'bf16': bf16 has the range of float32; gradients in fp16 "
+        "would need a scaled loss, which there is not here"
+    )
+    # No reason is put to what has none.
+    with pytest.raises(ConfigError, match=r"train\.optimizer: found 'lion'; allowed is 'sgd' or 'adamw'$"):
+        check(TrainJobRecipe, {"name": "t", "train": {"steps": 1, "optimizer": "lion"}}, source="t.yaml")
+
+
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
         check(CRNASRecipe, {"name": "x"}, source="r.yaml")

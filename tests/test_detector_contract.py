@@ -35,7 +35,7 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("faster_rcnn", {"box_convs": 2, "roi_scale": 1.0}),
     ("mask_rcnn", {"mask_convs": 4, "mask_channels": 8}),
     ("mask_rcnn", {"mask_convs": 0, "extra_levels": 1}),
-    ("mask_rcnn", {"box_convs": 1, "rcnn_norm": True}),
+    ("mask_rcnn", {"box_convs": 1, "rcnn_norm": True, "head_channels": 8}),
     ("cascade_rcnn", {"box_convs": 1, "rcnn_norm": True, "extra_levels": 1}),
     ("retinanet", {"extra_levels": 1, "head_convs": 2, "head_activation": "swish"}),
     ("retinanet", {"head_channels": 8, "head_separable": True}),

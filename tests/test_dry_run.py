@@ -102,6 +102,28 @@ def test_gpus_come_to_the_published_batch(
     assert found.lr_per_image == pytest.approx(0.02 / batch)
 
 
+@pytest.mark.parametrize(
+    ("batch", "gpus", "asked", "accumulate", "per_pass"),
+    # The largest divisor of a GPU's images that is not above the recipe's number.
+    [
+        (16, 8, 4, 2, 1),
+        (16, 16, 4, 1, 1),
+        (24, 2, 8, 6, 2),
+        (16, 2, 4, 4, 2),
+        (16, 1, 4, 4, 4),
+        (42, 3, 6, 2, 7),
+    ],
+)
+def test_fewer_micro_batches_where_a_gpus_images_are_too_few(
+    batch: int, gpus: int, asked: int, accumulate: int, per_pass: int
+) -> None:
+    train = TrainRecipe(steps=1, batch_size=batch, accumulate=asked)
+    found = share_batch(train, gpus=gpus)
+    assert (found.accumulate, found.per_pass) == (accumulate, per_pass)
+    assert found.lowered_from == (None if accumulate == asked else asked)
+    assert share_batch(train, gpus=gpus, per_gpu=batch).lowered_from is None, "a person said what fits"
+
+
 def test_the_rate_of_an_image_is_that_of_the_batch_it_is_meant_for() -> None:
     for batch in (8, 16, 64):
         train = TrainRecipe(steps=1, batch_size=batch, lr=0.02, lr_batch=16)
@@ -114,12 +136,7 @@ def test_the_rate_of_an_image_is_that_of_the_batch_it_is_meant_for() -> None:
         (3, None, 1, "--gpus: found 3; allowed are divisors of train.batch_size, 16"),
         (0, None, 1, "--gpus: found 0;"),
         (2, 0, 1, "--per-gpu: found 0; allowed is 1 or more"),
-        (
-            8,
-            None,
-            4,
-            "--gpus: found 8, which take 2 of the 16 images of a step each and cannot cut them into 4",
-        ),
+        (8, 0, 4, "--per-gpu: found 0; allowed is 1 or more"),
     ],
 )
 def test_a_batch_that_cannot_be_shared_is_refused(

@@ -13,6 +13,8 @@ from nas.methods.exporting import export
 
 ROOT = Path(__file__).parents[1]
 NUMBERED = sorted((ROOT / "examples").glob("[0-9]*.py"))
+HANGS = 300
+"""Seconds after which an example is taken to hang: each takes less than a minute where nothing else runs."""
 TOPICS = ("describe", "sample", "cost", "search", "resume", "export", "retrain", "deploy")
 MADE = {
     "04_search": ("search/report.html", "search/winner.yaml"),
@@ -41,6 +43,7 @@ def run(example: Path, *arguments: Path) -> str:
         text=True,
         cwd=arguments[0],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

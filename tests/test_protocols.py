@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from nas.config import apply_overrides, check, read_yaml, to_data
 from nas.export.bundle import export_bundle
@@ -26,16 +27,19 @@ from nas.training import (
     train_to_completion,
 )
 from search_spaces.architecture import Architecture
-from search_spaces.catalog import get_architecture
+from search_spaces.catalog import family_of, get_architecture
 from search_spaces.errors import ConfigError
 from search_spaces.spinenet.zoo import ZOO, with_settings
+from trainers.detectors.catalog import build_detector
 from trainers.loop import learning_rate, total_steps
+from trainers.recipes import DetectorRecipe
 
 RECIPES = Path(__file__).parents[1] / "examples/recipes"
 EPOCH = 463
 """Steps of an epoch in the authors' configurations, batches of 256."""
 IMAGES = 256 * EPOCH
 NARROW = with_settings(ZOO["r0_sp53"], {"filter_size_scale": 0.125, "endpoint": 32})
+LEVELS = ["p3", "p4", "p5", "p6", "p7"]
 SHORT = [
     "train.epochs=null",
     "train.steps=2",
@@ -90,6 +94,53 @@ def test_a_protocol_says_what_the_paper_says(
     assert [
         rate(step) for step in (jumps[0] - 1, jumps[0], jumps[1] - 1, jumps[1], steps - 1)
     ] == pytest.approx([0.28, 0.028, 0.028, 0.0028, 0.0028])
+
+
+@pytest.mark.parametrize("name", ["a", "b", "b_mask", "c"])
+@pytest.mark.parametrize("network", ["spinenet49", "spinenet49_mobile"])
+def test_all_norms_of_a_protocols_detector_are_the_papers(name: str, network: str) -> None:
+    """A decay of 0.99, which torch calls a momentum of 0.01, and an epsilon of 1e-3, in backbone and heads."""
+    width = {"spinenet49": 256, "spinenet49_mobile": 48}[network]
+    found = recipe(name, f"detector.fpn_channels={width}").detector
+    norms = norms_of(found, ZOO[network])
+    assert {(one.momentum, one.eps) for one in norms.values()} == {(0.01, 1e-3)}
+    parts = {part.partition(".")[0] for part in norms}
+    assert parts == ({"backbone", "rpn", "roi_heads"} if name == "b_mask" else {"backbone", "head"})
+    if name == "b_mask":
+        inside = {part.split(".")[1] for part in norms if part.startswith("roi_heads")}
+        assert inside == {"box_head", "mask_head"}
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_a_short_training_has_norms_in_the_heads_that_follow_faster(name: str) -> None:
+    norms = norms_of(recipe(f"{name}_cpu").detector, NARROW)
+    of_heads = {(one.momentum, one.eps) for part, one in norms.items() if part.startswith("head.")}
+    assert of_heads == {(0.1, 1e-3)}
+
+
+def test_a_recipe_of_before_has_the_norms_of_before() -> None:
+    """Detectors of recipes and bundles that say nothing of norms are what they were."""
+    assert check(DetectorRecipe, {"name": "retinanet"}, source="old") == DetectorRecipe(name="retinanet")
+    around: dict[str, Any] = {"pyramid": "none", "fpn_channels": 32, "levels": LEVELS}
+    for name, more, wanted in (
+        ("retinanet", {}, {"head": (0.1, 1e-3)}),
+        ("mask_rcnn", {}, {"roi_heads": (0.1, 1e-5)}),
+        ("cascade_rcnn", {"rcnn_norm": True}, {"rpn": (0.1, 1e-3), "roi_heads": (0.1, 1e-5)}),
+    ):
+        norms = norms_of(check(DetectorRecipe, {"name": name, **around, **more}, source="old"), NARROW)
+        found = {
+            (part.partition(".")[0], (one.momentum, one.eps))
+            for part, one in norms.items()
+            if not part.startswith("backbone")
+        }
+        assert found == set(wanted.items())
+
+
+def norms_of(detector: DetectorRecipe, network: Architecture) -> dict[str, nn.BatchNorm2d]:
+    """Of a detector as it is built, by name."""
+    with torch.device("meta"):
+        built = build_detector(detector, family_of(network).build(network), 3, (128, 128), seed=0)
+    return {name: one for name, one in built.named_modules() if isinstance(one, nn.BatchNorm2d)}
 
 
 def test_larger_members_of_the_family_are_a_field_away() -> None:

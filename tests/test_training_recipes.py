@@ -1,6 +1,7 @@
 """The recipes of published trainings: what the papers say, and a dry run of every training recipe in examples."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nas.recipes.train_job import TrainJobRecipe
 from nas.schedule import schedule_events
 from nas.training import TrainingJob, train_to_completion
 from search_spaces.crnas.zoo import ZOO
+from search_spaces.errors import ConfigError
 from search_spaces.spinenet.detector_cost import mask_rcnn_cost
 from search_spaces.spinenet.zoo import ZOO as SPINENETS
 from search_spaces.spinenet.zoo import with_settings
@@ -117,6 +119,14 @@ def test_spinenets_mask_rcnn_is_what_is_counted() -> None:
     small = recipe("protocol_b_mask", "detector.fpn_channels=128", "detector.box_head=512").detector
     whole = count_detector(SPINENETS["spinenet49s"], small, 90, (640, 640), Regions(boxes=1000, masks=100))
     assert whole.total == mask_rcnn_cost(SPINENETS["spinenet49s"], (640, 640), hidden=512).total
+    sets = re.findall(
+        r"--set (\S+)", (RECIPES / "protocol_b_mask.yaml").read_text().partition("SpineNet-190")[2]
+    )
+    large = recipe("protocol_b_mask", *sets).detector
+    whole = count_detector(SPINENETS["spinenet190"], large, 90, (1536, 1536), Regions(boxes=1000, masks=100))
+    assert whole.total == mask_rcnn_cost(SPINENETS["spinenet190"], (1536, 1536), width=384, convs=7).total, (
+        "as the header says"
+    )
 
 
 def test_the_1x_detector_is_what_the_paper_counts() -> None:
@@ -169,6 +179,23 @@ def test_every_training_recipe_is_run_dry(path: Path, tmp_path: Path) -> None:
     )
     assert found["params"] > 10**5 and found["macs"] > 10**6
     assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
+
+
+def test_fine_tuning_on_eight_gpus_takes_fewer_passes_by_itself_and_says_so() -> None:
+    path = RECIPES / "train_finetune.yaml"
+    given = ["resnet18", path, "--images", 100, "--measure", 0, "--gpus", 8]
+    shared = dry_data(*given)["shared_batch"]
+    assert (shared["accumulate"], shared["per_pass"], shared["lowered_from"]) == (2, 1, 4)
+    said = " ".join(dry(*given).stdout.split())
+    assert "train.accumulate: 2 and not the recipe's 4, for each of 8 GPUs takes 2 images a step" in said
+    assert "--set ranks=8 --set train.accumulate=2" in said
+    with pytest.raises(ConfigError, match=r"ranks: found 8; .*; or --set train\.accumulate=2$"):
+        recipe("train_finetune", "ranks=8")
+    assert recipe("train_finetune", "ranks=8", "train.accumulate=2").ranks == 8, (
+        "what the sentence says works"
+    )
+    with pytest.raises(ConfigError, match=r"4, the images of all ranks together$"):
+        recipe("train_finetune", "ranks=3")
 
 
 SMALL = [

@@ -431,8 +431,18 @@ def require_trainable(
 
     Raises:
         ConfigError: stochastic depth for a network without it, or ``compile`` where nothing can be compiled or
-            several ranks train.
+            several ranks train; bf16 on a GPU that does not compute in it.
     """
+    if (
+        recipe.amp == "bf16"
+        and device.type == "cuda"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        raise ConfigError(
+            "train.amp: found 'bf16', but this GPU has no bf16 arithmetic (NVIDIA's have it from compute capability "
+            "8.0 on) and would be slower with it than without; set it to off. fp16 is not offered: its gradients would "
+            "need a scaled loss, which there is not here"
+        )
     if recipe.drop_path and not isinstance(backbone, StochasticDepth):
         raise ConfigError(
             f"train.drop_path: found {recipe.drop_path:g}, but {type(backbone).__name__} has no stochastic depth "

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from search_spaces.errors import ConfigError, LostRank, RunError
+from trainers.sharing import advice
 
 T = TypeVar("T")
 
@@ -139,6 +140,7 @@ def require_share(batch_size: int, count: int, accumulate: int = 1) -> None:
         raise ConfigError(
             f"train.batch_size: found {batch_size}, the images of all ranks together, which {count} ranks cannot "
             f"share equally{parts}; take a multiple of {accumulate * count}"
+            f"{advice(batch_size, count, accumulate)}"
         )
 
 

@@ -1,7 +1,7 @@
 """What data, detector and training recipes may say. Plain dataclasses; no torch here."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from search_spaces.recipe import FieldError, Recipe
 from search_spaces.targets import bare
@@ -18,11 +18,13 @@ _READ_BY = {
     "box_head": _TWO_STAGES,
     "box_convs": _TWO_STAGES,
     "rcnn_norm": _TWO_STAGES,
+    "norm_momentum": ("retinanet", *_TWO_STAGES),
+    "norm_eps": ("retinanet", *_TWO_STAGES),
     "roi_batch": _TWO_STAGES,
     "roi_scale": _TWO_STAGES,
     "mask_convs": ("mask_rcnn",),
     "mask_channels": ("mask_rcnn",),
-    "head_channels": ("retinanet",),
+    "head_channels": ("retinanet", *_TWO_STAGES),
     "head_activation": ("retinanet",),
     "head_separable": ("retinanet",),
     "focal_alpha": ("retinanet",),
@@ -130,7 +132,8 @@ class DetectorRecipe(Recipe):
         extra_levels: 0, 1 or 2 further maps, each half the size of the one before: ``fcos`` and ``retinanet`` by
             stride-2 convolutions, ``faster_rcnn`` by pooling. Over c3 to c5 two of them make P3 to P7.
         head_convs: 3x3 convolutions before each output; the papers of FCOS and RetinaNet have 4, SpineNet-190 7.
-        head_channels: width of RetinaNet's towers; ``null``: that of the maps.
+        head_channels: width of RetinaNet's towers; with ``rcnn_norm``, of Faster R-CNN's convolutions before its
+            proposals and in its box head, which SpineNet-190 has narrower than its maps; ``null``: that of the maps.
         head_activation: of RetinaNet's towers.
         head_separable: RetinaNet's 3x3 convolutions are depthwise, followed by 1x1 (Du et al. 2020, appendix A).
         shared_tower: FCOS's class and box outputs share those convolutions instead of having their own.
@@ -147,10 +150,15 @@ class DetectorRecipe(Recipe):
         candidates: boxes an image that enter non-maximum suppression (FCOS, RetinaNet) or proposals an image
             that enter the box head (Faster R-CNN).
         box_head: width of Faster R-CNN's two linear layers, or of its one behind convolutions.
-        box_convs: 3x3 convolutions with batch normalisation in Faster R-CNN's box head, as wide as the maps; 0 for a
-            second linear layer in their place. Du et al. 2020 have 4.
+        box_convs: 3x3 convolutions with batch normalisation in Faster R-CNN's box head; 0 for a second linear layer in
+            their place. Du et al. 2020 have 4.
         rcnn_norm: batch normalisation where Faster R-CNN has none: behind the convolutions of its proposals, one a
             level, and behind its linear layers. Du et al. 2020 have it.
+        norm_momentum: of batch normalisation in the heads, as torch counts it: the share of a batch in the running
+            statistics. Du et al. 2020 have 0.01 (which they call a decay of 0.99); a training of a few hundred steps is
+            too short for that. FCOS has other normalisation; that of the backbone is the backbone's own.
+        norm_eps: added to the variance there; ``null``: 1e-3 in RetinaNet's towers and before Faster R-CNN's proposals,
+            torch's 1e-5 in heads of regions. Du et al. 2020 have 1e-3.
         roi_batch: regions an image sampled for Faster R-CNN's box loss.
         roi_scale: Faster R-CNN pools a region from the level whose stride its side is this many times to twice as
             many; Lin et al. 2017 have 224 px at stride 16. In small images all regions come from the finest level
@@ -183,6 +191,8 @@ class DetectorRecipe(Recipe):
     box_head: int = 256
     box_convs: int = 0
     rcnn_norm: bool = False
+    norm_momentum: float = 0.1
+    norm_eps: float | None = None
     roi_batch: int = 128
     roi_scale: float = 14.0
     mask_convs: int = 4
@@ -231,7 +241,14 @@ class DetectorRecipe(Recipe):
         self.require(
             "head_channels", self.head_channels is None or self.head_channels >= 1, "at least 1, or null"
         )
+        self.require(
+            "head_channels",
+            self.head_channels is None or self.name not in _TWO_STAGES or self.rcnn_norm,
+            f"null for {self.name} without rcnn_norm, whose convolutions are as wide as the maps",
+        )
         self.require("box_convs", self.box_convs >= 0, "0 or more")
+        self.require("norm_momentum", 0 < self.norm_momentum <= 1, "a share above 0, at most 1")
+        self.require("norm_eps", self.norm_eps is None or self.norm_eps > 0, "above 0, or null")
         self.require("roi_scale", self.roi_scale > 0, "above 0")
         self.require("mask_convs", self.mask_convs >= 0, "0 or more")
         self.require(
@@ -326,7 +343,7 @@ class TrainRecipe(Recipe):
         final_epochs: the same counted from the end: [30, 10] multiplies it 30 and once more 10 epochs before it.
         gamma: see ``milestones``.
         clip_norm: gradient norm is scaled down to this; 0 leaves it alone.
-        amp: ``bf16`` autocast; on a CPU without bf16 units it is slower than ``off``.
+        amp: ``bf16`` autocast; slower than ``off`` on a CPU without bf16 units, refused on a GPU without them.
         compile: ``torch.compile`` of the backbone; costs minutes before the first step.
         frozen_bn: BN of the backbone keeps its statistics and affine weights (for pretrained backbones).
         drop_path: rate of stochastic depth, that of the last block, for backbones that have it (SpineNet).
@@ -342,6 +359,10 @@ class TrainRecipe(Recipe):
         evaluate_every: epochs between evaluations; 0: only at three quarters of the run and after the last step.
         checkpoint_every: steps between checkpoints; 0: only at evaluations and at the end.
     """
+
+    __why__: ClassVar[dict[str, str]] = {
+        "amp": "bf16 has the range of float32; gradients in fp16 would need a scaled loss, which there is not here"
+    }
 
     epochs: float | None = None
     steps: int | None = None

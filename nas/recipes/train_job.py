@@ -6,6 +6,7 @@ from typing import Literal
 from nas.recipes.loggers import LoggerName, require_each_once
 from search_spaces.recipe import FieldError, Recipe
 from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe, require_masks
+from trainers.sharing import advice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,8 @@ def require_ranks(ranks: int, train: TrainRecipe) -> None:
         raise FieldError(
             "ranks",
             ranks,
-            f"allowed are divisors of {images}, {train.micro_batch}, the images of all ranks together",
+            f"allowed are divisors of {images}, {train.micro_batch}, the images of all ranks together"
+            f"{advice(train.batch_size, ranks, train.accumulate)}",
         )
     if train.compile and ranks > 1:
         raise FieldError("ranks", ranks, "allowed with train.compile is 1")

@@ -35,6 +35,8 @@ def mask_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         score_threshold=0.0,
         detections=5,
         candidates=20,
+        norm_momentum=0.01,
+        norm_eps=1e-3,
     )
     recipe = replace(
         RECIPE,

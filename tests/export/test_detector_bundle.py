@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_training import RECIPE, narrow
+from torch import nn
 
 from nas.export.bundle import load_bundle, load_detector
 from nas.export.manifest import read_manifest, verify
@@ -62,6 +63,12 @@ def test_it_says_what_it_is(training: Path, bundle: Path) -> None:
 def test_masks_and_a_second_stage_come_along(mask_bundle: Path) -> None:
     found = load_detector(mask_bundle).detector.detections(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     assert found[0]["masks"].shape[1:] == (28, 28)
+
+
+def test_norms_of_heads_are_those_of_the_training(mask_bundle: Path) -> None:
+    heads = load_detector(mask_bundle).detector.roi_heads
+    norms = [one for one in heads.modules() if isinstance(one, nn.BatchNorm2d)]  # type: ignore[union-attr]
+    assert norms and {(one.momentum, one.eps) for one in norms} == {(0.01, 1e-3)}
 
 
 def test_a_bundle_is_no_training_to_evaluate(bundle: Path) -> None:

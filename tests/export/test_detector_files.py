@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from hypothesis import given
@@ -83,7 +84,8 @@ def folder_of(one: Subject, to: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["fcos", "retinanet"])
 def test_a_one_stage_detector_leaves_whole_in_both_formats(name: str, tmp_path: Path) -> None:
-    one = subject(detector(name, **({"anchor_scale": 3.0} if name == "retinanet" else {})))
+    fields = {"anchor_scale": 3.0, "norm_eps": 0.05, "norm_momentum": 0.01} if name == "retinanet" else {}
+    one = subject(detector(name, **fields))
     to = folder_of(one, tmp_path / "bundle")
     exported = export_formats(one, to, ["onnx", "torch_export"])
     assert exported.left_out == ()
@@ -113,6 +115,16 @@ def test_a_one_stage_detector_leaves_whole_in_both_formats(name: str, tmp_path: 
     loaded = pt2_loader.load(str(to / "detector.pt2"))
     assert (loaded.size, loaded.categories) == (SIZE, ["1", "7"])
     assert (to / "detector.py").exists()
+    if fields:
+        nodes = onnx.load(to / "detector.onnx").graph.node
+        kept = [
+            one.f
+            for node in nodes
+            if node.op_type == "BatchNormalization"
+            for one in node.attribute
+            if one.name == "epsilon"
+        ]
+        assert kept == pytest.approx([0.05] * 6), "two towers, three levels"
 
 
 @pytest.mark.parametrize("name", ["faster_rcnn", "mask_rcnn", "cascade_rcnn"])

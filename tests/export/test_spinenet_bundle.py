@@ -47,6 +47,8 @@ def test_stand_alone_source_equals_the_network(name: str) -> None:
     assert foreign_imports(source) == set()
     with torch.device("meta"):
         ours, theirs = family_of(ZOO[name]).build(ZOO[name]), stand_alone(source)()
+    norms = [one for one in theirs.modules() if isinstance(one, nn.BatchNorm2d)]
+    assert norms and {(one.momentum, one.eps) for one in norms} == {(0.01, 1e-3)}, "the paper's"
     weights = drawn(ours)
     images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():

@@ -211,6 +211,8 @@ BUILT = [
     ("resnext50", recipe("mask_rcnn", **FASTER, mask_convs=3, mask_channels=128)),
     ("resnet18", recipe("mask_rcnn", mask_convs=0, box_convs=1, rcnn_norm=True)),
     ("mobilenetv2", recipe("mask_rcnn", **FASTER)),
+    ("resnet18", recipe("mask_rcnn", head_convs=2, box_convs=3, rcnn_norm=True, head_channels=24)),
+    ("resnet50", recipe("faster_rcnn", rcnn_norm=True, head_channels=96)),
     ("resnet50", recipe("cascade_rcnn", **FASTER)),
     ("resnet18", recipe("cascade_rcnn", pyramid="pafpn", box_convs=2, rcnn_norm=True)),
     ("resnet50", recipe("fcos", **C3_TO_P7)),

@@ -24,7 +24,16 @@ from trainers.batches import Batches, flip, jitter_scale
 from trainers.data.detection_set import DetectionSet, Target
 from trainers.detectors.catalog import DETECTORS, build_detector
 from trainers.detectors.detector import Detector
-from trainers.loop import CHECKPOINT, METRICS, StepRecord, Trainer, learning_rate, resolve_device, total_steps
+from trainers.loop import (
+    CHECKPOINT,
+    METRICS,
+    StepRecord,
+    Trainer,
+    learning_rate,
+    require_trainable,
+    resolve_device,
+    total_steps,
+)
 from trainers.recipes import DetectorRecipe, TrainRecipe
 
 Backbones = Callable[..., nn.Module]
@@ -339,6 +348,23 @@ def test_compiling_keeps_the_names_of_the_weights(
     assert found.losses == pytest.approx(expected.losses, rel=1e-4)
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     assert state["model"].keys() == eager.detector.state_dict().keys()
+
+
+def test_bf16_is_refused_on_a_gpu_that_does_not_compute_in_it(
+    trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, half = trainer().detector.backbone.body, replace(RECIPE, amp="bf16")
+    for has, device, recipe in (
+        (True, "cuda", half),
+        (False, "cpu", half),
+        (False, "cuda", RECIPE),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has: has)
+        require_trainable(body, recipe, torch.device(device))
+    with pytest.raises(
+        ConfigError, match=r"^train\.amp: found 'bf16', but this GPU .*8\.0.*set it to off.*fp16"
+    ):
+        require_trainable(body, half, torch.device("cuda"))
 
 
 def test_where_nothing_can_be_compiled_a_recipe_that_asks_for_it_is_refused(

@@ -97,6 +97,8 @@ def test_batches_that_cannot_be_cut_are_refused() -> None:
         r"\(train\.accumulate\); take a multiple of 12",
     ):
         require_share(6, 4, 3)
+    with pytest.raises(ConfigError, match=r"take a multiple of 32; or --set train\.accumulate=2$"):
+        require_share(16, 8, 4)
     job = {"name": "t", "train": {"steps": 1, "batch_size": 6, "accumulate": 3}, "ranks": 3}
     with pytest.raises(
         ConfigError, match=r"ranks: found 3; allowed are divisors of train\.batch_size / train\.accumulate, 2"

@@ -147,7 +147,14 @@ def _as_they_are(levels: Mapping[str, Level], cells: tuple[int, ...], channels: 
 
 def _proposals(maps: Maps, recipe: DetectorRecipe) -> Cost:
     convs = max(1, recipe.head_convs)
-    return proposals(maps.channels, maps.cells, anchors=_ASPECTS, convs=convs, normed=recipe.rcnn_norm)
+    return proposals(
+        maps.channels,
+        maps.cells,
+        anchors=_ASPECTS,
+        convs=convs,
+        width=recipe.head_channels,
+        normed=recipe.rcnn_norm,
+    )
 
 
 def _faster_rcnn(maps: Maps, recipe: DetectorRecipe, num_classes: int, regions: Regions) -> dict[str, Cost]:
@@ -159,6 +166,7 @@ def _faster_rcnn(maps: Maps, recipe: DetectorRecipe, num_classes: int, regions: 
             classes=num_classes + 1,
             hidden=recipe.box_head,
             convs=recipe.box_convs,
+            width=recipe.head_channels,
             normed=recipe.rcnn_norm,
         ),
     }
@@ -182,6 +190,7 @@ def _cascade_rcnn(maps: Maps, recipe: DetectorRecipe, num_classes: int, regions:
         classes=num_classes + 1,
         hidden=recipe.box_head,
         convs=recipe.box_convs,
+        width=recipe.head_channels,
         normed=recipe.rcnn_norm,
         boxes=1,
     )

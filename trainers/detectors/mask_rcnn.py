@@ -10,7 +10,7 @@ from search_spaces.errors import ConfigError
 from trainers.data.detection_set import Target
 from trainers.detectors.detector import Detections
 from trainers.detectors.faster_rcnn import FasterRCNN, roi_align
-from trainers.detectors.norm import BatchNorm
+from trainers.detectors.norm import REGIONS, norm_of
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.recipes import DetectorRecipe
 
@@ -35,7 +35,7 @@ class MaskRCNN(FasterRCNN):
         width = recipe.mask_channels or channels
         self.roi_heads.mask_roi_pool = roi_align(backbone, _ROI_SIDE, recipe)
         self.roi_heads.mask_head = MaskRCNNHeads(
-            channels, [width] * recipe.mask_convs, dilation=1, norm_layer=BatchNorm
+            channels, [width] * recipe.mask_convs, dilation=1, norm_layer=norm_of(recipe, REGIONS)
         )
         self.roi_heads.mask_predictor = MaskRCNNPredictor(
             width if recipe.mask_convs else channels, width, num_classes + 1

@@ -1,6 +1,17 @@
 """Batch normalisation for heads, whose batches may hold next to nothing."""
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor, nn
+
+from trainers.recipes import DetectorRecipe
+
+TOWERS, REGIONS = 1e-3, 1e-5
+"""What is added to the variance in towers over maps and in heads of regions, where a recipe does not say."""
+
+Norm = Callable[[int], nn.Module]
+"""Channels -> their normalisation."""
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -21,3 +32,17 @@ class BatchNorm(nn.BatchNorm2d):
     def _check_input_dim(self, x: Tensor) -> None:
         if x.dim() not in (2, 4):
             raise ValueError(f"expected (N, C, H, W) or (N, C), found {tuple(x.shape)}")
+
+
+def norm_of(recipe: DetectorRecipe, eps: float) -> Norm:
+    """Normalisation as a recipe has it.
+
+    Args:
+        recipe: of the detector.
+        eps: where the recipe leaves it open; :data:`TOWERS` or :data:`REGIONS`.
+    """
+    return partial(
+        BatchNorm,
+        eps=eps if recipe.norm_eps is None else recipe.norm_eps,
+        momentum=recipe.norm_momentum,
+    )

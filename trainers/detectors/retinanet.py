@@ -16,6 +16,7 @@ from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from trainers.data.detection_set import Target
 from trainers.detectors.dense import DenseDetector
+from trainers.detectors.norm import TOWERS, norm_of
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.detectors.retinanet_head import RetinaNetHead
 from trainers.ranks import ALONE, Ranks
@@ -45,6 +46,7 @@ class RetinaNet(DenseDetector):
             convs=recipe.head_convs,
             width=recipe.head_channels or backbone.out_channels,
             activation=recipe.head_activation,
+            norm=norm_of(recipe, TOWERS),
             separable=recipe.head_separable,
         )
         self.coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))

@@ -7,13 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainers.detectors.norm import BatchNorm
+from trainers.detectors.norm import Norm
 
 # An anchor is an object once in a hundred times at the start (Lin et al. 2017, section 4.1).
 _PRIOR = 0.01
 # Of the outputs, in the authors' code; towers end in batch normalisation, so larger ones would begin with noise.
 _OUTPUT_STD = 1e-5
-_EPSILON = 1e-3
 
 Activation = Literal["relu", "swish"]
 
@@ -22,8 +21,7 @@ class RetinaNetHead(nn.Module):
     """Two towers of 3x3 convolutions with bias, shared over the levels; each level has normalisation of its own.
 
     Du et al. 2020, section 4.1, in the details as the authors' code (``tensorflow/tpu``,
-    ``models/official/detection``), with one difference: running statistics follow the last ten batches or so
-    and not the last hundred, for a proxy's training is too short for those.
+    ``models/official/detection``).
 
     Args:
         channels: of the maps.
@@ -33,6 +31,7 @@ class RetinaNetHead(nn.Module):
         convs: in each tower.
         width: of the towers.
         activation: after each normalisation.
+        norm: makes one of them.
         separable: 3x3 convolutions are depthwise without bias, followed by 1x1 with bias, as in the paper's
             networks for mobile devices (appendix A).
     """
@@ -47,15 +46,28 @@ class RetinaNetHead(nn.Module):
         convs: int,
         width: int,
         activation: Activation,
+        norm: Norm,
         separable: bool,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.classes = Tower(
-            channels, levels=levels, convs=convs, width=width, activation=activation, separable=separable
+            channels,
+            levels=levels,
+            convs=convs,
+            width=width,
+            activation=activation,
+            norm=norm,
+            separable=separable,
         )
         self.boxes = Tower(
-            channels, levels=levels, convs=convs, width=width, activation=activation, separable=separable
+            channels,
+            levels=levels,
+            convs=convs,
+            width=width,
+            activation=activation,
+            norm=norm,
+            separable=separable,
         )
         inputs = width if convs else channels
         self.cls_logits = _conv(inputs, anchors * num_classes, separable=separable, std=_OUTPUT_STD)
@@ -89,6 +101,7 @@ class Tower(nn.Module):
         convs: int,
         width: int,
         activation: Activation,
+        norm: Norm,
         separable: bool,
     ) -> None:
         super().__init__()
@@ -96,9 +109,7 @@ class Tower(nn.Module):
             _conv(width if index else channels, width, separable=separable, std=0.01)
             for index in range(convs)
         )
-        self.norms = nn.ModuleList(
-            nn.ModuleList(BatchNorm(width, eps=_EPSILON) for _ in range(levels)) for _ in range(convs)
-        )
+        self.norms = nn.ModuleList(nn.ModuleList(norm(width) for _ in range(levels)) for _ in range(convs))
         self.act: nn.Module = nn.ReLU(inplace=True) if activation == "relu" else nn.SiLU()
 
     def forward(self, x: Tensor, level: int) -> Tensor:
