@@ -16,13 +16,14 @@ from nas.export import pt2_loader
 from nas.export.bundle import export_bundle
 from nas.export.card import Card
 from nas.export.detections import compare_detections
-from nas.export.detector_files import _of_images
+from nas.export.detector_files import _of_images, onnx_detector, torch_export_detector
 from nas.export.formats import export_formats
 from nas.export.onnx_file import OnnxModel
 from nas.export.pooling import pooled
 from nas.export.subject import Subject
 from nas.export.suppression import float_at_most, kept_of_each_class
 from nas.export.two_stage_graph import TwoStage
+from nas.export.work import Work
 from search_spaces.architecture import Architecture, Genes
 from search_spaces.catalog import family_of
 from search_spaces.errors import RunError
@@ -87,9 +88,11 @@ def test_a_one_stage_detector_leaves_whole_in_both_formats(name: str, tmp_path: 
     fields = {"anchor_scale": 3.0, "norm_eps": 0.05, "norm_momentum": 0.01} if name == "retinanet" else {}
     one = subject(detector(name, **fields))
     to = folder_of(one, tmp_path / "bundle")
-    exported = export_formats(one, to, ["onnx", "torch_export"])
-    assert exported.left_out == ()
-    files = {artefact.file: artefact for artefact in exported.artefacts}
+    work = Work(one, to)
+    onnx_detector(work)
+    torch_export_detector(work)
+    assert work.left_out == []
+    files = {artefact.file: artefact for artefact in work.artefacts}
     for name in ("detector.onnx", "detector.pt2"):
         checks = {check.of: check for check in files[name].checks}
         assert checks["boxes"].difference <= checks["boxes"].limit == 0.01
@@ -154,8 +157,10 @@ def test_two_stages_as_a_graph_find_the_same(name: str) -> None:
 def test_two_stages_leave_whole_as_onnx(tmp_path: Path) -> None:
     fields = {"box_head": 16, "candidates": 20, "anchor_scale": 2.0, "mask_convs": 1}
     one = subject(detector("mask_rcnn", **fields))
-    exported = export_formats(one, folder_of(one, tmp_path / "bundle"), ["onnx"])
-    (whole,) = (artefact for artefact in exported.artefacts if artefact.file == "detector.onnx")
+    work = Work(one, folder_of(one, tmp_path / "bundle"))
+    onnx_detector(work)
+    (whole,) = work.artefacts
+    assert whole.file == "detector.onnx"
     checks = {check.of: check for check in whole.checks}
     assert {"boxes", "scores", "masks", "AP"} <= checks.keys()
     assert whole.accepts.startswith("uint8 (N, 3, H, W), any N, H and W multiples of 32 from 64")
