@@ -123,7 +123,7 @@ def test_a_candidate_that_fails_half_way_leaves_nothing_behind(
     import nas.proxies.supernet as module
 
     proxy, expected = proxy_of("prefix", tmp_path), proxy_of("prefix", tmp_path, 0)
-    chosen, calls, detect = candidates("prefix"), [0], module.detect
+    chosen, calls, detect = candidates("prefix"), [0], module.detect_evaluating
 
     def failing(*given: object, **named: object) -> object:
         calls[0] += 1
@@ -131,7 +131,7 @@ def test_a_candidate_that_fails_half_way_leaves_nothing_behind(
             raise MemoryError
         return detect(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "detect", failing)
+    monkeypatch.setattr(module, "detect_evaluating", failing)
     with pytest.raises(MemoryError):
         proxy(chosen[0])
     assert proxy._memory.bytes == 0 and proxy.supernet.memory is None

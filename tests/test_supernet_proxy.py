@@ -221,7 +221,7 @@ def test_a_score_that_is_stopped_leaves_the_supernet_as_it_was(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nas.proxies.supernet.detect", stop)
+    monkeypatch.setattr("nas.proxies.supernet.detect_evaluating", stop)
     with pytest.raises(KeyboardInterrupt):
         trained(DILATIONS.baseline)
     assert_same(state_of(trained), before)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainers.data.detection_set import DetectionSet
-from trainers.evaluate import box_aps, require_finite
+from trainers.evaluate import BoxTruth, require_finite
 
 
 def aps_of_groups(
@@ -34,5 +34,5 @@ def aps_of_groups(
     parts = []
     for group in range(groups):
         own = set(data.image_ids[group::groups])
-        parts.append(box_aps(data.truth_of(own), [one for one in results if one["image_id"] in own]).AP)
-    return box_aps(data.ground_truth, results).AP, tuple(parts)
+        parts.append(BoxTruth(data.truth_of(own)).aps([one for one in results if one["image_id"] in own]).AP)
+    return BoxTruth(data.ground_truth).aps(results).AP, tuple(parts)

@@ -33,7 +33,7 @@ from search_spaces.space import SearchSpace
 from trainers.checkpoint import load_checkpoint
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
-from trainers.evaluate import box_aps, detect, require_finite
+from trainers.evaluate import BoxTruth, detect_evaluating, require_finite
 from trainers.image_groups import aps_of_groups
 from trainers.loop import CHECKPOINT, StepRecord, Trainer, total_steps
 from trainers.ranks import ALONE, Ranks
@@ -90,6 +90,7 @@ class SupernetProxy:
         self._path_of = draw_path
         self._memory = PathMemory()
         self._parts: dict[int, DetectionSet] = {}
+        self._truth = BoxTruth(held_out.ground_truth)
         size = recipe.score_batch
         # Cut once: every candidate is scored on the same mini-batches.
         self._batches = [
@@ -166,7 +167,7 @@ class SupernetProxy:
         watch = Stopwatch()
         results = self._detections(candidate, None)
         require_finite(results)
-        metrics = box_aps(self.held_out.ground_truth, results)
+        metrics = self._truth.aps(results)
         return Score(
             value=100.0 * metrics.AP,
             attributes={
@@ -200,17 +201,13 @@ class SupernetProxy:
         """What a candidate finds in the held-out images, or in the first so many."""
         level = len(candidate.genes) if isinstance(candidate, Prefix) else -1
         results: list[dict[str, Any]] = []
-        batches = self._recalibration(candidate, level)
-        with (
-            self._remembered(candidate, level, images),
-            recalibrated(self.detector, batches, amp=self.recipe.train.amp),
-        ):
+        with self._remembered(candidate, level, images), self._normalised(candidate, level):
             size = self.recipe.score_batch
             whole = None if images is None else images // size
             for index, batch in enumerate(self._batches[:whole]):
                 self._memory.batch = ("held out", index)
                 self._take(self._complete(candidate, "completion", level, index), len(batch))
-                results += detect(
+                results += detect_evaluating(
                     self.detector,
                     batch,
                     batch_size=size,
@@ -219,6 +216,17 @@ class SupernetProxy:
                     masks=False,
                 )
         return results
+
+    @contextmanager
+    def _normalised(self, candidate: Candidate, level: int) -> Iterator[None]:
+        """In evaluation mode, with the statistics that the candidate is scored with."""
+        if not self.recipe.recalibration_batches:
+            self.detector.eval()
+            yield
+            return
+        batches = self._recalibration(candidate, level)
+        with recalibrated(self.detector, batches, amp=self.recipe.train.amp):
+            yield
 
     @contextmanager
     def _remembered(self, candidate: Candidate, level: int, images: int | None) -> Iterator[None]:
