@@ -1,11 +1,13 @@
 """Search, export everything, and run each file in an environment of its own that holds only what its format needs.
 
     python benchmarks/export/clean_environments.py RECIPE --work runs/export --to benchmarks/results/export.json
+    python benchmarks/export/clean_environments.py --run RUN --work runs/export --to FILE [--latency]
 
-A finished run in ``WORK/run`` is taken as it is, and so are environments in ``WORK/envs``. For each file: its size, how
-far what it gives is from PyTorch with the toolkit, on every image of the validation split, and its latency over that of
-the network in PyTorch, one image at a time on one thread. Files and PyTorch are timed in turn, ``--turns`` times, each
-time in a new process; believe the ratios only of a machine that has nothing else to do.
+A finished run, or a finished training, in ``--run`` or ``WORK/run`` is taken as it is, and so are environments in
+``--envs`` or ``WORK/envs``. For each file: its size, and how far what it gives is from PyTorch with the toolkit, on
+every image of the validation split. With ``--latency`` also its latency over that of the network in PyTorch, one image
+at a time on one thread. Files and PyTorch are timed in turn, ``--turns`` times, each time in a new process; believe the
+ratios only of a machine that has nothing else to do.
 """
 
 import argparse
@@ -29,10 +31,12 @@ from nas.export.detections import compare_ap, compare_detections
 from nas.export.detector import LoadedDetector, load_detector
 from nas.export.parity import compare_maps
 from nas.run import Run
+from nas.trained import read_trained
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.dense import DenseDetector
 from trainers.detectors.detector import Detections
+from trainers.evaluate import coco_metrics, coco_results
 from trainers.learner import normalised
 
 HERE = Path(__file__).parent
@@ -51,8 +55,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", type=Path)
+    parser.add_argument("recipe", type=Path, nargs="?", help="of a search, where there is no run yet")
+    parser.add_argument("--run", type=Path, help="a finished run or training; WORK/run when left out")
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--envs", type=Path, help="environments; WORK/envs when left out")
+    parser.add_argument("--latency", action="store_true", help="time the files too, on an idle machine")
     parser.add_argument("--to", type=Path)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--turns", type=int, default=5)
@@ -60,17 +67,21 @@ def main() -> None:
     asked = parser.parse_args()
     work = asked.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    run, bundle = work / "run", work / "bundle"
+    run, bundle = (asked.run or work / "run").resolve(), work / "bundle"
+    envs = (asked.envs or work / "envs").resolve()
     sets = [part for one in asked.set for part in ("--set", one)]
-    if not (run / "report.html").exists():
+    if not (run / "report.html").exists() and not (run / "result.json").exists():
+        if asked.recipe is None:
+            parser.error(f"{run} is no finished run or training; name one, or the recipe of a search")
         nas("search", asked.recipe, "--run", run, *sets)
-    exported = json.loads(nas("export", run, "--to", bundle, "--json"))
-    data = open_split(Run.open(run).recipe.data, "val")
+    exported = json.loads(nas("export", run, "--to", bundle, "--images", "all", "--json"))
+    recipe = Run.open(run).recipe if (run / "recipe.yaml").exists() else read_trained(run).recipe
+    data = open_split(recipe.data, "val")
     torch.set_num_threads(1)
     loaded = load_detector(bundle, trust_code=True)
     write_images(data, work)
-    pythons = {name: environment(work / "envs" / name, needs) for name, needs in NEEDS.items()}
-    table = measured(bundle, data, loaded, pythons, work, asked.turns, asked.rounds)
+    pythons = {name: environment(envs / name, needs) for name, needs in NEEDS.items()}
+    table = measured(bundle, data, loaded, pythons, work, asked.turns if asked.latency else 0, asked.rounds)
     sizes = {one["file"]: one for one in exported["artefacts"]}
     for name, row in table.items():
         row |= {key: sizes[name][key] for key in ("format", "holds", "bytes", "accepts")}
@@ -81,8 +92,8 @@ def main() -> None:
                 "on_export": checks
             }
     result = {
-        "command": "python benchmarks/export/clean_environments.py " + " ".join(sys.argv[1:]),
-        "recipe": asked.recipe.name,
+        "command": "python benchmarks/export/clean_environments.py " + " ".join(map(shown, sys.argv[1:])),
+        "recipe": recipe.name,
         "detector": loaded.recipe.kind,
         "images": len(data),
         "image_size": list(data.image_size),
@@ -98,6 +109,12 @@ def main() -> None:
     if asked.to is not None:
         asked.to.write_text(text, encoding="utf-8")
     print(text)
+
+
+def shown(argument: str) -> str:
+    """An argument without the folders of this machine."""
+    name, equals, value = argument.rpartition("=")
+    return f"{name}{equals}DIR" if Path(value).is_absolute() else argument
 
 
 def nas(*arguments: object) -> str:
@@ -124,7 +141,8 @@ def write_images(data: DetectionSet, work: Path) -> None:
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
-    for index, image in enumerate(data.images[:]):
+    for index in range(len(data)):
+        image = data.images[index]
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{index:06}.png")
     torch.save(data.images[:], work / "images.pt")
 
@@ -138,7 +156,7 @@ def measured(
     turns: int,
     rounds: int,
 ) -> dict[str, dict[str, Any]]:
-    """File -> how far it is off, and its latency over PyTorch's."""
+    """File -> how far it is off and, where it is timed in any turns, its latency over PyTorch's."""
     files = [name for name in FILES if (bundle / name).exists()]
     latency: dict[str, list[float]] = {name: [] for name in files}
     eager: dict[str, list[float]] = {"backbone": [], "detector": []}
@@ -147,13 +165,18 @@ def measured(
             taken.append(eager_ms(loaded, holds, data, rounds))
         for name in files:
             latency[name].append(run_alone(bundle / name, pythons[FILES[name]], work, rounds)["ms"])
-    table = {}
+    table: dict[str, dict[str, Any]] = {}
     for name in files:
+        if not turns:
+            # Untimed but for one image, for each has to run there at all.
+            run_alone(bundle / name, pythons[FILES[name]], work, 1)
+            table[name] = {"environment": FILES[name], **compared(name, data, loaded, work)}
+            continue
         holds = name.partition(".")[0]
         ms, base = statistics.median(latency[name]), statistics.median(eager[holds])
         table[name] = {
             "environment": FILES[name],
-            "off": compared(name, data, loaded, work),
+            **compared(name, data, loaded, work),
             "ms": round(ms, 3),
             "ms_by_turn": [round(one, 3) for one in latency[name]],
             "pytorch_ms": round(base, 3),
@@ -192,8 +215,8 @@ def run_alone(file: Path, python: Path, work: Path, rounds: int) -> dict[str, An
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def compared(name: str, data: DetectionSet, loaded: LoadedDetector, work: Path) -> dict[str, float]:
-    """How far what a file gave is from PyTorch, over all images.
+def compared(name: str, data: DetectionSet, loaded: LoadedDetector, work: Path) -> dict[str, Any]:
+    """How far what a file gave is from PyTorch, over all images: ``off``, and of a detector ``scores`` of both.
 
     Raises:
         RunError: further than an export allows.
@@ -214,13 +237,13 @@ def compared(name: str, data: DetectionSet, loaded: LoadedDetector, work: Path) 
     off: dict[str, float] = {}
     with torch.no_grad():
         if name.startswith("backbone"):
-            for image, one in zip(data.images[:], given, strict=True):
-                wanted = detector.backbone.body(normalised(image[None]))
+            for index, one in enumerate(given):
+                wanted = detector.backbone.body(normalised(data.images[index : index + 1]))
                 maps = one if isinstance(one, dict) else dict(zip(wanted, one, strict=True))
                 for check in compare_maps(wanted, maps, name=name, of=name):
                     off[check.of] = max(off.get(check.of, 0.0), check.difference)
-            return off
-        wanted_all = [detector.detections(image[None])[0] for image in data.images[:]]
+            return {"off": off}
+        wanted_all = [detector.detections(data.images[index : index + 1])[0] for index in range(len(data))]
     others = [as_detections(one) for one in given]
     if isinstance(detector, DenseDetector):
         threshold, most = detector.score_threshold, detector.max_detections
@@ -228,7 +251,15 @@ def compared(name: str, data: DetectionSet, loaded: LoadedDetector, work: Path) 
         threshold, most = loaded.recipe.score_threshold, loaded.recipe.detections
     checks = compare_detections(wanted_all, others, threshold=threshold, most=most, name=name, of=name)
     checks += compare_ap(data, wanted_all, others, name=name, of=name)
-    return {check.of: check.difference for check in checks}
+    names = {check.of for check in checks}
+    scores = {}
+    for role, one in (("pytorch", wanted_all), ("file", others)):
+        metrics = coco_metrics(data, coco_results(data, one)).scalars()
+        scores[role] = {key: value for key, value in metrics.items() if key in names}
+    return {
+        "off": {check.of: check.difference for check in checks},
+        "scores": scores,
+    }
 
 
 def as_detections(one: dict[str, torch.Tensor]) -> Detections:
