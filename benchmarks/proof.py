@@ -10,7 +10,8 @@ table of networks trained alone, and writes benchmarks/results/proof.json:
 - ``supernet_tau_ceiling``: the tau that a proxy without error would reach with this truth.
 - ``evaluation_speedup``, ``search_speedup``: of the short recipe, see benchmarks/search_cost.py.
 - ``arms``: every way to score, among them the long recipe (``LONG``): tau of each seed, AP of the winners, the regret
-  at 3, and the price in multiply-adds as a share of the table's. A picture of the taus stands beside the file.
+  at 3, and the price in multiply-adds as a share of the table's; for each supernet also its mean rank with NASWOT,
+  which costs nothing, under every seed. A picture of the taus stands beside the file.
 """
 
 import argparse
@@ -26,13 +27,14 @@ from proof_picture import picture
 
 from nas.methods.truth import table_macs, trivial
 from nas.proxies.tabular import Table, read_table
-from nas.report.rank_quality import Ceiling, ceiling, regret_at
+from nas.report.rank_quality import Ceiling, ceiling, mean_rank, regret_at
 from nas.report.ranking import Places, correlation, kendall_tau, paired_difference
 from search_spaces.files import write_atomic
 
 HERE = Path(__file__).parent
 SHORT = "supernet independent, uniform, 1000 steps, bf16, BN as trained"
 LONG = "supernet independent, uniform, 3000 steps"
+FREE = "naswot"
 WANTED = 0.85
 """A ceiling at which the noise of the truth hides little."""
 
@@ -43,6 +45,13 @@ def seeds_for(tau: float, found: Ceiling) -> int | None:
         return None
     reliability = math.sin(math.pi / 2 * tau) ** 2
     return math.ceil(found.noise**2 / (found.spread**2 * (1 / reliability - 1)))
+
+
+def together(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """The mean rank of networks under two proxies."""
+    digests = list(one)
+    ranks = mean_rank([[scores[digest] for digest in digests] for scores in (one, other)])
+    return dict(zip(digests, ranks, strict=True))
 
 
 def arm(scores: Sequence[dict[str, float]], table: Table, macs: float) -> dict[str, Any]:
@@ -86,9 +95,18 @@ def main(words: Sequence[str] | None = None) -> None:
     scores = proxies["scores"] | {
         name: [dict(zip(table.by_digest, values, strict=True))] for name, values in costs.items()
     }
+    free = proxies["scores"].get(FREE)
+    combined = {
+        f"mean rank of {FREE} and {name}": [together(free[0], one) for one in found]
+        for name, found in proxies["scores"].items()
+        if free is not None and name.startswith("supernet")
+    }
+    prices = proxies["arms"] | {
+        f"mean rank of {FREE} and {name}": one for name, one in proxies["arms"].items()
+    }
     arms = {
-        name: arm(found, table, proxies["arms"].get(name, {"macs": 0.0})["macs"])
-        for name, found in scores.items()
+        name: arm(found, table, prices.get(name, {"macs": 0.0})["macs"])
+        for name, found in (scores | combined).items()
     }
     highest = ceiling([{seed: one.scores[seed][-1] for seed in table.seeds} for one in table.networks])
     both = [dict(enumerate(arms[name]["ap_of_winners"])) for name in (SHORT, LONG)]

@@ -82,7 +82,7 @@ def test_the_proof_is_what_the_measured_files_say(
     # One pair of neighbours in the wrong order, so that an interval exists.
     nearly = {**right, first: right[second], second: right[first]}
     wrong = {digest: -value for digest, value in right.items()}
-    scores = {proof["SHORT"]: [nearly, nearly], proof["LONG"]: [right, wrong]}
+    scores = {proof["SHORT"]: [nearly, nearly], proof["LONG"]: [right, wrong], "naswot": [right]}
     macs = {name: {"macs": 0.1 * proof["table_macs"](table)} for name in scores}
     (tmp_path / "proxies.json").write_text(json.dumps({"scores": scores, "arms": macs}), encoding="utf-8")
     speed = {"evaluation_speedup": 8.0, "search_speedup": 3.0, "same_scores_speedup": 2.0}
@@ -99,6 +99,11 @@ def test_the_proof_is_what_the_measured_files_say(
     assert long["tau"][0] == pytest.approx(1.0) and long["tau"][1] == pytest.approx(-1.0)
     assert long["winners"][0] == best and long["regret_at_3"][0] == 0.0
     assert long["share_of_table"] == pytest.approx(0.1)
+    both = found["arms"][f"mean rank of naswot and {proof['LONG']}"]
+    assert both["tau"] == [pytest.approx(1.0)], (
+        "and where one says the opposite of the other there is no order"
+    )
+    assert both["share_of_table"] == pytest.approx(0.1)
     worst = min(right.values())
     apart = right[second] - (right[best] + worst) / 2
     assert found["short_minus_long_ap"]["mean"] == pytest.approx(apart, abs=0.01)
