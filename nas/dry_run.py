@@ -25,6 +25,7 @@ from search_spaces.recipe import FieldError
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet, require_same_categories
 from trainers.data.made_up import made_up_set
+from trainers.data.stored import Say
 from trainers.detectors.catalog import build_detector
 from trainers.detectors.cost import HEADS, count_detector
 from trainers.detectors.detector import Detector
@@ -156,6 +157,7 @@ def dry_run(
     per_gpu: int | None = None,
     speed: float = 1.0,
     measure: float = MEASURED,
+    say: Say | None = None,
 ) -> DryRun:
     """Work a training out.
 
@@ -168,6 +170,7 @@ def dry_run(
         per_gpu: images that fit one of them at a time.
         speed: of one of them, in that of this machine.
         measure: seconds to be spent on it, about; 0 measures nothing.
+        say: takes lines for a person while pictures are decoded into ``data.cache``.
 
     Raises:
         ConfigError: what the training would refuse before its first step; a batch that cannot be shared so; a number
@@ -180,7 +183,7 @@ def dry_run(
     recipe = _shared(recipe, shared)
     network = trained_architecture(read_architecture(bundle), recipe)
     if images is None:
-        train_set, val = _opened(recipe, classes)
+        train_set, val = _opened(recipe, classes, say)
         count = len(train_set)
     else:
         train_set, val, count = _made_up(recipe, images, classes), None, images
@@ -220,11 +223,13 @@ def _shared(recipe: TrainJobRecipe, batch: SharedBatch) -> TrainJobRecipe:
         raise ConfigError(str(error)) from error
 
 
-def _opened(recipe: TrainJobRecipe, classes: int | None) -> tuple[DetectionSet, DetectionSet]:
+def _opened(
+    recipe: TrainJobRecipe, classes: int | None, say: Say | None
+) -> tuple[DetectionSet, DetectionSet]:
     if classes is not None:
         raise ConfigError(f"--classes: found {classes}; it goes with --images, the data say it themselves")
     try:
-        train_set, val = open_split(recipe.data, "train"), open_split(recipe.data, "val")
+        train_set, val = (open_split(recipe.data, split, say=say) for split in ("train", "val"))
     except DataError as error:
         raise DataError(f"{error}\nor say with --images N how many there are, and none are read") from error
     require_same_categories(train_set, val)

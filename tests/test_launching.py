@@ -24,6 +24,7 @@ from nas.training import TrainingJob, _by_all, read_result, train_to_completion
 from search_spaces.architecture import Genes
 from search_spaces.catalog import get_architecture
 from search_spaces.errors import ConfigError, LostRank, NonFiniteLoss, RunError
+from search_spaces.recipe import FieldError
 from trainers.checkpoint import newest_checkpoint, read_checkpoint
 from trainers.ranks import Ranks
 
@@ -226,6 +227,13 @@ class Heard:
 
 def recipe(**changes: Any) -> TrainJobRecipe:
     return replace(check(TrainJobRecipe, apply_overrides(to_data(RECIPE), SETS), source="r"), **changes)
+
+
+def test_a_table_whose_ranks_cannot_share_a_batch_is_told_where_to_change_it() -> None:
+    train = replace(RECIPE.train, batch_size=16, accumulate=4)
+    words = r"retrain\.train\.batch_size / retrain\.train\.accumulate, 4.* --set retrain\.train\.accumulate=2"
+    with pytest.raises(FieldError, match=words):
+        RetrainRecipe(train=train, ranks=8)
 
 
 @pytest.mark.parametrize(

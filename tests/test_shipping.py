@@ -18,7 +18,7 @@ from nas.progress import Silent
 from nas.proxies.base import StagedProxy
 from nas.run import Run
 from nas.show import histories
-from search_spaces.errors import DataError, RunError
+from search_spaces.errors import ConfigError, DataError, RunError
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -26,6 +26,16 @@ RECIPES = Path(__file__).parent / "recipes"
 def begun(directory: Path, name: str, *overrides: str) -> Run:
     recipe = check_search(apply_overrides(read_yaml(RECIPES / name), overrides), source=name)
     return Run.create(directory, recipe)
+
+
+def test_pixels_for_which_memory_is_too_small_do_not_travel() -> None:
+    given = apply_overrides(read_yaml(RECIPES / "tiny.yaml"), ["engine=ray", "data.cache=pixels"])
+    with pytest.raises(
+        ConfigError, match=r"ray\.data_on_nodes: found False; allowed is true where there is a data\.cache"
+    ):
+        check_search(given, source="r")
+    on_nodes = check_search(apply_overrides(given, ["ray.data_on_nodes=true"]), source="r")
+    assert on_nodes.data.cache == "pixels"
 
 
 @pytest.fixture

@@ -440,7 +440,8 @@ def require_trainable(
     ):
         raise ConfigError(
             "train.amp: found 'bf16', but this GPU has no bf16 arithmetic (NVIDIA's have it from compute capability "
-            "8.0 on) and would be slower with it than without; set it to off. fp16 is not offered: its gradients would "
+            "8.0 on) and would be slower with it than without; set it to off, or "
+            "go on with a run that has begun on a GPU that has it. fp16 is not offered: its gradients would "
             "need a scaled loss, which there is not here"
         )
     if recipe.drop_path and not isinstance(backbone, StochasticDepth):

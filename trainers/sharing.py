@@ -18,7 +18,14 @@ def most_micro_batches(batch_size: int, count: int, accumulate: int) -> int | No
     return next(parts for parts in range(min(accumulate, share), 0, -1) if share % parts == 0)
 
 
-def advice(batch_size: int, count: int, accumulate: int) -> str:
-    """What a person may do about it, after a semicolon; nothing where no number of micro-batches helps."""
+def advice(batch_size: int, count: int, accumulate: int, path: str = "train") -> str:
+    """What a person may do about it, after a semicolon; nothing where no number of micro-batches helps.
+
+    Args:
+        batch_size: images of a step.
+        count: of the ranks.
+        accumulate: of the recipe.
+        path: of the ``train`` in the recipe.
+    """
     parts = most_micro_batches(batch_size, count, accumulate)
-    return "" if parts in (None, accumulate) else f"; or --set train.accumulate={parts}"
+    return "" if parts in (None, accumulate) else f"; or --set {path}.accumulate={parts}"

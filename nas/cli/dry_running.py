@@ -21,7 +21,7 @@ def print_dry_run(bundle: str, recipe: Any, given: Mapping[str, Any], title: str
     from nas.dry_run import dry_run
     from nas.dry_run_lines import dry_run_lines
 
-    found = dry_run(bundle, recipe, **given)
+    found = dry_run(bundle, recipe, **given, say=lambda line: typer.echo(line, err=True))
     if as_json:
         print_json(found.to_dict())
         return

@@ -13,6 +13,8 @@ from torch import Tensor
 from search_spaces.errors import RunError
 
 _SECONDS = 900
+# And for each image, of which a person may name as many as a split has.
+_SECONDS_AN_IMAGE = 10
 # Whatever is not torch, its own requirements or the standard library is not found; torch itself asks for more.
 _ONLY_TORCH = """
 import importlib.metadata, re, sys
@@ -43,32 +45,40 @@ def run_alone(code: str, arguments: Sequence[Path], inputs: Sequence[Tensor], *,
         code: finds its ``arguments`` in ``sys.argv[1:]`` and a list of tensors in ``inputs``; leaves a list of tensors
             in ``found``.
         arguments: paths.
-        inputs: tensors.
+        inputs: tensors, images in their first dimension.
         what: is run, for the sentence of an error.
 
     Returns:
         What the code left in ``found``.
 
     Raises:
-        RunError: it failed; with the last line of its error.
+        RunError: it failed, with the last line of its error; or it takes too long.
     """
     # -B: compiled code of this Python would stay beside what it imports, and leave in a bundle.
     with tempfile.TemporaryDirectory() as folder:
         given, result = Path(folder) / "inputs.pt", Path(folder) / "found.pt"
-        torch.save(list(inputs), given)
+        # A view would be written with all that it is a part of.
+        torch.save([one.clone() for one in inputs], given)
         read = "inputs = torch.load(sys.argv[-2], weights_only=True)\n"
-        done = subprocess.run(
-            [
-                *(sys.executable, "-I", "-B", "-c", _ONLY_TORCH + read + code + _SAVE),
-                *(str(one.resolve()) for one in arguments),
-                *(str(given), str(result)),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        )
+        seconds = _SECONDS + _SECONDS_AN_IMAGE * sum(len(one) for one in inputs)
+        try:
+            done = subprocess.run(
+                [
+                    *(sys.executable, "-I", "-B", "-c", _ONLY_TORCH + read + code + _SAVE),
+                    *(str(one.resolve()) for one in arguments),
+                    *(str(given), str(result)),
+                ],
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                cwd=folder,
+                env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RunError(
+                f"{what} was not done in {seconds:,} s where there is only torch; compare it on fewer images "
+                "(--images), or on a machine that has less to do"
+            ) from error
         if done.returncode:
             last = next(iter(reversed(done.stderr.strip().splitlines())), f"exit code {done.returncode}")
             raise RunError(f"{what} does not run where there is only torch: {last.strip()}")

@@ -89,6 +89,8 @@ def export(
 
 def _has_images(directory: Path) -> bool:
     """Whether this is a run of a search or a finished training of a detector."""
+    if (directory / CLASSIFIER).exists():
+        return False
     return (directory / TRAINING).exists() or (directory / "recipe.yaml").exists()
 
 

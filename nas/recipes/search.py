@@ -75,7 +75,7 @@ class RetrainRecipe(Recipe):
     def __post_init__(self) -> None:
         self.require("seeds", self.seeds >= 1, "at least 1")
         self.require("rival_seeds", self.rival_seeds >= 1, "at least 1")
-        require_ranks(self.ranks, self.train)
+        require_ranks(self.ranks, self.train, "retrain.train")
         names = [one.name for one in self.hand_made]
         taken = {"winner", "baseline", "random", "stages"}.intersection(names)
         self.require(
@@ -95,7 +95,8 @@ class RayRecipe(Recipe):
         cpus: that Ray counts for each worker; its ``threads`` when left out.
         gpus: that Ray counts for each worker; with 0.25 four workers share a GPU.
         data_on_nodes: every node reads the images from ``data.root`` itself; otherwise they travel from the driver,
-            once a node, which needs no shared disk.
+            once a node, which needs no shared disk. With a ``data.cache``, which is for what does not fit into memory,
+            they have to be on the nodes.
     """
 
     address: str | None = None
@@ -195,6 +196,12 @@ class SearchRecipe(Recipe):
         if cpus is not None and cpus < self.threads:
             raise FieldError(
                 "ray.cpus", cpus, f"allowed is at least the {self.threads} threads of each worker"
+            )
+        if self.engine == "ray" and self.data.cache is not None and not self.ray.data_on_nodes:
+            raise FieldError(
+                "ray.data_on_nodes",
+                False,
+                "allowed is true where there is a data.cache: pixels for which memory is too small do not travel",
             )
         require_masks(self.data, self.detector)
         for one in self.retrain.hand_made if self.retrain is not None else ():

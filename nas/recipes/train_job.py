@@ -84,19 +84,19 @@ class TrainJobRecipe(JobRecipe):
         require_masks(self.data, self.detector)
 
 
-def require_ranks(ranks: int, train: TrainRecipe) -> None:
-    """So many ranks can share the batch, and train so.
+def require_ranks(ranks: int, train: TrainRecipe, path: str = "train") -> None:
+    """So many ranks can share the batch, and train so; ``path`` is that of ``train`` in the recipe.
 
     Raises:
         FieldError: naming ``ranks``.
     """
     if ranks < 1 or train.micro_batch % ranks:
-        images = "train.batch_size" if train.accumulate == 1 else "train.batch_size / train.accumulate"
+        images = f"{path}.batch_size" + ("" if train.accumulate == 1 else f" / {path}.accumulate")
         raise FieldError(
             "ranks",
             ranks,
             f"allowed are divisors of {images}, {train.micro_batch}, the images of all ranks together"
-            f"{advice(train.batch_size, ranks, train.accumulate)}",
+            f"{advice(train.batch_size, ranks, train.accumulate, path)}",
         )
     if train.compile and ranks > 1:
         raise FieldError("ranks", ranks, "allowed with train.compile is 1")

@@ -14,6 +14,7 @@ from nas.methods.exporting import export
 from nas.recipes.train_job import TrainJobRecipe
 from nas.resolve import read_architecture
 from nas.training import TrainingJob, train_to_completion
+from nas.training_files import CLASSIFIER, TRAINING
 from search_spaces.errors import ConfigError, DataError
 
 RECIPE = Path(__file__).parents[1] / "recipes/train.yaml"
@@ -79,6 +80,12 @@ def test_what_is_no_number_of_images_is_refused(training: Path, tmp_path: Path, 
 def test_images_that_are_not_there_are_a_sentence(training: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--images: found 4; .*for a run or a training, and resnet18 is"):
         export("resnet18", tmp_path / "x", ["source"], 4)
+    classifier = tmp_path / "classifier"
+    classifier.mkdir()
+    for name in (CLASSIFIER, TRAINING):
+        (classifier / name).touch()
+    with pytest.raises(ConfigError, match=r"--images: found all; .*classifier is none"):
+        export(str(classifier), tmp_path / "x", ["source"], "all")
     folder = export(str(training), tmp_path / "bundle")
     with pytest.raises(DataError, match="--images: all of val cannot be taken: there is no data set"):
         bundled(folder, None, images="all")

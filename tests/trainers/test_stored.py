@@ -197,7 +197,10 @@ def test_who_waits_is_told(scenes: Path, tmp_path: Path, monkeypatch: pytest.Mon
     recipe = DataRecipe(root=str(scenes), cache=str(tmp_path))
     open_split(recipe, "train", say=heard.append)
     assert len(heard) == 1 and heard[0].startswith(f"decoding 12 pictures into {tmp_path}, up to 0.0 GiB")
-    (lock,) = tmp_path.glob("*.lock")
+    open_split(recipe, "train", say=heard.append)
+    assert len(heard) == 1, "what is whole is read without a word"
+    (lock,), (record,) = tmp_path.glob("*.lock"), tmp_path.glob("*.json")
+    record.unlink()
     with lock.open("w") as file:
         stored.fcntl.flock(file, stored.fcntl.LOCK_EX)
 
@@ -206,7 +209,7 @@ def test_who_waits_is_told(scenes: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
         monkeypatch.setattr(stored.time, "sleep", let_go)
         open_split(recipe, "train", say=heard.append)
-    assert len(heard) == 2 and "another process decodes" in heard[1]
+    assert len(heard) == 3 and "another process decodes" in heard[1]
 
 
 def test_bad_pictures_are_named_and_dropped_as_in_memory(
@@ -228,6 +231,39 @@ def test_bad_pictures_are_named_and_dropped_as_in_memory(
     found = opened(root, tmp_path / "cache", on_bad="skip")
     assert found.digest == kept.digest and found.skipped == kept.skipped
     assert torch.equal(found.images[:], kept.images[:])
+
+
+def test_what_passes_is_not_taken_for_a_bad_picture(
+    coco_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, real = coco_folder(), Image.open
+
+    def busy(path: Any, *rest: Any, **named: Any) -> Any:
+        if Path(path).name == "a.png":
+            raise OSError(24, "Too many open files")
+        return real(path, *rest, **named)
+
+    monkeypatch.setattr(Image, "open", busy)
+    with pytest.raises(DataError, match=r"a.png cannot be decoded .*Too many open files.*start again"):
+        opened(root, tmp_path / "cache", on_bad="skip")
+    monkeypatch.setattr(Image, "open", real)
+    found = opened(root, tmp_path / "cache", on_bad="skip")
+    assert len(found) == 3 and found.skipped == ()
+
+
+def test_room_that_a_killed_process_took_is_there_again(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(scenes, tmp_path)
+    (pixels,) = tmp_path.glob("*.pixels")
+    part = pixels.with_suffix(".part")
+    pixels.rename(part)
+    real, seen = shutil.disk_usage, []
+    monkeypatch.setattr(
+        stored.shutil, "disk_usage", lambda folder: seen.append(part.exists()) or real(folder)
+    )
+    assert len(opened(scenes, tmp_path)) == 12
+    assert seen == [False]
 
 
 def test_without_room_nothing_is_decoded(

@@ -155,7 +155,7 @@ def _in_file(
         Path(recipe.cache).expanduser(),
         key=hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32],
         names=names,
-        decode=partial(_decoded, folder, annotations, recipe.image_size, threads=_threads()),
+        decode=partial(_decoded, folder, annotations, recipe.image_size, threads=_threads(), lasting=True),
         most=_bytes_at_most(annotations.images, recipe.image_size),
         digest=hashlib.sha256(content),
         say=say,
@@ -171,15 +171,32 @@ def _in_file(
 
 
 def _decoded(
-    folder: Path, annotations: Annotations, image_size: ImageSize, threads: int = 1
+    folder: Path,
+    annotations: Annotations,
+    image_size: ImageSize,
+    *,
+    threads: int = 1,
+    lasting: bool = False,
 ) -> Iterator[Decoded]:
-    """Every picture in order, or what is wrong with it."""
+    """Every picture in order, or what is wrong with it.
+
+    Args:
+        folder: of the files.
+        annotations: name them.
+        image_size: see :func:`resized`.
+        threads: that decode.
+        lasting: what is found will be taken for true later on, so that a picture which cannot be read now is an error.
+    """
 
     def one(entry: ImageEntry) -> Decoded:
         path = folder / entry.file_name
         try:
             return decoded(path, entry.size, image_size)
         except ValueError as error:
+            cause = error.__cause__
+            # Pillow's own have no number; those of the system (too many open files, a disk that is gone) pass.
+            if lasting and isinstance(cause, OSError) and cause.errno is not None:
+                raise DataError(f"{path} {error}; correct that and start again, nothing was kept") from error
             return f"image id {entry.id}: {path} {error}"
 
     if threads == 1:
@@ -192,7 +209,9 @@ def _decoded(
 
 
 def _threads() -> int:
-    return min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    # Not every system tells a process its own.
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_THREADS, here)
 
 
 def _file_facts(path: Path) -> tuple[int, int] | None:

@@ -179,6 +179,9 @@ def stored_split(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Whole ones need no lock, so that they may lie where only others write.
+        if (found := _read(folder, key)) is not None:
+            return found
         with _locked(folder, key, say):
             return _read(folder, key) or _write(folder, key, names, decode, most, digest, say)
     except OSError as error:
@@ -242,6 +245,9 @@ def _write(
     digest: "hashlib._Hash",
     say: Say,
 ) -> StoredSplit:
+    file, part = folder / f"{key}.pixels", folder / f"{key}.part"
+    # What a killed process left takes room that is there again.
+    part.unlink(missing_ok=True)
     free = shutil.disk_usage(folder).free
     if most is not None and most > free:
         raise DataError(
@@ -250,7 +256,6 @@ def _write(
         )
     room = "" if most is None else f", up to {most / 2**30:,.1f} GiB"
     say(f"decoding {len(names):,} pictures into {folder}{room}; this is done once")
-    file, part = folder / f"{key}.pixels", folder / f"{key}.part"
     places: list[int] = []
     contents: list[tuple[int, int]] = []
     sizes: list[tuple[int, int]] = []
