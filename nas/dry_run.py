@@ -188,11 +188,14 @@ def dry_run(
     else:
         train_set, val, count = _made_up(recipe, images, classes), None, images
     height, width = train_set.image_size
+    if recipe.data.fit.either_way and recipe.data.cache is None:
+        # In memory every picture has room for one of either orientation.
+        height = width = max(height, width)
     kept = 3 * height * width * count if val is None else train_set.image_bytes + val.image_bytes
     params = _parameters(network, recipe, train_set)
     macs = None
     if recipe.detector.name in HEADS:
-        whole = count_detector(network, recipe.detector, train_set.num_classes, train_set.image_size)
+        whole = count_detector(network, recipe.detector, train_set.num_classes, train_set.usual_size(32))
         macs = whole.total.macs
     pace = _measured(network, recipe, train_set, val, measure) if measure else None
     return DryRun(
@@ -201,7 +204,7 @@ def dry_run(
         images=count,
         given=images is not None,
         classes=train_set.num_classes,
-        size=train_set.image_size,
+        size=train_set.usual_size(32),
         params=params,
         macs=macs,
         steps=total_steps(recipe.train, count),

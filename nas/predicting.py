@@ -183,10 +183,14 @@ def _found(
 
 
 def _canvas(size: tuple[int, int], loaded: LoadedDetector) -> tuple[int, int]:
-    """The (height, width) of the training's images, each larger where a picture needs it."""
+    """The (height, width) of the training's images, each larger where a picture needs it.
+
+    Where the training's were of either orientation, they were as large as their pictures need it.
+    """
+    usual = (0, 0) if loaded.fit.either_way else loaded.image_size
     height, width = (
-        max(usual, -(-side // loaded.multiple) * loaded.multiple)
-        for usual, side in zip(loaded.image_size, size, strict=True)
+        max(least, -(-side // loaded.multiple) * loaded.multiple)
+        for least, side in zip(usual, size, strict=True)
     )
     return height, width
 

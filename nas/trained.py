@@ -49,7 +49,7 @@ class FinishedTraining:
             recipe=self.recipe.detector,
             categories=tuple(Category(id=number, name=name) for number, name in names),
             image_size=(height, width),
-            fit=self.recipe.data.image_size,
+            fit=self.recipe.data.fit,
             state=self.state,
         )
 

@@ -10,7 +10,7 @@ from torchvision.transforms.v2.functional import pad, resize
 from search_spaces.randomness import rng_for
 from trainers.data.detection_set import DetectionSet, Target
 from trainers.data.stored import StoredImages
-from trainers.epochs import Epochs
+from trainers.epochs import Epochs, GroupedEpochs
 from trainers.ranks import ALONE, Ranks
 from trainers.recipes import TrainRecipe
 
@@ -24,11 +24,14 @@ _JITTER_DRAWS = 3
 class Batches:
     """The images of every step: one permutation an epoch, strung together, cut into batches.
 
+    Those of a trimmed set are of one orientation as far as that goes, and a micro-batch, that of all ranks, is padded
+    to the largest of its pictures.
+
     Args:
         data: what to draw from.
         recipe: batch size and augmentation.
         seed: of order and augmentation.
-        multiple: what sides of resized images are rounded to multiples of, px.
+        multiple: what sides of trimmed and of resized images are rounded to multiples of, px.
     """
 
     def __init__(self, data: DetectionSet, recipe: TrainRecipe, seed: int, multiple: int = 32) -> None:
@@ -37,9 +40,15 @@ class Batches:
         self._recipe = recipe
         self._seed = seed
         self._epochs = Epochs(len(data), seed)
+        self._grouped: GroupedEpochs | None = None
+        if data.trimmed:
+            standing = [data.standing(index) for index in range(len(data))]
+            self._grouped = GroupedEpochs(standing, recipe.batch_size, seed)
 
     def indices(self, step: int) -> list[int]:
         """Positions in the set of the images of a step."""
+        if self._grouped is not None:
+            return list(self._grouped.batch(step))
         size = self._recipe.batch_size
         return [self._epochs.image(place) for place in range(step * size, (step + 1) * size)]
 
@@ -59,11 +68,13 @@ class Batches:
         begin, end = (micro * size + place for place in ranks.part(size))
         rng = rng_for(self._seed, "augment", step)
         mirrored = [rng.random() < 0.5 for _ in chosen][begin:end] if self._recipe.flip else None
+        # Not that of this rank's part: what is learned shall not depend on who shares a batch.
+        padded = self._data.padded_size(chosen[micro * size : (micro + 1) * size], self._multiple)
         chosen = chosen[begin:end]
-        images = self._data.images[chosen].to(device)
+        images = self._data.padded(chosen, padded).to(device)
         if isinstance(self._data.images, StoredImages):
             self._data.images.soon(self._following(step, micro, ranks))
-        targets = [self._data.target(index) for index in chosen]
+        targets = [self._data.target(index, padded) for index in chosen]
         if self._recipe.scale_jitter is not None:
             for _ in range(begin * _JITTER_DRAWS):
                 rng.random()
@@ -71,7 +82,7 @@ class Batches:
             images, targets = jitter_scale(images, targets, contents, self._recipe.scale_jitter, rng)
         if mirrored is not None:
             images, targets = flip(images, targets, mirrored)
-        return resized(images, targets, self.size(step))
+        return resized(images, targets, scaled_size(padded, self.factor(step), self._multiple))
 
     def _following(self, step: int, micro: int, ranks: Ranks) -> list[int]:
         """What this rank takes after a micro-batch of a step."""
@@ -83,15 +94,13 @@ class Batches:
     @property
     def smallest(self) -> tuple[int, int]:
         """(height, width) px of the smallest images of any step."""
-        return scaled_size(self._data.image_size, min(self._recipe.sizes, default=1.0), self._multiple)
+        return scaled_size(
+            self._data.smallest_size(self._multiple), min(self._recipe.sizes, default=1.0), self._multiple
+        )
 
-    def size(self, step: int) -> tuple[int, int]:
-        """(height, width) px of the images of a step."""
-        stored = self._data.image_size
-        if not self._recipe.sizes:
-            return stored
-        factor = rng_for(self._seed, "size", step).choice(self._recipe.sizes)
-        return scaled_size(stored, factor, self._multiple)
+    def factor(self, step: int) -> float:
+        """By which the sides of a step's images are multiplied."""
+        return rng_for(self._seed, "size", step).choice(self._recipe.sizes) if self._recipe.sizes else 1.0
 
 
 def flip(images: Tensor, targets: list[Target], chosen: list[bool]) -> tuple[Tensor, list[Target]]:

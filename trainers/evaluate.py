@@ -124,14 +124,19 @@ def detect_evaluating(
 ) -> list[dict[str, Any]]:
     """:func:`detect` with a detector whose every part is in evaluation mode, which is not looked at: a supernet has
     thousands of parts, and a search comes here for every batch."""
-    results: list[dict[str, Any]] = []
-    for start in range(0, len(data), batch_size):
-        images = data.images[start : start + batch_size].to(device)
+    found: dict[int, list[dict[str, Any]]] = {}
+    order: Sequence[int] = range(len(data))
+    if data.trimmed:
+        order = sorted(order, key=data.standing)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        size = data.padded_size(chosen, detector.backbone.multiple) if data.trimmed else data.image_size
+        images = data.padded(chosen, size)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp == "bf16"):
-            found = detector.detections(images)
-        for offset, one in enumerate(found):
-            results += _results(data, start + offset, one, masks=masks)
-    return results
+            outputs = detector.detections(images.to(device))
+        for index, one in zip(chosen, outputs, strict=True):
+            found[index] = _results(data, index, one, masks=masks)
+    return [one for index in range(len(data)) for one in found[index]]
 
 
 def coco_results(

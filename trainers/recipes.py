@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from search_spaces.recipe import FieldError, Recipe
 from search_spaces.targets import bare
+from trainers.data.sizing import Fit
 
 Amp = Literal["off", "bf16"]
 Pyramid = Literal["fpn", "pafpn", "none"]
@@ -84,6 +85,9 @@ class DataRecipe(Recipe):
         root: the folder, with ``images/`` and ``annotations/{train,val}.json``; ``coco`` only.
         image_size: longest side in px, or ``(height, width)`` to fit into; the aspect ratio is kept either
             way. Left out: the pixels as stored.
+        orientation: ``either``: a (height, width) holds for pictures lying and standing, as other libraries' limits of
+            the shorter and the longer side do, batches are of one orientation as far as that goes, and padded no
+            further than their largest picture. ``fixed``: every picture is padded to the one size. For trainings only.
         on_bad: ``error`` stops at bad images and annotations, ``skip`` drops and lists them.
         masks: read the objects' masks too, which ``mask_rcnn`` learns from: COCO's ``segmentation``, or the ink of the
             digits.
@@ -97,6 +101,7 @@ class DataRecipe(Recipe):
     source: Literal["coco", "digits"] = "coco"
     root: str | None = None
     image_size: int | tuple[int, int] | None = None
+    orientation: Literal["fixed", "either"] = "fixed"
     on_bad: Literal["error", "skip"] = "error"
     masks: bool = False
     hold_out: float = 0.2
@@ -107,7 +112,17 @@ class DataRecipe(Recipe):
     def __post_init__(self) -> None:
         sides = (self.image_size,) if isinstance(self.image_size, int) else self.image_size or ()
         self.require("image_size", all(side >= 32 for side in sides), "at least 32 px a side")
+        self.require(
+            "orientation",
+            self.orientation == "fixed" or isinstance(self.image_size, tuple),
+            "fixed without an image_size of [height, width]",
+        )
         self.require("hold_out", 0.0 < self.hold_out < 1.0, "a share between 0 and 1")
+
+    @property
+    def fit(self) -> Fit:
+        """How pictures are resized."""
+        return Fit(self.image_size, self.orientation == "either")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from search_spaces.errors import ConfigError, RunError
 from search_spaces.strict_json import parse_json
 from search_spaces.targets import FOLDER, bare, file_of
 from trainers.data.detection_set import Category
+from trainers.data.sizing import Fit, ImageSize
 from trainers.detectors.catalog import build_detector
 from trainers.detectors.detector import Detector
 from trainers.recipes import DetectorRecipe
@@ -36,7 +37,6 @@ ARCHITECTURE_FILE = ARCHITECTURE
 DETECTOR_FILE = "detector.json"
 DETECTOR_WEIGHTS = "detector.safetensors"
 
-Fit = int | tuple[int, int] | None
 _SMALLEST, _LARGEST = 32, 2**14
 _CATEGORIES = 100_000
 # A module may register what it replaces afterwards.
@@ -51,8 +51,7 @@ class TrainedDetector:
         recipe: which detector.
         categories: position = label.
         image_size: (height, width) px of the padded images that it was trained on.
-        fit: how a picture is resized before it is padded: its longest side, (height, width) to fit into, or None for
-            the pixels as they are; ``data.image_size`` of the training.
+        fit: how a picture is resized before it is padded, as in the training.
         state: all weights.
     """
 
@@ -64,11 +63,14 @@ class TrainedDetector:
 
     def to_dict(self) -> dict[str, Any]:
         """What ``detector.json`` says."""
+        size = self.fit.size
         return {
             "recipe": portable(to_data(self.recipe)),
             "categories": [{"id": one.id, "name": one.name} for one in self.categories],
             "image_size": list(self.image_size),
-            "fit": list(self.fit) if isinstance(self.fit, tuple) else self.fit,
+            "fit": list(size) if isinstance(size, tuple) else size,
+            # Only where it is said of others than before: who reads no more than that reads these.
+            **({"orientation": "either"} if self.fit.either_way else {}),
         }
 
 
@@ -262,9 +264,11 @@ def _at_most(count: int, weights: Path) -> Iterator[None]:
 
 
 def _described(data: Any, path: Path) -> tuple[DetectorRecipe, tuple[Category, ...], tuple[int, int], Fit]:
-    keys = {"recipe", "categories", "image_size", "fit"}
-    if not isinstance(data, dict) or set(data) != keys or not isinstance(data["recipe"], dict):
-        raise RunError(f"{path}: describes no detector; needed are exactly {sorted(keys)}")
+    keys, free = {"recipe", "categories", "image_size", "fit"}, {"orientation"}
+    if not isinstance(data, dict) or set(data) - free != keys or not isinstance(data["recipe"], dict):
+        raise RunError(
+            f"{path}: describes no detector; needed are exactly {sorted(keys)}, and orientation if need be"
+        )
     try:
         recipe = check(DetectorRecipe, anchor(data["recipe"], path.parent), source=str(path))
     except ConfigError as error:
@@ -283,11 +287,17 @@ def _described(data: Any, path: Path) -> tuple[DetectorRecipe, tuple[Category, .
         raise RunError(f"{path}: categories: their ids are to rise, each once")
     size = _sides(data["image_size"], path, "image_size")
     found = data["fit"]
-    fit: Fit = None
+    within: ImageSize = None
     if isinstance(found, list):
-        fit = _sides(found, path, "fit")
+        within = _sides(found, path, "fit")
     elif found is not None:
-        fit = _sides([found, found], path, "fit")[0]
+        within = _sides([found, found], path, "fit")[0]
+    way = data.get("orientation", "fixed")
+    if way != "fixed" and (way != "either" or not isinstance(within, tuple)):
+        raise RunError(
+            f"{path}: orientation: found {str(way)[:60]!r} with fit {found}; allowed: fixed, or either with two sides"
+        )
+    fit = Fit(within, either_way=way == "either")
     return recipe, tuple(Category(id=one["id"], name=one["name"]) for one in categories), size, fit
 
 

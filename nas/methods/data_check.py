@@ -21,7 +21,8 @@ from search_spaces.errors import ConfigError
 from search_spaces.files import write_atomic
 from search_spaces.randomness import rng_for
 from trainers.data.checking import SIZES, FolderCheck, SplitFacts, check_folder
-from trainers.data.coco import ImageSize, decoded
+from trainers.data.coco import decoded
+from trainers.data.sizing import Fit
 from trainers.recipes import DataRecipe, DetectorRecipe
 
 PICTURES = 12
@@ -36,14 +37,14 @@ class CheckSettings:
     """What a folder is looked at for.
 
     Args:
-        image_size: images are resized so; None: as stored.
+        fit: how images are resized.
         masks: segmentations have to be usable.
         detector: None: nothing is said about levels.
         backbone: what a person calls it.
         architecture: of it.
     """
 
-    image_size: ImageSize
+    fit: Fit
     masks: bool
     detector: DetectorRecipe | None
     backbone: str
@@ -87,7 +88,7 @@ def read_settings(
     elif wanted:
         architecture = read_architecture(name)
     return CheckSettings(
-        image_size=images.image_size,
+        fit=images.fit,
         masks=images.masks,
         detector=found,
         backbone=name,
@@ -111,7 +112,7 @@ def check_data(
         DataError: there is no such folder.
     """
     found = check_folder(root, masks=settings.masks)
-    boxes, canvas = _resized(found, settings.image_size)
+    boxes, canvas = _resized(found, settings.fit)
     pyramid: Pyramid | None = None
     fault: str | None = None
     if settings.detector is not None and settings.architecture is not None and boxes:
@@ -133,7 +134,7 @@ def check_data(
         splits=tuple(_counts(split) for split in found.splits),
         problems=found.problems,
         warnings=found.warnings,
-        resized=_said(settings.image_size),
+        resized=str(settings.fit),
         lengths=tuple(sorted(box.length for box in boxes)),
         pyramid=pyramid,
         pyramid_fault=fault,
@@ -160,34 +161,17 @@ def _counts(split: SplitFacts) -> SplitCounts:
     )
 
 
-def _said(image_size: ImageSize) -> str:
-    if image_size is None:
-        return "as stored"
-    if isinstance(image_size, int):
-        return f"resized to {image_size} px on the longest side"
-    return f"resized to fit into {image_size[1]}x{image_size[0]} px"
-
-
-def _factor(size: tuple[int, int], image_size: ImageSize) -> float:
-    """By which an image of this (height, width) is resized, as training does."""
-    if image_size is None:
-        return 1.0
-    if isinstance(image_size, int):
-        return image_size / max(size)
-    return min(image_size[0] / size[0], image_size[1] / size[1])
-
-
-def _resized(found: FolderCheck, image_size: ImageSize) -> tuple[list[Resized], tuple[int, int]]:
+def _resized(found: FolderCheck, fit: Fit) -> tuple[list[Resized], tuple[int, int]]:
     """Objects of all splits in resized px, inside their images, and the (height, width) that images are padded to."""
     boxes: list[Resized] = []
     tallest = widest = 1.0
     for split in found.splits:
         for height, width in split.sizes.values():
-            factor = _factor((height, width), image_size)
+            factor = fit.factor((height, width))
             tallest, widest = max(tallest, height * factor), max(widest, width * factor)
         for box in split.objects:
             height, width = split.sizes[box.image_id]
-            factor = _factor((height, width), image_size)
+            factor = fit.factor((height, width))
             x, y, across, down = box.box
             boxes.append(
                 Resized(
@@ -197,8 +181,8 @@ def _resized(found: FolderCheck, image_size: ImageSize) -> tuple[list[Resized], 
                     factor * min(y + down, height),
                 )
             )
-    if isinstance(image_size, tuple):
-        tallest, widest = image_size
+    if fit.canvas is not None:
+        tallest, widest = fit.canvas
     return boxes, (-(-round(tallest) // 32) * 32, -(-round(widest) // 32) * 32)
 
 
@@ -213,7 +197,7 @@ def _pictures(root: Path, found: FolderCheck, count: int, seed: int) -> tuple[Pi
     for split, entry in chosen:
         size = split.sizes[entry.id]
         side = min(_PICTURE_SIDE, max(size))
-        pixels, _ = decoded(root / "images" / entry.file_name, entry.size, side)
+        pixels, _ = decoded(root / "images" / entry.file_name, entry.size, Fit(side))
         names = {category.id: category.name for category in split.annotations.categories}
         across, down = pixels.shape[1] / size[1], pixels.shape[0] / size[0]
         boxes = tuple(

@@ -203,6 +203,13 @@ class SearchRecipe(Recipe):
                 False,
                 "allowed is true where there is a data.cache: pixels for which memory is too small do not travel",
             )
+        if self.data.orientation != "fixed":
+            raise FieldError(
+                "data.orientation",
+                self.data.orientation,
+                "allowed is fixed in a search, whose candidates are compared at the cost of one image size; a training "
+                "of what it finds may have either",
+            )
         require_masks(self.data, self.detector)
         for one in self.retrain.hand_made if self.retrain is not None else ():
             require_masks(self.data, one.detector)

@@ -17,6 +17,7 @@ from nas.training import evaluate_training, read_result
 from search_spaces.errors import RunError
 from trainers.data.annotations import Problems, read_annotations
 from trainers.data.catalog import open_split
+from trainers.data.sizing import AS_STORED
 from trainers.evaluate import coco_metrics, detect
 
 
@@ -25,7 +26,7 @@ def test_the_bundle_scores_what_the_training_scored(training: Path, bundle: Path
     assert not loaded.detector.training
     assert loaded.architecture == narrow() and loaded.recipe == RECIPE.detector
     assert [(one.id, one.name) for one in loaded.categories] == [(2, "1"), (8, "7")]
-    assert (loaded.image_size, loaded.fit, loaded.multiple) == ((64, 64), None, 32)
+    assert (loaded.image_size, loaded.fit, loaded.multiple) == ((64, 64), AS_STORED, 32)
     val = open_split(RECIPE.data, "val")
     found = detect(loaded.detector, val, batch_size=4, device=torch.device("cpu"))
     result = read_result(training)

@@ -23,6 +23,7 @@ from search_spaces.errors import ConfigError, DataError, RunError
 from trainers.data.catalog import open_split
 from trainers.data.digits import write_folder
 from trainers.data.masks import decode_masks
+from trainers.data.sizing import AS_STORED
 from trainers.evaluate import detect
 
 CPU = "cpu"
@@ -221,7 +222,7 @@ def test_pictures_of_many_sizes_do_not_wait_for_each_other(
 ) -> None:
     for index in range(6):
         Image.new("RGB", (200 + 40 * index, 300)).save(tmp_path / f"{index}.png")
-    loaded = replace(load_detector(bundle), fit=None)
+    loaded = replace(load_detector(bundle), fit=AS_STORED)
     monkeypatch.setattr(nas.predicting, "load_detector", lambda *_, **__: loaded)
     opened, found = nas.predicting.open_upright, nas.predicting._found
     waiting: list[int] = [0]

@@ -111,10 +111,14 @@ def test_every_step_has_one_size_that_seed_and_step_decide(squares: Squares) -> 
     data = squares(5, 64)
     recipe = TrainRecipe(steps=1, batch_size=4, accumulate=2, sizes=(0.4, 1.0, 1.3, 2.0))
     batches = Batches(data, recipe, 3, multiple=32)
-    found = [batches.size(step) for step in range(60)]
+
+    def sizes(seed: int) -> list[tuple[int, ...]]:
+        made = Batches(data, recipe, seed, multiple=32)
+        return [tuple(made.at(step, CPU)[0].shape[2:]) for step in range(60)]
+
+    found = sizes(3)
     assert set(found) == {(32, 32), (64, 64), (96, 96), (128, 128)}, "26 and 83 px to multiples of 32"
-    assert found == [Batches(data, recipe, 3, multiple=32).size(step) for step in range(60)]
-    assert found != [Batches(data, recipe, 4, multiple=32).size(step) for step in range(60)]
+    assert found == sizes(3) != sizes(4)
     step = found.index((128, 128))
     for micro in (0, 1):
         images, targets = batches.at(step, CPU, micro=micro)

@@ -71,6 +71,7 @@ def assemble(
     categories: tuple[Category, ...],
     canvas: tuple[int, int] | None,
     digest: str,
+    trimmed: bool = False,
     masks: bool = False,
     licence: str = NOT_STATED,
 ) -> DetectionSet:
@@ -81,6 +82,7 @@ def assemble(
         boxes=boxes,
         categories=categories,
         canvas=canvas,
+        trimmed=trimmed,
         masks=masks,
         licence=licence,
     )
@@ -92,6 +94,7 @@ def assembled(
     boxes: tuple[BoxEntry, ...],
     categories: tuple[Category, ...],
     canvas: tuple[int, int] | None,
+    trimmed: bool = False,
     skipped: tuple[str, ...] = (),
     masks: bool = False,
     licence: str = NOT_STATED,
@@ -103,6 +106,7 @@ def assembled(
         boxes: of these pictures, in original px.
         categories: sorted by id.
         canvas: (height, width) to pad to; the largest picture when None. Rounded up to multiples of 32.
+        trimmed: see :class:`~trainers.data.detection_set.DetectionSet`.
         skipped: what was dropped.
         masks: every box has a mask, and the set shall have them.
         licence: of the pictures.
@@ -140,6 +144,7 @@ def assembled(
         sizes=pictures.sizes,
         file_names=tuple(entry.file_name for entry in pictures.entries),
         digest=hashlib.sha256(f"{pictures.digest} {tuple(images.shape)}".encode()).hexdigest(),
+        trimmed=trimmed,
         skipped=skipped,
         masks=tuple(outlines) if masks else None,
         licence=licence,

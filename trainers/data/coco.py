@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import math
 import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from trainers.data.annotations import (
 from trainers.data.assembling import Pictures, assembled, pictures_in_memory
 from trainers.data.detection_set import DetectionSet
 from trainers.data.masks import read_mask
+from trainers.data.sizing import AS_STORED, Fit
 from trainers.data.stored import Decoded, Say, stored_split
 from trainers.recipes import DataRecipe
 
@@ -51,8 +53,6 @@ DAMAGED = (
 )
 """What Pillow's decoders raise on damaged files."""
 
-ImageSize = int | tuple[int, int] | None
-
 
 def open_coco(recipe: DataRecipe, split: str, copies: int, say: Say) -> DetectionSet:
     """Read, check and decode one split; see :func:`trainers.data.catalog.open_split`.
@@ -69,7 +69,7 @@ def open_coco(recipe: DataRecipe, split: str, copies: int, say: Say) -> Detectio
     problems = Problems(source=source, skip=recipe.on_bad == "skip")
     annotations = read_annotations(content, problems)
     if recipe.cache is None:
-        _check_memory(len(annotations.images), recipe.image_size, source, copies)
+        _check_memory(len(annotations.images), recipe.fit, source, copies)
         pictures = _in_memory(root / "images", annotations, recipe, problems, content)
     else:
         pictures = _in_file(root / "images", annotations, recipe, problems, content, say)
@@ -83,32 +83,21 @@ def open_coco(recipe: DataRecipe, split: str, copies: int, say: Say) -> Detectio
         pictures,
         boxes=boxes,
         categories=annotations.categories,
-        canvas=recipe.image_size if isinstance(recipe.image_size, tuple) else None,
+        canvas=recipe.fit.canvas,
+        trimmed=recipe.fit.either_way,
         skipped=skipped,
         masks=recipe.masks,
         licence=recipe.licence or annotations.licence,
     )
 
 
-def resized(image: Image.Image, image_size: ImageSize) -> npt.NDArray[np.uint8]:
+def resized(image: Image.Image, fit: Fit) -> npt.NDArray[np.uint8]:
     """RGB pixels (h, w, 3) at the recipe's size, aspect ratio kept, antialiased bilinear."""
     width, height = image.size
-    size = resized_size((height, width), image_size)[::-1]
+    size = fit.resized((height, width))[::-1]
     if size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
     return np.array(image, dtype=np.uint8)
-
-
-def resized_size(size: tuple[int, int], image_size: ImageSize) -> tuple[int, int]:
-    """(height, width) of a picture of (height, width) at the recipe's size."""
-    height, width = size
-    if image_size is None:
-        factor = 1.0
-    elif isinstance(image_size, int):
-        factor = image_size / max(width, height)
-    else:
-        factor = min(image_size[0] / height, image_size[1] / width)
-    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def _root(recipe: DataRecipe) -> Path:
@@ -128,9 +117,7 @@ def _in_memory(
 ) -> Pictures:
     entries, pixels, sizes = [], [], []
     digest = hashlib.sha256(content)
-    for entry, found in zip(
-        annotations.images, _decoded(folder, annotations, recipe.image_size), strict=True
-    ):
+    for entry, found in zip(annotations.images, _decoded(folder, annotations, recipe.fit), strict=True):
         if isinstance(found, str):
             problems.droppable.append(found)
             continue
@@ -150,13 +137,13 @@ def _in_file(
     names = [entry.file_name for entry in annotations.images]
     files = [_file_facts(folder / name) for name in names]
     written = hashlib.sha256(content).hexdigest()
-    facts = [1, PILLOW, written, recipe.image_size, list(zip(names, files, strict=True))]
+    facts = [1, PILLOW, written, asdict(recipe.fit), list(zip(names, files, strict=True))]
     found = stored_split(
         Path(recipe.cache).expanduser(),
         key=hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32],
         names=names,
-        decode=partial(_decoded, folder, annotations, recipe.image_size, threads=_threads(), lasting=True),
-        most=_bytes_at_most(annotations.images, recipe.image_size),
+        decode=partial(_decoded, folder, annotations, recipe.fit, threads=_threads(), lasting=True),
+        most=_bytes_at_most(annotations.images, recipe.fit),
         digest=hashlib.sha256(content),
         say=say,
     )
@@ -173,7 +160,7 @@ def _in_file(
 def _decoded(
     folder: Path,
     annotations: Annotations,
-    image_size: ImageSize,
+    fit: Fit,
     *,
     threads: int = 1,
     lasting: bool = False,
@@ -183,7 +170,7 @@ def _decoded(
     Args:
         folder: of the files.
         annotations: name them.
-        image_size: see :func:`resized`.
+        fit: how they are resized.
         threads: that decode.
         lasting: what is found will be taken for true later on, so that a picture which cannot be read now is an error.
     """
@@ -191,7 +178,7 @@ def _decoded(
     def one(entry: ImageEntry) -> Decoded:
         path = folder / entry.file_name
         try:
-            return decoded(path, entry.size, image_size)
+            return decoded(path, entry.size, fit)
         except ValueError as error:
             cause = error.__cause__
             # Pillow's own have no number; those of the system (too many open files, a disk that is gone) pass.
@@ -222,24 +209,21 @@ def _file_facts(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _bytes_at_most(entries: Sequence[ImageEntry], image_size: ImageSize) -> int | None:
+def _bytes_at_most(entries: Sequence[ImageEntry], fit: Fit) -> int | None:
     """Of the decoded pictures; None where neither they nor the recipe say how large they are."""
     total = 0
     for entry in entries:
-        if entry.size is not None:
-            height, width = resized_size(entry.size, image_size)
-        elif image_size is None:
+        pixels = fit.most_pixels if entry.size is None else math.prod(fit.resized(entry.size))
+        if pixels is None:
             return None
-        else:
-            height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        total += 3 * height * width
+        total += 3 * pixels
     return total
 
 
 def decoded(
-    path: Path, stated: tuple[int, int] | None, image_size: ImageSize = None
+    path: Path, stated: tuple[int, int] | None, fit: Fit = AS_STORED
 ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-    """Pixels (h, w, 3) of an image file at ``image_size``, and its (height, width) as its annotations mean it.
+    """Pixels (h, w, 3) of an image file as ``fit`` has them, and its (height, width) as its annotations mean it.
 
     Annotations are of the pixels as stored, as whatever is built on pycocotools reads them, unless they state a size
     that the picture has only when it is turned as its EXIF orientation says.
@@ -247,7 +231,7 @@ def decoded(
     Args:
         path: of the file.
         stated: (height, width) that its annotations are meant for; None where they do not say.
-        image_size: see :func:`resized`.
+        fit: how it is resized.
 
     Raises:
         ValueError: what is wrong with it, as the rest of a sentence.
@@ -255,7 +239,7 @@ def decoded(
     try:
         with Image.open(path) as image:
             meant = _as_meant(image, stated)
-            pixels = resized(to_rgb(meant), image_size)
+            pixels = resized(to_rgb(meant), fit)
             size = (meant.size[1], meant.size[0])
     except FileNotFoundError:
         raise ValueError("does not exist") from None
@@ -291,10 +275,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _check_memory(count: int, image_size: ImageSize, source: Path, copies: int) -> None:
-    if image_size is None:
+def _check_memory(count: int, fit: Fit, source: Path, copies: int) -> None:
+    if fit.room is None:
         return
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    height, width = fit.room
     needed = copies * count * 3 * height * width
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > 0.5 * present:

@@ -1,7 +1,7 @@
 """Images with boxes and perhaps masks, decoded, resized and kept as bytes, in memory or in a file."""
 
 import hashlib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, NotRequired, TypedDict
@@ -50,6 +50,8 @@ class DetectionSet:
         sizes: (height, width) of each original image.
         file_names: one an image.
         digest: of annotations, file names, pixels and, after :meth:`subset`, the choice.
+        trimmed: a batch is padded no further than its largest picture needs, and is of pictures of one orientation
+            where there are enough of them.
         skipped: what ``on_bad=skip`` dropped, one sentence each.
         masks: of every image's objects, as run lengths in padded pixels; None where masks were not asked for.
         licence: of the images, as the annotation file or the recipe states it.
@@ -63,6 +65,7 @@ class DetectionSet:
     sizes: tuple[tuple[int, int], ...]
     file_names: tuple[str, ...]
     digest: str
+    trimmed: bool = False
     skipped: tuple[str, ...] = ()
     masks: tuple[tuple[Rle, ...], ...] | None = None
     licence: str = NOT_STATED
@@ -101,12 +104,47 @@ class DetectionSet:
         """Boxes to learn from, crowds not counted."""
         return sum(len(target["labels"]) for target in self.targets)
 
-    def target(self, index: int) -> Target:
-        """What an image holds, its masks decoded where the set has them."""
+    def target(self, index: int, size: tuple[int, int] | None = None) -> Target:
+        """What an image holds, its masks decoded where the set has them, in an image of (height, width) px."""
         target = self.targets[index]
         if self.masks is None:
             return target
-        return Target(**target, masks=decode_masks(self.masks[index], self.image_size))
+        masks = decode_masks(self.masks[index], self.image_size)
+        return Target(**target, masks=masks if size is None else masks[:, : size[0], : size[1]])
+
+    def padded_size(self, chosen: Sequence[int], multiple: int) -> tuple[int, int]:
+        """(height, width) px of a batch of these images, multiples of ``multiple`` where it is trimmed."""
+        if not self.trimmed:
+            return self.image_size
+        largest = (max(sides) for sides in zip(*map(self.content, chosen), strict=True))
+        height, width = (-(-side // multiple) * multiple for side in largest)
+        return min(height, self.image_size[0]), min(width, self.image_size[1])
+
+    def smallest_size(self, multiple: int) -> tuple[int, int]:
+        """(height, width) px, that no batch is lower and none narrower than."""
+        if not self.trimmed:
+            return self.image_size
+        sizes = {self.padded_size([index], multiple) for index in range(len(self))}
+        return min(height for height, _ in sizes), min(width for _, width in sizes)
+
+    def padded(self, chosen: Sequence[int], size: tuple[int, int]) -> Tensor:
+        """Images (n, 3, H, W), bytes, of (height, width) px as :meth:`padded_size` says it."""
+        if isinstance(self.images, StoredImages):
+            return self.images.padded(chosen, size)
+        # A view where they are neighbours, as in scoring.
+        found = self.images[_place(chosen)]
+        return found if size == self.image_size else found[:, :, : size[0], : size[1]].contiguous()
+
+    def standing(self, index: int) -> bool:
+        """Whether a picture is taller than wide."""
+        height, width = self.sizes[index]
+        return height > width
+
+    def usual_size(self, multiple: int) -> tuple[int, int]:
+        """(height, width) px of a batch of most images, by :meth:`padded_size`: what a training costs goes by it."""
+        standing = [self.standing(index) for index in range(len(self))]
+        most = 2 * sum(standing) > len(self)
+        return self.padded_size([index for index, one in enumerate(standing) if one == most], multiple)
 
     def subset(self, indices: Iterable[int]) -> "DetectionSet":
         """The chosen images with their targets and ground truth, in the order given."""
@@ -114,9 +152,8 @@ class DetectionSet:
         if not chosen:
             raise DataError("a subset needs at least one image; found none")
         targets = tuple(self.targets[index] for index in chosen)
-        # A run of neighbours is a view: scoring cuts a set into mini-batches for every candidate.
-        consecutive = chosen == list(range(chosen[0], chosen[0] + len(chosen)))
-        part: Any = slice(chosen[0], chosen[0] + len(chosen)) if consecutive else torch.tensor(chosen)
+        # A view where they are neighbours: scoring cuts a set into mini-batches for every candidate.
+        part: Any = _place(chosen)
         return replace(
             self,
             images=self.images.subset(chosen) if isinstance(self.images, StoredImages) else self.images[part],
@@ -136,6 +173,13 @@ class DetectionSet:
             "images": [image for image in self.ground_truth["images"] if image["id"] in images],
             "annotations": [one for one in self.ground_truth["annotations"] if one["image_id"] in images],
         }
+
+
+def _place(chosen: Sequence[int]) -> slice | Tensor:
+    """Images by index, as a slice where they are neighbours in order."""
+    if len(chosen) and all(index == chosen[0] + place for place, index in enumerate(chosen)):
+        return slice(chosen[0], chosen[0] + len(chosen))
+    return torch.tensor(chosen)
 
 
 def hold_out(data: DetectionSet, share: float, seed: int) -> tuple[DetectionSet, DetectionSet]:

@@ -62,14 +62,14 @@ def compose_digits(recipe: DataRecipe, split: str) -> DetectionSet:
             one = _entry(offset + len(boxes) + 1, number, int(labels[drawing]) + 1, box)
             boxes.append(replace(one, mask=encode_mask(mask)) if recipe.masks else one)
         digest.update(pixels.tobytes())
-        pictures.append((entry, resized(Image.fromarray(pixels), recipe.image_size), pixels.shape[:2]))
+        pictures.append((entry, resized(Image.fromarray(pixels), recipe.fit), pixels.shape[:2]))
     categories = tuple(Category(id=digit + 1, name=str(digit)) for digit in sorted(settings.classes))
-    canvas = recipe.image_size if isinstance(recipe.image_size, tuple) else None
     return assemble(
         pictures=pictures,
         boxes=tuple(boxes),
         categories=categories,
-        canvas=canvas,
+        canvas=recipe.fit.canvas,
+        trimmed=recipe.fit.either_way,
         digest=digest.hexdigest(),
         masks=recipe.masks,
         licence=recipe.licence or NOT_STATED,

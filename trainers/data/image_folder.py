@@ -11,6 +11,7 @@ from torch import Tensor
 
 from search_spaces.errors import DataError
 from trainers.data.coco import DAMAGED, resized, to_rgb
+from trainers.data.sizing import AS_STORED
 from trainers.recipes import ImageFolderRecipe
 
 _FOLDER = """a folder of labelled images looks like this:
@@ -121,7 +122,7 @@ def decoded(path: Path) -> Tensor:
     """
     try:
         with Image.open(path) as image:
-            pixels = resized(to_rgb(image), None)
+            pixels = resized(to_rgb(image), AS_STORED)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist any more; restore it, or begin anew without it") from error
     except DAMAGED as error:

@@ -71,11 +71,11 @@ class StoredImages:
     def __getitem__(self, which: int | slice | Sequence[int] | Tensor) -> Tensor:
         """Bytes (3, H, W) of one picture, (n, 3, H, W) of several."""
         if isinstance(which, int):
-            return self._copied([range(len(self))[which]])[0]
+            return self.padded([range(len(self))[which]], self.canvas)[0]
         if isinstance(which, slice):
-            return self._copied(range(len(self))[which])
+            return self.padded(range(len(self))[which], self.canvas)
         chosen = which.tolist() if isinstance(which, Tensor) else which
-        return self._copied([range(len(self))[index] for index in chosen])
+        return self.padded([range(len(self))[index] for index in chosen], self.canvas)
 
     def subset(self, indices: Sequence[int]) -> "StoredImages":
         """The chosen pictures in the same file."""
@@ -94,8 +94,9 @@ class StoredImages:
             page = begin - begin % mmap.PAGESIZE
             pixels.madvise(mmap.MADV_WILLNEED, page, end - page)
 
-    def _copied(self, chosen: Sequence[int]) -> Tensor:
-        found = torch.zeros((len(chosen), 3, *self.canvas), dtype=torch.uint8)
+    def padded(self, chosen: Sequence[int], size: tuple[int, int]) -> Tensor:
+        """Bytes (n, 3, *size) of pictures that are no larger than ``size``, a (height, width)."""
+        found = torch.zeros((len(chosen), 3, *size), dtype=torch.uint8)
         if chosen:
             pixels = np.frombuffer(self._pixels(), dtype=np.uint8)
             # Through numpy, for torch warns of memory that it must not write to.
