@@ -9,9 +9,9 @@ final table, cut short, on the other images and scored on the same held-out ones
 ``val`` is read by nobody here; it made the table. What is done is kept in RUNS and taken up again.
 
 ``--arms`` limits what is trained; whatever RUNS already holds is in the result,
-benchmarks/results/proxies_TABLE.json: for each arm tau-b with its interval and the other statistics of ``nas rank``,
-its multiply-adds as a share of the table's (with recalibration, where an arm does none of it too), and the
-combinations by mean rank.
+benchmarks/results/proxies_TABLE.json, and so are the arms that stand there already and are not in RUNS: for each arm
+tau-b with its interval and the other statistics of ``nas rank``, its multiply-adds as a share of the table's (with
+recalibration, where an arm does none of it too), and the combinations by mean rank. An arm is replaced as a whole.
 """
 
 import argparse
@@ -59,6 +59,11 @@ SUPERNETS: dict[str, tuple[str, ...]] = {
     for sharing, sampling, steps, amp in (
         ("independent", "uniform", 500, "bf16"),
         ("independent", "uniform", 1000, "bf16"),
+        ("independent", "fair", 1000, "bf16"),
+        ("independent", "sandwich", 1000, "bf16"),
+        ("prefix", "uniform", 1000, "bf16"),
+        ("prefix", "fair", 1000, "bf16"),
+        ("prefix", "sandwich", 1000, "bf16"),
         ("independent", "uniform", 1000, "off"),
         ("independent", "uniform", 3000, "bf16"),
         ("independent", "uniform", 3000, "off"),
@@ -153,6 +158,23 @@ def _sides(boxes: torch.Tensor) -> list[float]:
     return ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt().tolist()  # type: ignore[no-any-return]
 
 
+def before(path: Path, table: Table) -> dict[str, tuple[list[Scores], float, str]]:
+    """Arm -> scores, multiply-adds and command of what an earlier call wrote about the same networks."""
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    known = set(table.by_digest)
+    if found["table"] != table.name or any(
+        set(one) != known for some in found["scores"].values() for one in some
+    ):
+        raise SystemExit(f"{path} is of other networks than {table.name}; name another file with --to")
+    commands = found.get("made_by", {})
+    return {
+        name: (some, found["arms"][name]["macs"], commands.get(name, found["command"]))
+        for name, some in found["scores"].items()
+    }
+
+
 class Lines(Silent):
     """Prints a line at the beginning of a phase."""
 
@@ -211,9 +233,14 @@ def main(words: Sequence[str]) -> None:
                 macs[name] = float(sum(TRAINING * images * one.macs for one in table.networks))
     for name, found in free_scores(table, last):
         scores[name], macs[name] = [found], 0.0
-    result = summary(table, scores, macs)
-    result["command"] = "python benchmarks/proxies.py " + " ".join(shown(words, given))
     path = given.to or ROOT / f"benchmarks/results/proxies_{table.name}.json"
+    command = "python benchmarks/proxies.py " + " ".join(shown(words, given))
+    made = dict.fromkeys(scores, command)
+    for name, (found_before, spent, words_before) in before(path, table).items():
+        if name not in scores:
+            scores[name], macs[name], made[name] = found_before, spent, words_before
+    result = summary(table, scores, macs)
+    result |= {"command": command, "made_by": made}
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for name, one in result["arms"].items():
         found = [seed["tau"] for seed in one["seeds"] if seed["tau"]["value"] is not None]

@@ -68,6 +68,17 @@ def test_every_proxy_stands_in_one_file(
     BENCHMARK["main"](words)
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8")) == found
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")} == before
+    # What another machine has measured stays, whatever is in the folder here.
+    for part in ("scores", "arms", "made_by"):
+        found[part]["elsewhere"] = found[part][ARM]
+    (tmp_path / "found.json").write_text(json.dumps(found), encoding="utf-8")
+    BENCHMARK["main"](words)
+    again = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert again["arms"]["elsewhere"] == again["arms"][ARM] and again["scores"] == found["scores"]
+    found["scores"]["elsewhere"] = [{"another network": 1.0}]
+    (tmp_path / "found.json").write_text(json.dumps(found), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"found\.json is of other networks than made_up; name another file"):
+        BENCHMARK["main"](words)
 
 
 def test_the_proof_is_what_the_measured_files_say(
