@@ -34,7 +34,7 @@ from nas.methods.truth import TRAINING, compare, table_macs, trivial
 from nas.progress import Silent
 from nas.proxies.supernet import SupernetProxy
 from nas.proxies.tabular import Table, read_table
-from nas.proxies.zero_cost import entropy, fields_for_boxes, naswot, synflow
+from nas.proxies.zero_cost import entropy, fields_for_boxes, first_images, naswot, synflow
 from nas.recipes.search import SearchRecipe
 from nas.report.rank_quality import mean_rank
 from nas.run import Run, environment, split_seed
@@ -43,7 +43,6 @@ from nas.training import TrainingJob, read_result
 from search_spaces.architecture import Architecture
 from search_spaces.files import write_atomic
 from trainers.evaluate import coco_metrics, detect
-from trainers.learner import normalised
 
 ROOT = Path(__file__).parents[1]
 RECIPE = "examples/recipes/crnas_bccd.yaml"
@@ -77,8 +76,6 @@ SUPERNETS: dict[str, tuple[str, ...]] = {
 }
 SHORT = {f"short training, {epochs} epochs": epochs for epochs in (3, 6)}
 FREE = ("naswot", "synflow", "entropy", "fields for boxes")
-IMAGES = 32
-"""That switch the ReLUs of :func:`nas.proxies.zero_cost.naswot`."""
 Scores = dict[str, float]
 
 
@@ -137,7 +134,7 @@ def short_jobs(recipe: SearchRecipe, table: Table, epochs: int, seed: int, folde
 
 def free_scores(table: Table, data: SearchData) -> Iterator[tuple[str, Scores]]:
     """Scores at random weights."""
-    images = normalised(data.train_set.images[:IMAGES])
+    images = first_images(data.train_set)
     size = data.train_set.image_size
     sides = [
         float(side)

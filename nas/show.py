@@ -5,12 +5,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from nas.choosing import SAID, mean_ranks, naswot_of
 from nas.journal import JOURNAL
 from nas.methods.budgeting import Allowance
 from nas.methods.catalog import method_of
 from nas.methods.costs import cost_line, ledger
 from nas.pareto import front_of
 from nas.recipes.any_space import OnePhaseRecipe
+from nas.recipes.crnas import CRNASRecipe
 from nas.recipes.one_search import OneSearchRecipe
 from nas.recipes.search import SearchRecipe
 from nas.resolve import read_architecture
@@ -55,13 +57,19 @@ def summary(directory: Path) -> dict[str, Any]:
         "winner": None
         if winner is None
         else {"digest": winner.digest, "text": str(winner), **winner.to_dict()},
+        "allocation_chosen_by": allocation_chosen_by(run.recipe),
         "best": _best(trials, ("random", *run.recipe.ablated)),
         "scored_by": own_proxy(run.recipe) or "AP on the held-out images",
         "cost": spending(run, trials),
         "ledger": costs,
         "cost_line": cost_line(costs) if costs["starts"] else None,
         "budget": None if allowance is None else allowance.last_line(trials),
-        "trials": [_trial(record) for history in trials.values() for record in history],
+        "trials": [
+            _trial(record, ranks.get(record.number))
+            for history in trials.values()
+            for ranks in [mean_ranks(history)]
+            for record in history
+        ],
         "front": [record.number for record in pareto_front(run, trials)],
     }
 
@@ -82,6 +90,11 @@ def own_proxy(recipe: SearchRecipe) -> str | None:
     """What a person calls their own proxy, whose scores are no AP; None where candidates were scored by AP."""
     target = recipe.search.proxy.target if isinstance(recipe, OnePhaseRecipe) else None
     return None if target is None else bare(target)
+
+
+def allocation_chosen_by(recipe: SearchRecipe) -> str | None:
+    """By what the allocation of CR-NAS is chosen, as a person reads it; None of other methods."""
+    return SAID[recipe.stages.choose_by] if isinstance(recipe, CRNASRecipe) else None
 
 
 def state_of(run: Run, trials: dict[str, History]) -> str:
@@ -203,12 +216,14 @@ def _best(trials: dict[str, History], apart: Collection[str]) -> float | None:
     return None
 
 
-def _trial(record: Record) -> dict[str, Any]:
+def _trial(record: Record, rank: float | None) -> dict[str, Any]:
     return {
         "number": record.number,
         "phase": record.phase,
         "digest": record.digest,
         "value": record.value,
+        "naswot": naswot_of(record),
+        "mean_rank": rank,
         "state": record.state,
         "text": short_text(record.candidate),
         "reason": record.reason,

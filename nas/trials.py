@@ -19,6 +19,8 @@ BESIDE = "beside"
 """Attribute of a trial in a search without rounds: the numbers of those under way when it was asked for."""
 STAGE = "stage"
 """Attribute of a trial scored in stages: what it has cost until the last rung that it reached."""
+NASWOT = "naswot"
+"""Attribute of a scored trial in a phase that mean ranks decide: its network's NASWOT; see :mod:`nas.choosing`."""
 BY_GROUP = "by_group"
 """Attribute of a trial in a race: rung -> AP there of each group of images; see :mod:`nas.racing`."""
 LOST = "lost"
@@ -34,7 +36,8 @@ class Score:
 
     Args:
         value: larger is better.
-        attributes: further measurements, ready for JSON (AP by size, seconds); never used to decide.
+        attributes: further measurements, ready for JSON (AP by size, seconds); never used to decide, but for
+            :data:`NASWOT` where a recipe says so.
 
     Raises:
         CandidateFailed: the value is NaN or infinite; such a candidate has failed, it has no score.

@@ -162,16 +162,30 @@ def show(run: RunDir, as_json: Json = False) -> None:
             [
                 ("state", data["state"]),
                 ("winner", data["winner"]["text"] if data["winner"] else "not found yet"),
-                ("best", "-" if data["best"] is None else f"{data['best']:.2f} {data['scored_by']}"),
+                *(
+                    [("allocation by", data["allocation_chosen_by"])]
+                    if data["allocation_chosen_by"] is not None
+                    else []
+                ),
+                ("best score", "-" if data["best"] is None else f"{data['best']:.2f} {data['scored_by']}"),
                 ("cost", data["cost_line"] or "no books were kept"),
                 *([("budget", data["budget"])] if data["budget"] else []),
                 *((f"cost: {name}", f"{value:,}") for name, value in data["cost"].items()),
             ],
         )
+        ranked = any(trial["naswot"] is not None for trial in data["trials"])
+        if ranked:
+            typer.echo(f"{'':<27}{'AP':>8}  {'NASWOT':>9}  {'mean rank':>9}")
         for trial in data["trials"]:
             value = "" if trial["value"] is None else f"{trial['value']:7.2f}"
+            beside = ""
+            if ranked:
+                free, rank = trial["naswot"], trial["mean_rank"]
+                beside = (
+                    f"{'' if free is None else f'{free:.3f}':>9}  {'' if rank is None else f'{rank:g}':>9}  "
+                )
             typer.echo(
-                f"{trial['phase']:<10} {trial['number']:>4}  {trial['state']:<9} {value:>8}  {trial['text']}"
+                f"{trial['phase']:<10} {trial['number']:>4}  {trial['state']:<9} {value:>8}  {beside}{trial['text']}"
             )
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from nas.choosing import MEAN_RANK
 from nas.methods.catalog import baseline_of
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import mean_path_macs
@@ -30,6 +31,7 @@ from nas.progress import RunProgress
 from nas.proxies.base import Proxy
 from nas.proxies.paths import Draw, drawer
 from nas.proxies.supernet import SupernetProxy
+from nas.proxies.zero_cost import IMAGES, first_images
 from nas.racing import Race
 from nas.recipes.controller import ControllerRecipe
 from nas.recipes.crnas import CRNASRecipe, PhaseRecipe
@@ -77,6 +79,7 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
     """Do whatever of the run is not done yet and return the winner."""
     with opened(run, progress) as (data, study, progress):
         require_races(run, data)
+        require_different_images(run, data)
         allocation = search_stages(run, study, data, progress)
         winner = search_dilations(run, study, data, allocation, progress)
         rivals = {"stages": allocation}
@@ -147,6 +150,7 @@ def stages(run: Run, data: SearchData | None = None) -> Searched:
         space=stage_space(recipe.space),
         controller=recipe.stages.controller,
         pruning=None if data is None else race(recipe.stages, recipe.stages.controller, data),
+        by_mean_rank=recipe.stages.choose_by == MEAN_RANK,
     )
 
 
@@ -194,6 +198,19 @@ def require_races(run: Run, data: SearchData) -> None:
             problems = refused(f"{name}.race.", partial(race, phase, phase.controller, data))
             if problems:
                 raise ConfigError("\n".join(problems))
+
+
+def require_different_images(run: Run, data: SearchData) -> None:
+    """Refuse images that say nothing of a network by its NASWOT, before anything is spent.
+
+    Raises:
+        ConfigError: names the field.
+    """
+    if crnas_recipe(run.recipe).stages.choose_by == MEAN_RANK and len(first_images(data.train_set)) < 2:
+        raise ConfigError(
+            f"stages.choose_by: found 'mean_rank'; allowed for {len(data.train_set)} images to learn from, of which no "
+            "two differ, is score, for NASWOT says how networks tell images apart; or add other images"
+        )
 
 
 def drawn(allocation: Architecture, spent: int) -> ControllerRecipe:
@@ -253,6 +270,7 @@ def worker_files(run: Run, phase: str) -> list[Path]:
 def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
     """What the steps search and what they take; of the second the baseline's allocation stands for the winner's."""
     require_races(run, data)
+    require_different_images(run, data)
     recipe, first = crnas_recipe(run.recipe), stages(run)
     size, macs = data.train_set.image_size, cost(first.space.baseline, data.train_set.image_size).macs
     steps = [("stages", first.space, recipe.stages, mean_path_macs(run, size))]
@@ -274,6 +292,9 @@ def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
         rungs = () if raced is None else tuple(raced.rungs)
         recalibration = phase.supernet.recalibration_batches * batch
         looked_at = sum((*rungs, len(data.held_out))) + (1 + len(rungs)) * recalibration
+        by_rank = phase.choose_by == MEAN_RANK
+        if by_rank:
+            looked_at += min(IMAGES, len(data.train_set))
         searches = [name]
         if name == "dilations" and recipe.retrain is not None and "random" in recipe.retrain.rivals:
             searches.append("random")
@@ -285,8 +306,8 @@ def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
                 by="engine",
                 macs=float(looked_at * macs),
                 like=f"{name}: scoring",
-                # A greedy search that ends early has no whole network to show.
-                least=None if phase.controller.name == "greedy" or one == "random" else LEAST,
+                # A greedy search that ends early has no whole network to show, and a rank is one among all.
+                least=None if phase.controller.name == "greedy" or by_rank or one == "random" else LEAST,
                 trials=count,
                 at_most=bool(rungs),
                 exhaustive=phase.controller.name == "exhaustive" and one != "random",
@@ -391,6 +412,7 @@ def _proxy(
         held_out=data.held_out,
         recipe=settings,
         race=searching.race,
+        beside=searching.choose_by == MEAN_RANK,
         seed=seed,
         directory=run.directory / phase,
         device=resolve_device(recipe.device),

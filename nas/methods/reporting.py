@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from nas.choosing import mean_ranks, naswot_of
 from nas.config import dump_yaml
 from nas.latency import LATENCY, quartiles
 from nas.methods.budgeting import Allowance
@@ -42,7 +43,15 @@ from nas.report.page import write_report as write_page
 from nas.report.pictures import jpeg
 from nas.report.rank_report import read_reports
 from nas.run import Run, environment
-from nas.show import cost_objective, histories, own_proxy, pareto_front, short_text, state_of
+from nas.show import (
+    allocation_chosen_by,
+    cost_objective,
+    histories,
+    own_proxy,
+    pareto_front,
+    short_text,
+    state_of,
+)
 from nas.study import History, Record, Study
 from nas.training import trained_detector
 from search_spaces.architecture import Architecture
@@ -107,8 +116,14 @@ def collect(run: Run) -> ReportData:
         random=contenders.get("random"),
         hand_made=tuple(contenders[name] for name in by_hand),
         ablations={name: contenders[name] for name in run.recipe.ablated if name in contenders},
-        trials=tuple(_trial(record, size) for history in trials.values() for record in history),
+        trials=tuple(
+            _trial(record, size, ranks.get(record.number))
+            for history in trials.values()
+            for ranks in [mean_ranks(history)]
+            for record in history
+        ),
         cost_objective=cost_objective(run),
+        allocation_chosen_by=allocation_chosen_by(run.recipe),
         front=tuple(record.number for record in pareto_front(run, trials)),
         erf=_erf(run, baseline, winner, val) if winner is not None and val is not None else None,
         detections=_samples(run, baseline, winner, val) if winner is not None and val is not None else (),
@@ -190,7 +205,7 @@ def _seed_result(result: Mapping[str, Any]) -> SeedResult:
     )
 
 
-def _trial(record: Record, size: tuple[int, int]) -> Trial:
+def _trial(record: Record, size: tuple[int, int], rank: float | None) -> Trial:
     whole = isinstance(record.candidate, Architecture)
     found = cost(record.candidate, size) if isinstance(record.candidate, Architecture) else None
     return Trial(
@@ -207,6 +222,8 @@ def _trial(record: Record, size: tuple[int, int]) -> Trial:
         stopped_at=record.stopped_at,
         latency=cost_of(record, LATENCY),
         latency_ms=quartiles(record),
+        naswot=naswot_of(record),
+        mean_rank=rank,
     )
 
 

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
+from nas.choosing import ByMeanRank
 from nas.controllers.base import DONE, Controller, Done
 from nas.controllers.catalog import make_controller, make_own_controller
 from nas.controllers.greedy import BEAM
@@ -66,6 +67,7 @@ class Searched:
         controller: proposes.
         beside: the objective beside the score, where there is one.
         pruning: what stops poor candidates on the way, where something does.
+        by_mean_rank: whether the mean rank of score and NASWOT makes the winner, and not the score.
     """
 
     phase: str
@@ -73,6 +75,7 @@ class Searched:
     controller: ControllerRecipe
     beside: Beside | None = None
     pruning: Rungs | None = None
+    by_mean_rank: bool = False
 
     def within(self, run: Run) -> ControllerRecipe:
         """The controller's recipe as far as the run's budget lets it go."""
@@ -82,6 +85,8 @@ class Searched:
     def controller_of(self, run: Run) -> Controller:
         """The controller, as the search has it."""
         controller = controller_for(self.within(run), self.space, phase_seed(run, self.phase))
+        if self.by_mean_rank:
+            return ByMeanRank(controller)
         return controller if self.beside is None else TwoObjectives(controller, self.beside)
 
 

@@ -7,6 +7,7 @@ of them the ceiling that the noise of the truth sets.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nas.choosing import mean_ranks, naswot_of
 from nas.config import to_data
 from nas.methods.costs import phase_costs
 from nas.proxies.tabular import Table
@@ -99,6 +100,9 @@ def compare(
 def rank_run(run: Run, table: Table, *, k: int = 3) -> list[RankReport]:
     """Every phase of a run of which the table knows at least three scored networks.
 
+    Where all candidates of a phase have a NASWOT beside their score, it and the mean rank of both stand beside the
+    proxy.
+
     Raises:
         RunError: there is none.
     """
@@ -116,9 +120,16 @@ def rank_run(run: Run, table: Table, *, k: int = 3) -> list[RankReport]:
         if len(scores.keys() & table.by_digest.keys()) < 3:
             continue
         macs = sum(value for name, value in spent.items() if name.split(":")[0] == phase)
+        ranks = mean_ranks(history)
+        both = [record for record in history if record.number in ranks]
+        beside: dict[str, dict[str, float]] = {}
+        # As the search has them: ranks among all of its candidates, whatever the table knows of.
+        if {record.digest for record in both} == scores.keys():
+            beside["NASWOT"] = {record.digest: naswot_of(record) or 0.0 for record in both}
+            beside["mean rank of both"] = {record.digest: ranks[record.number] for record in both}
         reports.append(
             compare(
-                {"proxy": scores},
+                {"proxy": scores, **beside},
                 table,
                 phase=phase,
                 k=k,

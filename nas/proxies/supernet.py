@@ -18,12 +18,14 @@ from torch import Tensor
 
 from nas.ledger import Stopwatch, looked_at
 from nas.proxies.paths import Draw
+from nas.proxies.zero_cost import first_images, naswot
 from nas.recipes.crnas import SupernetRecipe
 from nas.recipes.race import GROUPS, RaceRecipe
 from nas.run import environment
 from nas.study import Score
-from nas.trials import BY_GROUP
+from nas.trials import BY_GROUP, NASWOT, Json
 from search_spaces.architecture import Architecture, Candidate, Prefix
+from search_spaces.cost import cost
 from search_spaces.crnas.path_memory import PathMemory
 from search_spaces.crnas.supernet import DilationSupernet, Supernet
 from search_spaces.errors import RunError
@@ -56,6 +58,8 @@ class SupernetProxy:
         device: where it runs.
         race: with it the held-out images are put in an order by chance, and :meth:`at` scores on the first so many.
         ranks: those that train it together, each with a proxy of the same arguments; every one draws the same paths.
+        beside: whether whole networks also get their NASWOT, at random weights of a fixed seed and on images of
+            ``train_set``, as a further attribute of their score.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class SupernetProxy:
         device: torch.device,
         race: RaceRecipe | None = None,
         ranks: Ranks = ALONE,
+        beside: bool = False,
     ) -> None:
         if race is not None:
             held_out = held_out.subset(rng_for(seed, "race").sample(range(len(held_out)), len(held_out)))
@@ -87,6 +92,7 @@ class SupernetProxy:
         self.device = device
         self.race = race
         self.ranks = ranks
+        self.beside = beside
         self._path_of = draw_path
         self._memory = PathMemory()
         self._parts: dict[int, DetectionSet] = {}
@@ -168,15 +174,23 @@ class SupernetProxy:
         results = self._detections(candidate, None)
         require_finite(results)
         metrics = self._truth.aps(results)
+        free = self._free(candidate) if self.beside and isinstance(candidate, Architecture) else {}
         return Score(
             value=100.0 * metrics.AP,
             attributes={
                 "AP50": 100.0 * metrics.AP50,
                 "AP75": 100.0 * metrics.AP75,
                 "detections": len(results),
+                **free,
                 **watch.read(),
             },
         )
+
+    def _free(self, candidate: Architecture) -> dict[str, Json]:
+        """NASWOT of a network: of the same seed and images for all, so that it too is paired."""
+        images = first_images(self.train_set).to(self.device)
+        looked_at(len(images), cost(candidate, self.train_set.image_size).macs)
+        return {NASWOT: naswot(candidate, images)}
 
     def at(self, candidate: Candidate, step: int) -> Score:
         """The same on the first images of a race: equal statistics and detections, as far as they go.

@@ -4,6 +4,7 @@ They are here to be measured against networks that were trained (``benchmarks/pr
 trusted. All see random weights; none sees a label, only :func:`naswot` sees images, :func:`fields_for_boxes` boxes.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +17,33 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import CandidateFailed
 from search_spaces.families import family_of
 from search_spaces.randomness import seed_for
+from trainers.data.detection_set import DetectionSet
+from trainers.learner import normalised
 
+IMAGES = 32
+"""That switch the ReLUs of :func:`naswot`; docs/evidence.md says what its order is worth with so many."""
 LEVEL_WEIGHTS = {"c2": 0.0, "c3": 1.0, "c4": 1.0, "c5": 6.0}
 """Of the levels in MAE-DET's score (Sun et al. 2022, "MAE-DET: Revisiting Maximum Entropy Principle in Zero-Shot NAS
 for Efficient Object Detection", section 4.2: 0, 0, 1, 1, 6 for C1 to C5). Other levels count 1."""
+
+
+def first_images(data: DetectionSet) -> Tensor:
+    """What :func:`naswot` looks at: the first :data:`IMAGES` of a split that differ, all of them where there are fewer.
+
+    Equal images are left out, for no network tells them apart.
+
+    Args:
+        data: images to learn from.
+
+    Returns:
+        (N, 3, H, W), normalised.
+    """
+    chosen: dict[bytes, int] = {}
+    for place in range(len(data)):
+        if len(chosen) == IMAGES:
+            break
+        chosen.setdefault(hashlib.sha256(data.images[place].numpy().tobytes()).digest(), place)
+    return normalised(data.images[list(chosen.values())])
 
 
 def naswot(architecture: Architecture, images: Tensor, *, seed: int = 0) -> float:
@@ -30,19 +54,20 @@ def naswot(architecture: Architecture, images: Tensor, *, seed: int = 0) -> floa
 
     Args:
         architecture: of any family.
-        images: (N, 3, H, W), normalised as the backbone takes them.
+        images: (N, 3, H, W), normalised as the backbone takes them; they go through it at once, where they lie.
         seed: of the weights.
 
     Raises:
         CandidateFailed: a network without ReLU, or two images that no unit tells apart.
     """
-    backbone = family_of(architecture).build(architecture, seed=seed_for(seed, "weights")).train()
+    built = family_of(architecture).build(architecture, seed=seed_for(seed, "weights"))
+    backbone = built.to(images.device).train()
     kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         del module, inputs
         on = (output > 0).flatten(1).float()
-        kernel.add_((on @ on.T + (1.0 - on) @ (1.0 - on).T).double())
+        kernel.add_((on @ on.T + (1.0 - on) @ (1.0 - on).T).cpu().double())
 
     hooks = [one.register_forward_hook(count) for one in backbone.modules() if isinstance(one, nn.ReLU)]
     if not hooks:

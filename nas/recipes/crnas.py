@@ -59,11 +59,15 @@ class PhaseRecipe(Recipe):
         supernet: how it is trained and how candidates are scored.
         controller: who proposes.
         race: candidates are stopped on a part of the held-out images; all are scored on all of them when left out.
+        choose_by: what makes the winner. ``score``: the highest AP in the supernet, as in the paper. ``mean_rank``: the
+            best mean of the ranks by that AP and by NASWOT (Mellor et al. 2021) at random weights; for ``stages`` with
+            an exhaustive controller only. Why, and what is not known of it: docs/evidence.md.
     """
 
     supernet: SupernetRecipe = field(default_factory=SupernetRecipe)
     controller: ControllerRecipe
     race: RaceRecipe | None = None
+    choose_by: Literal["score", "mean_rank"] = "score"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,7 @@ class CRNASRecipe(SearchRecipe):
                     phase.controller.name or phase.controller.target,
                     f"allowed with {name}.race are {', '.join(RACED)}; or leave the race out",
                 )
+        self._refuse_mean_rank()
         if self.stages.supernet.inherit:
             raise FieldError(
                 "stages.supernet.inherit",
@@ -102,4 +107,30 @@ class CRNASRecipe(SearchRecipe):
                 "retrain.rivals",
                 list(self.retrain.rivals),
                 "'random' draws dilations; add a dilations section or leave it out",
+            )
+
+    def _refuse_mean_rank(self) -> None:
+        """A mean rank is one among all candidates, and only of allocations is it known what it is worth."""
+        if self.dilations is not None and self.dilations.choose_by == "mean_rank":
+            raise FieldError(
+                "dilations.choose_by",
+                "mean_rank",
+                "allowed is score: no dilations were trained alone, so nobody knows whether NASWOT orders them",
+            )
+        if self.stages.choose_by == "score":
+            return
+        controller = self.stages.controller
+        if controller.name != "exhaustive":
+            raise FieldError(
+                "stages.choose_by",
+                "mean_rank",
+                f"allowed with stages.controller {controller.name or controller.target} is score: ranks are taken "
+                "among all allocations, and only exhaustive scores them all; or set stages.controller.name=exhaustive",
+            )
+        if self.stages.race is not None:
+            raise FieldError(
+                "stages.choose_by",
+                "mean_rank",
+                "allowed with stages.race is score: ranks are taken among all allocations, and a race stops some of "
+                "them before they have a score; or leave the race out",
             )

@@ -163,7 +163,8 @@ class Trial(_Part):
     ``params`` and ``macs`` are ``None`` for a prefix, whose network is not decided yet. ``text`` is the short
     form a person reads (``"1,1,2,4"``). ``stopped_at`` is the rung (training steps, or images of a race) that stopped
     the candidate, ``None`` for one that a limit rejected before anything ran. ``latency`` is in the baseline's, the two
-    timed in turn; ``latency_ms`` holds low quartile, median and high quartile of the candidate.
+    timed in turn; ``latency_ms`` holds low quartile, median and high quartile of the candidate. ``naswot`` and
+    ``mean_rank`` are there in a phase that is decided by the mean of the ranks by score and by NASWOT.
     """
 
     number: int
@@ -179,6 +180,8 @@ class Trial(_Part):
     stopped_at: int | None = None
     latency: float | None = None
     latency_ms: tuple[float, float, float] | None = None
+    naswot: float | None = None
+    mean_rank: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,6 +340,7 @@ class ReportData(_Part):
         ablations: networks that differ from the baseline in one respect, by what was done to them.
         cost_objective: ``"macs"``, ``"params"`` or ``"latency"`` where the search had a cost beside AP; its front
             is drawn then.
+        allocation_chosen_by: in CR-NAS, by what the winner of the first step is chosen, as a person reads it.
         front: numbers of the trials of phase ``"search"`` that no other dominates, cheapest first.
         truth: the proxy against a table of networks trained alone, phase by phase, where one was given.
         notes: sentences to be read beside the verdict (a changed thread count, a recipe tried before).
@@ -353,6 +357,7 @@ class ReportData(_Part):
     ablations: Mapping[str, Contender] = field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
     cost_objective: str | None = None
+    allocation_chosen_by: str | None = None
     front: tuple[int, ...] = ()
     erf: ErfReport | None = None
     detections: tuple[DetectionSample, ...] = ()

@@ -72,7 +72,10 @@ def candidates(report: ReportData) -> str:
     if len({trial.phase for trial in scored}) > 1 and "stages" in phases:
         html += note("Phases use different supernets: compare heights within a phase, not across.")
     html += _front_table(members, objective)
+    html += _two_ranks(scored)
     lead = _candidates_lead(macs, equal=equal, objective=report.cost_objective)
+    if report.allocation_chosen_by is not None:
+        lead += f" The allocation is chosen by: {report.allocation_chosen_by}."
     return section(anchor="candidates", title="All candidates", lead=lead, html=html)
 
 
@@ -115,6 +118,31 @@ def _front_table(members: Sequence[Trial], objective: str) -> str:
     ]
     body = table(["trial", "AP", "MACs", "parameters", "latency in the baseline's"], rows)
     return folded(f"The front in AP and {_COSTS[objective][0]}: {several(len(members), 'candidate')}", body)
+
+
+def _two_ranks(scored: Sequence[Trial]) -> str:
+    """The candidates of which the mean of two ranks decides, best first."""
+    ranked = sorted(
+        (trial for trial in scored if trial.mean_rank is not None),
+        key=lambda trial: (-(trial.mean_rank or 0.0), trial.number),
+    )
+    if not ranked:
+        return ""
+    rows = [
+        [
+            f"{escape(trial.text)} <small>{trial.number}</small>",
+            points(trial.value or 0.0),
+            f"{trial.naswot or 0.0:.3f}",
+            f"{trial.mean_rank or 0.0:g}",
+        ]
+        for trial in ranked
+    ]
+    body = table(["allocation and trial", "AP", "NASWOT", "mean rank"], rows)
+    lead = note(
+        f"Ranks count from 1 for the lowest to {len(ranked)}, by AP and by NASWOT each; the highest mean is chosen, "
+        "the first trial of equals."
+    )
+    return folded(f"Both numbers of {several(len(ranked), 'allocation')}", body + lead)
 
 
 def _around(trial: Trial) -> str:

@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nas.choosing import mean_ranks, naswot_of
+from nas.run import Run
 from nas.study import Study
 from trainers.checkpoint import load_checkpoint
 
@@ -187,6 +189,26 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     nas(run.parent / "calls.log", "never", "search", SPINENET, "--run", run, "--set", "retrain=null")
     return run
+
+
+def test_a_choice_by_mean_rank_is_the_same_after_a_kill(tmp_path: Path) -> None:
+    words = [TINY, "--set", "stages.choose_by=mean_rank", "--set", "dilations=null", "--set", "retrain=null"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    nas(tmp_path / "whole.log", "never", "search", *words, "--run", whole)
+    nas(tmp_path / "killed.log", "4:done stages", "search", *words, "--run", killed)
+    nas(tmp_path / "killed.log", "4:detect stages", "resume", killed)
+    nas(tmp_path / "killed.log", "never", "resume", killed)
+    assert_nothing_done_ran_twice(tmp_path / "killed.log")
+    found = []
+    for directory in (whole, killed):
+        with Study.open(directory, read_only=True) as study:
+            history = study.records("stages")
+        ranks = mean_ranks(history)
+        assert len(ranks) == 6
+        found.append([(one.digest, one.value, naswot_of(one), ranks[one.number]) for one in history])
+    assert found[0] == found[1]
+    winners = [Run.open(directory).read_winner() for directory in (whole, killed)]
+    assert winners[0] == winners[1] is not None
 
 
 @pytest.mark.parametrize("engine", ["processes", "ray"])
