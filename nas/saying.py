@@ -1,4 +1,6 @@
-"""Figures as a person says them."""
+"""Figures as a person says them, and lines for one who waits."""
+
+import sys
 
 
 def duration(seconds: float, *, fine: bool = False) -> str:
@@ -12,3 +14,9 @@ def duration(seconds: float, *, fine: bool = False) -> str:
         if seconds >= 2 * size or (unit != "d" and seconds >= size):
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.2g} s" if fine and seconds < 10 else f"{seconds:.0f} s"
+
+
+def tell(text: str) -> None:
+    """A line for a person who waits, on standard error, for standard output belongs to a result."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

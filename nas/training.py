@@ -394,12 +394,15 @@ def read_result(directory: Path) -> dict[str, Any] | None:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
-def evaluate_training(directory: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate_training(
+    directory: Path, overrides: Sequence[str] = (), *, say: Say | None = None
+) -> dict[str, Any]:
     """Trained weights on ``val``, computed anew.
 
     Args:
         directory: of a finished training.
         overrides: ``key=value`` for its recipe, for instance another ``data.root``.
+        say: see :func:`trainers.data.catalog.open_split`.
 
     Returns:
         COCO metrics as fractions.
@@ -418,7 +421,7 @@ def evaluate_training(directory: Path, overrides: Sequence[str] = ()) -> dict[st
     data = anchor(apply_overrides(record["recipe"], overrides), home.parent)
     recipe = check(TrainJobRecipe, data, source=str(directory / TRAINING))
     prepare_process(recipe.threads)
-    val = open_split(recipe.data, "val")
+    val = open_split(recipe.data, "val", say=say)
     learned = (read_result(directory) or {}).get("categories")
     found = [category.name for category in val.categories]
     if learned is not None and learned != found:

@@ -258,11 +258,12 @@ def compared(name: str, data: DetectionSet, loaded: LoadedDetector, work: Path) 
     else:
         threshold, most = loaded.recipe.score_threshold, loaded.recipe.detections
     checks = compare_detections(wanted_all, others, threshold=threshold, most=most, name=name, of=name)
-    checks += compare_ap(data, wanted_all, others, name=name, of=name)
+    mine, theirs = coco_results(data, wanted_all), coco_results(data, others)
+    checks += compare_ap(data, mine, theirs, name=name, of=name)
     names = {check.of for check in checks}
     scores = {}
-    for role, one in (("pytorch", wanted_all), ("file", others)):
-        metrics = coco_metrics(data, coco_results(data, one)).scalars()
+    for role, one in (("pytorch", mine), ("file", theirs)):
+        metrics = coco_metrics(data, one).scalars()
         scores[role] = {key: value for key, value in metrics.items() if key in names}
     return {
         "off": {check.of: check.difference for check in checks},

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from nas.cli.door import Json, Sets, door, print_columns, print_json
+from nas.saying import tell
 
 _SHOWN = 20
 
@@ -144,7 +145,9 @@ def check(
             backbone=backbone,
             sets=set_ or [],
         )
-        facts = check_data(folder, settings, effective=effective, pictures=12 if to else 0, seed=seed)
+        facts = check_data(
+            folder, settings, effective=effective, pictures=12 if to else 0, seed=seed, say=tell
+        )
         if to is not None:
             typer.echo(f"page: {write_page(facts, to)}", err=as_json)
         if as_json:

@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from nas.cli.door import print_columns, print_json, print_table
+from nas.saying import tell
 
 
 def print_dry_run(bundle: str, recipe: Any, given: Mapping[str, Any], title: str, as_json: bool) -> None:
@@ -21,7 +22,7 @@ def print_dry_run(bundle: str, recipe: Any, given: Mapping[str, Any], title: str
     from nas.dry_run import dry_run
     from nas.dry_run_lines import dry_run_lines
 
-    found = dry_run(bundle, recipe, **given, say=lambda line: typer.echo(line, err=True))
+    found = dry_run(bundle, recipe, **given, say=tell)
     if as_json:
         print_json(found.to_dict())
         return

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli.door import Json, door, print_json, print_table
+from nas.saying import tell
 from search_spaces.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def export(
         from nas.export.formats import read_report
         from nas.methods.exporting import export
 
-        folder = export(source, to, formats or ["all"], _how_many(images))
+        folder = export(source, to, formats or ["all"], _how_many(images), say=tell)
         report = read_report(folder)
         if as_json:
             print_json({"bundle": str(folder), **report})

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from nas.cli.door import Json, RunDir, Sets, door, limit_threads, print_columns, print_json, print_table
+from nas.saying import tell
 
 Address = Annotated[
     str | None,
@@ -60,7 +61,7 @@ def search(
 
         checked = check_search(read_recipe(recipe, sets), source=str(recipe))
         limit_threads(checked.threads)
-        procedure(checked).check_recipe(checked, source=str(recipe))
+        procedure(checked).check_recipe(checked, source=str(recipe), say=tell)
         _carry_out(Run.create(run, checked))
 
 
@@ -93,7 +94,7 @@ def plan(
             there = Place(workers=1 if devices is None else devices, speed=speed, price=price)
         checked = check_search(read_recipe(recipe, [*(set_ or []), *_within(budget)]), source=str(recipe))
         limit_threads(checked.threads)
-        procedure(checked).check_recipe(checked, source=str(recipe))
+        procedure(checked).check_recipe(checked, source=str(recipe), say=tell)
         from nas.methods.granting import budget_line
         from nas.methods.planning import make_plan
         from nas.progress import ConsoleProgress
@@ -197,7 +198,7 @@ def replay(run: RunDir, as_json: Json = False) -> None:
         from nas.methods.replaying import replay_run
         from nas.run import Run
 
-        found = replay_run(Run.open(run))
+        found = replay_run(Run.open(run), tell)
         if as_json:
             print_json([asdict(one) for one in found])
         else:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from nas.cli.door import Json, Sets, door, follows, limit_threads, print_json, print_table
+from nas.saying import tell
 
 _COCO = "COCO metrics on val, from 0 to 1"
 _ACCURACY = "On val: shares of images, and the cross-entropy"
@@ -123,7 +124,7 @@ def evaluate(
         from nas.methods.retraining import trained_directory
         from nas.training import evaluate_training
 
-        _print_metrics(evaluate_training(trained_directory(run), set_ or []), as_json)
+        _print_metrics(evaluate_training(trained_directory(run), set_ or [], say=tell), as_json)
 
 
 def _print_metrics(metrics: Mapping[str, Any], as_json: bool, title: str = _COCO) -> None:

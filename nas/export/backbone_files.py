@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors.torch import save_file
-from torch import Tensor
 
-from nas.export.alone import run_alone
+from nas.export.alone import alone
 from nas.export.onnx_file import OnnxModel, write_onnx
 from nas.export.parity import kept_if_equal
-from nas.export.torch_export import run_pt2, write_pt2
+from nas.export.torch_export import pt2_alone, write_pt2
 from nas.export.work import NORMALISED, Work
 
 SOURCE = "backbone.py"
@@ -21,23 +20,18 @@ sys.path.insert(0, sys.argv[1])
 allowed.add("backbone")
 import backbone
 network = backbone.load(sys.argv[2])
-found = []
-with torch.no_grad():
-    for one in inputs:
-        found += list(network(one).values())
+def run(images):
+    return network(images).values()
 """
 
 
 def source_backbone(work: Work) -> None:
     """``backbone.py``, which the bundle has written: run where there is only torch."""
     path = work.folder / SOURCE
-    with stored_weights(work) as weights:
-
-        def run(inputs: list[Tensor]) -> list[list[Tensor]]:
-            found = run_alone(_RUN_SOURCE, [work.folder, weights], inputs, what=f"source: {SOURCE}")
-            count = len(found) // len(inputs)
-            return [found[index * count : (index + 1) * count] for index in range(len(inputs))]
-
+    with (
+        stored_weights(work) as weights,
+        alone(_RUN_SOURCE, [work.folder, weights], what=f"source: {SOURCE}") as run,
+    ):
         checks = work.compare_backbone(run, name="source", of=SOURCE, one_size=False)
     accepts = f"float32 (N, 3, H, W), any N, H and W; {NORMALISED}"
     work.add(path, name="source", holds="backbone", accepts=accepts, checks=checks)
@@ -67,7 +61,7 @@ def onnx_backbone(work: Work) -> None:
         write_onnx(captured, path, about=about)
         model = OnnxModel(path)
         checks = work.compare_backbone(
-            lambda inputs: [list(model(one).values()) for one in inputs],
+            lambda images: list(model(images).values()),
             name="onnx",
             of=path.name,
             one_size=captured.size is not None,
@@ -80,11 +74,9 @@ def torch_export_backbone(work: Work) -> None:
     captured = work.captured
     with kept_if_equal(work.folder / "backbone.pt2") as path:
         write_pt2(captured, path)
-        checks = work.compare_backbone(
-            lambda inputs: run_pt2(path, inputs),
-            name="torch_export",
-            of=path.name,
-            one_size=captured.size is not None,
-        )
+        with pt2_alone(path) as run:
+            checks = work.compare_backbone(
+                run, name="torch_export", of=path.name, one_size=captured.size is not None
+            )
     accepts = f"{captured.accepts}; {NORMALISED}"
     work.add(path, name="torch_export", holds="backbone", accepts=accepts, checks=checks)

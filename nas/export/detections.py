@@ -1,6 +1,7 @@
 """Comparison of what two detectors find in the same images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from nas.export.parity import Check
 from search_spaces.errors import RunError
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detections
-from trainers.evaluate import coco_metrics, coco_results
+from trainers.evaluate import coco_metrics
 
 BOXES = 0.01
 SCORES = 1e-4
@@ -25,6 +26,7 @@ def compare_detections(
     most: int,
     name: str,
     of: str,
+    start: int = 0,
 ) -> tuple[Check, ...]:
     """Every object of one is one of the other, with the same label and, within the limits, box, score and mask.
 
@@ -38,13 +40,14 @@ def compare_detections(
         most: objects found in an image at most.
         name: of the format.
         of: file that was run.
+        start: number of the first image, for the sentence of an error.
 
     Raises:
         RunError: names format and image, and how many objects have no partner.
     """
     assert len(wanted) == len(found)
     worst = {"boxes": 0.0, "scores": 0.0, "masks": 0.0}
-    for image, (one, other) in enumerate(zip(wanted, found, strict=True)):
+    for image, (one, other) in enumerate(zip(wanted, found, strict=True), start=start):
         mine, theirs = _pairs(one, other)
         lonely = _inside(one, mine, threshold, most) + _inside(other, theirs, threshold, most)
         if lonely:
@@ -73,15 +76,27 @@ def compare_detections(
 
 
 def compare_ap(
-    data: DetectionSet, wanted: Sequence[Detections], found: Sequence[Detections], *, name: str, of: str
+    data: DetectionSet,
+    wanted: Sequence[dict[str, Any]],
+    found: Sequence[dict[str, Any]],
+    *,
+    name: str,
+    of: str,
 ) -> tuple[Check, ...]:
     """AP of both on the same images.
+
+    Args:
+        data: the images' objects.
+        wanted: of the detector in PyTorch, in COCO's result form.
+        found: of what was exported.
+        name: of the format.
+        of: file that was run.
 
     Raises:
         RunError: they differ.
     """
-    first = coco_metrics(data, coco_results(data, wanted)).scalars()
-    second = coco_metrics(data, coco_results(data, found)).scalars()
+    first = coco_metrics(data, wanted).scalars()
+    second = coco_metrics(data, found).scalars()
     checks = []
     for key in ("AP", "mask_AP"):
         if key not in first:

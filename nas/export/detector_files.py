@@ -1,7 +1,7 @@
 """The whole detector as a graph: for onnxruntime with everything inside, for torch up to non-maximum suppression."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from nas.export import pt2_loader
-from nas.export.alone import run_alone
+from nas.export.alone import alone
 from nas.export.capture import LEAST_CELLS, Captured, capture, captured
 from nas.export.detections import compare_ap, compare_detections
 from nas.export.detector_graph import OUTPUTS, Candidates, OneStage
 from nas.export.onnx_file import OnnxModel, write_onnx
-from nas.export.parity import Check, kept_if_equal
+from nas.export.parity import Check, kept_if_equal, worst
 from nas.export.pooling import pool, pool_in_onnx
 from nas.export.suppression import sort_in_onnx, suppress, suppress_in_onnx
 from nas.export.torch_export import write_pt2
@@ -26,6 +26,7 @@ from trainers.detectors.dense import DenseDetector
 from trainers.detectors.detector import Detections, Detector
 from trainers.detectors.faster_rcnn import FasterRCNN
 from trainers.detectors.mask_rcnn import MaskRCNN
+from trainers.evaluate import coco_results
 
 LOADER = "detector.py"
 _BYTES = "RGB bytes, resized to fit and padded with zeros at right and bottom"
@@ -34,11 +35,9 @@ _RUN_LOADER = """
 sys.path.insert(0, sys.argv[1])
 allowed.add("detector")
 import detector
-run = detector.load(sys.argv[2])
-found = []
-for images in inputs:
-    for one in run(images):
-        found += [one["boxes"], one["scores"], one["labels"]]
+loaded = detector.load(sys.argv[2])
+def run(images):
+    return [one[name] for one in loaded(images) for name in ("boxes", "scores", "labels")]
 """
 
 
@@ -72,8 +71,13 @@ def onnx_detector(work: Work) -> None:
             },
         )
         model = OnnxModel(path)
-        found = [one for part in work.parts(whole.size is None) for one in _of_images(model(part), len(part))]
-        checks = _checks(work, found, name="onnx", of=path.name, resized=whole.size is None)
+        checks = _checks(
+            work,
+            lambda images: _of_images(model(images), len(images)),
+            name="onnx",
+            of=path.name,
+            resized=whole.size is None,
+        )
     work.add(path, name="onnx", holds="detector", accepts=accepts, checks=checks)
 
 
@@ -104,17 +108,14 @@ def torch_export_detector(work: Work) -> None:
     with kept_if_equal(work.folder / "detector.pt2") as path, kept_if_equal(loader):
         write_pt2(whole, path, {pt2_loader.SETTINGS: json.dumps(settings)})
         loader.write_text(Path(pt2_loader.__file__).read_text(encoding="utf-8"), encoding="utf-8")
-        flat = run_alone(
-            _RUN_LOADER,
-            [work.folder, path],
-            work.parts(whole.size is None),
-            what=f"torch_export: {path.name}",
-        )
-        found = [
-            Detections(boxes=flat[index], scores=flat[index + 1], labels=flat[index + 2])
-            for index in range(0, len(flat), 3)
-        ]
-        checks = _checks(work, found, name="torch_export", of=path.name, resized=whole.size is None)
+        with alone(_RUN_LOADER, [work.folder, path], what=f"torch_export: {path.name}") as run:
+            checks = _checks(
+                work,
+                lambda images: _of_loader(run(images)),
+                name="torch_export",
+                of=path.name,
+                resized=whole.size is None,
+            )
     work.add(path, name="torch_export", holds="detector", accepts=accepts, checks=checks)
     work.add(loader, name="torch_export", holds="its loader", accepts="detector.pt2", checks=())
 
@@ -156,17 +157,39 @@ def _of_images(found: dict[str, Tensor], count: int) -> list[Detections]:
     return result
 
 
+def _of_loader(flat: Sequence[Tensor]) -> list[Detections]:
+    """What a loader found in a batch, image by image."""
+    return [
+        Detections(boxes=flat[index], scores=flat[index + 1], labels=flat[index + 2])
+        for index in range(0, len(flat), 3)
+    ]
+
+
 def _checks(
-    work: Work, found: Sequence[Detections], *, name: str, of: str, resized: bool
+    work: Work, run: Callable[[Tensor], Sequence[Detections]], *, name: str, of: str, resized: bool
 ) -> tuple[Check, ...]:
-    """Compare what was found in ``work.parts(resized)``; AP is of the images as they are."""
+    """Compare what is found in ``work.parts(resized)``, part by part; AP is of the images as they are.
+
+    Of a part nothing is kept but how far it was off and, for AP, its objects in COCO's form, masks as run lengths.
+    """
     threshold, most = _ends(work.subject.detector)
-    wanted = work.detections(resized)
-    checks = compare_detections(wanted, found, threshold=threshold, most=most, name=name, of=of)
     data = work.subject.data
+    checks, wanted, found = [], [], []
+    first = 0
+    for part, one in work.detections(resized):
+        other = run(part)
+        checks.append(
+            compare_detections(one, other, threshold=threshold, most=most, name=name, of=of, start=first)
+        )
+        # Those at another size come after all images.
+        if data is not None and first < len(data):
+            here = data.subset(range(first, first + len(part)))
+            wanted += coco_results(here, one)
+            found += coco_results(here, other)
+        first += len(part)
     if data is None:
-        return checks
-    return (*checks, *compare_ap(data, wanted[: len(data)], found[: len(data)], name=name, of=of))
+        return worst(iter(checks))
+    return (*worst(iter(checks)), *compare_ap(data, wanted, found, name=name, of=of))
 
 
 def _ends(detector: Any) -> tuple[float, int]:

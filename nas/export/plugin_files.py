@@ -7,9 +7,7 @@ Detector, data and schedule are the other library's business; the config says wh
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
-
-from nas.export.alone import run_alone
+from nas.export.alone import alone
 from nas.export.backbone_files import WEIGHTS, stored_weights
 from nas.export.parity import Check, kept_if_equal
 from nas.export.source import backbone_source
@@ -229,11 +227,9 @@ sys.path.insert(0, sys.argv[1])
 allowed.add("{module}")
 import {module}
 network = {module}.VertebraBackbone(levels={levels}, weights=sys.argv[2]).eval()
-found = []
-with torch.no_grad():
-    for one in inputs:
-        maps = network(one)
-        found += list(maps.values() if isinstance(maps, dict) else maps)
+def run(images):
+    maps = network(images)
+    return maps.values() if isinstance(maps, dict) else maps
 """
 
 
@@ -304,12 +300,10 @@ def _write(work: Work, name: str, tail: str, config_name: str, config: str) -> N
 def _checks(work: Work, path: Path, name: str) -> tuple[Check, ...]:
     levels = tuple(work.subject.levels)
     code = _STAND_IN.format(module=path.stem, levels=levels)
-    with stored_weights(work) as weights:
-
-        def run(inputs: list[Tensor]) -> Sequence[Sequence[Tensor]]:
-            found = run_alone(code, [path.parent, weights], inputs, what=f"{name}: {path.name}")
-            return [found[at : at + len(levels)] for at in range(0, len(found), len(levels))]
-
+    with (
+        stored_weights(work) as weights,
+        alone(code, [path.parent, weights], what=f"{name}: {path.name}") as run,
+    ):
         return work.compare_backbone(run, name=name, of=path.name, one_size=False)
 
 

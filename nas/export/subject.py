@@ -15,6 +15,7 @@ from search_spaces.catalog import family_of
 from search_spaces.errors import DataError
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet
+from trainers.data.stored import Say, StoredImages
 from trainers.detectors.detector import Detector
 from trainers.recipes import DataRecipe
 
@@ -34,7 +35,8 @@ class Subject:
         architecture: of the backbone.
         backbone: in evaluation mode, on the CPU, with the weights that are exported.
         image_size: (height, width) px.
-        images: uint8 (N, 3, H, W), on which every file is compared.
+        images: uint8 (N, 3, H, W), on which every file is compared; those of a whole split may lie in a file, so a few
+            are asked for at a time.
         on: what these images are, as a sentence.
         detector: around the same backbone, in evaluation mode; None where none was trained.
         categories: names, position = label.
@@ -45,7 +47,7 @@ class Subject:
     architecture: Architecture
     backbone: nn.Module
     image_size: tuple[int, int]
-    images: Tensor
+    images: Tensor | StoredImages
     on: str
     detector: Detector | None = None
     categories: tuple[str, ...] = ()
@@ -79,13 +81,16 @@ def random_images(image_size: tuple[int, int], *, seed: int = 0, count: int = RA
     return torch.randint(0, 256, (count, 3, *image_size), dtype=torch.uint8, generator=generator)
 
 
-def bundled(folder: Path, data: DataRecipe | None, *, images: HowMany | None = None) -> Subject:
+def bundled(
+    folder: Path, data: DataRecipe | None, *, images: HowMany | None = None, say: Say | None = None
+) -> Subject:
     """What a bundle holds, and images of its validation split.
 
     Args:
         folder: of a bundle of ours, whose code is trusted.
         data: where the images are; noise where it is None or they are no longer there.
         images: how many of them at most; :data:`REAL_IMAGES` where nobody says it.
+        say: see :func:`trainers.data.catalog.open_split`.
 
     Raises:
         DataError: somebody says how many, and they are not there.
@@ -105,7 +110,7 @@ def bundled(folder: Path, data: DataRecipe | None, *, images: HowMany | None = N
         # As wide as its coarsest map needs it.
         step = max(one.stride for one in family_of(architecture).levels(architecture).values())
         size = (step * -(-_SIZE[0] // step), step * -(-_SIZE[1] // step))
-    found, missing = _split(data)
+    found, missing = _split(data, say)
     if found is not None and detector is None:
         size = found.image_size
     if found is not None and found.image_size != size:
@@ -114,11 +119,12 @@ def bundled(folder: Path, data: DataRecipe | None, *, images: HowMany | None = N
     if found is None and images is not None:
         raise DataError(f"--images: {images} of val cannot be taken: {missing or 'there is no data set'}")
     if found is None:
-        pixels, on = random_images(size), f"{RANDOM_IMAGES} images of noise, seed 0 ({missing})"
+        pixels: Tensor | StoredImages = random_images(size)
+        on = f"{RANDOM_IMAGES} images of noise, seed 0 ({missing})"
     else:
         whole, most = len(found), REAL_IMAGES if images is None else images
         found = found.subset(range(whole if most == "all" else min(most, whole)))
-        pixels = found.images[:]
+        pixels = found.images
         on = (
             f"{len(found)} images of val" if len(found) == whole else f"{len(found)} of {whole} images of val"
         )
@@ -134,11 +140,11 @@ def bundled(folder: Path, data: DataRecipe | None, *, images: HowMany | None = N
     )
 
 
-def _split(data: DataRecipe | None) -> tuple[DetectionSet | None, str]:
+def _split(data: DataRecipe | None, say: Say | None) -> tuple[DetectionSet | None, str]:
     """The validation split, or why there is none."""
     if data is None:
         return None, "there is no data set"
     try:
-        return open_split(data, "val"), ""
+        return open_split(data, "val", say=say), ""
     except (DataError, OSError) as error:
         return None, f"val cannot be read: {error}"

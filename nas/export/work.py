@@ -1,6 +1,6 @@
 """One export at work: what several formats share, and what it has to show in the end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Work:
         self.artefacts: list[Artefact] = []
         self.left_out: list[str] = []
         self._captured: Captured | None = None
-        self._wanted: list[list[Detections]] = []
+        self._wanted: dict[int, list[Detections]] = {}
 
     @property
     def captured(self) -> Captured:
@@ -68,39 +68,54 @@ class Work:
         return inputs if one_size else [*inputs, taller_and_wider(images, self.subject.step)]
 
     def compare_backbone(
-        self, run: Callable[[list[Tensor]], Sequence[Sequence[Tensor]]], *, name: str, of: str, one_size: bool
+        self, run: Callable[[Tensor], Sequence[Tensor]], *, name: str, of: str, one_size: bool
     ) -> tuple[Check, ...]:
         """Compare what a file gives with what the backbone gives.
+
+        Args:
+            run: gives a file's maps of normalised images, fine to coarse.
+            name: of the format.
+            of: file that is run.
+            one_size: no other size than that of the images may be put in.
 
         Raises:
             RunError: they differ.
         """
-        inputs, levels = self.backbone_inputs(one_size=one_size), tuple(self.subject.levels)
-        with torch.no_grad():
-            wanted = [self.subject.backbone(one) for one in inputs]
-        found = [dict(zip(levels, one, strict=True)) for one in run(inputs)]
-        return worst(
-            compare_maps(one, other, name=name, of=of) for one, other in zip(wanted, found, strict=True)
-        )
 
-    def parts(self, resized: bool = False) -> list[Tensor]:
+        def compared() -> Iterator[tuple[Check, ...]]:
+            for images in self.backbone_inputs(one_size=one_size):
+                with torch.no_grad():
+                    wanted = self.subject.backbone(images)
+                found = dict(zip(self.subject.levels, run(images), strict=True))
+                yield compare_maps(wanted, found, name=name, of=of)
+
+        return worst(compared())
+
+    def parts(self, resized: bool) -> Iterator[Tensor]:
         """All images, a few at a time; the last part may be smaller, so that a file sees more than one batch size.
 
         Args:
             resized: some of them at another size too, at the end.
         """
-        parts = list(torch.split(self.subject.images, _AT_A_TIME))
-        return [*parts, taller_and_wider(parts[0], self.subject.step)] if resized else parts
+        images = self.subject.images
+        for first in range(0, len(images), _AT_A_TIME):
+            yield images[first : first + _AT_A_TIME]
+        if resized:
+            yield taller_and_wider(images[:_AT_A_TIME], self.subject.step)
 
-    def detections(self, resized: bool = False) -> list[Detections]:
-        """What the detector in PyTorch finds in :meth:`parts`."""
-        one = self.subject
-        assert one.detector is not None
-        parts = self.parts(resized)
-        with torch.no_grad():
-            for part in parts[len(self._wanted) :]:
-                self._wanted.append(one.detector.detections(part))
-        return [found for part in self._wanted[: len(parts)] for found in part]
+    def detections(self, resized: bool) -> Iterator[tuple[Tensor, list[Detections]]]:
+        """Each of :meth:`parts` with what the detector in PyTorch finds in it."""
+        detector = self.subject.detector
+        assert detector is not None
+        for number, part in enumerate(self.parts(resized)):
+            found = self._wanted.get(number)
+            if found is None:
+                with torch.no_grad():
+                    found = detector.detections(part)
+                # Masks of a whole split need gigabytes, and who finds them leaves in one format alone.
+                if not any("masks" in one for one in found):
+                    self._wanted[number] = found
+            yield part, found
 
     def add(self, path: Path, *, name: str, holds: str, accepts: str, checks: tuple[Check, ...]) -> None:
         """Note a file that was found equal."""

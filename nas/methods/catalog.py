@@ -34,7 +34,7 @@ class Method:
         phases: names of its studies, in the order in which they are carried out.
         baseline: recipe -> the hand-made network that the winner has to beat.
         costs: how its phases' costs are counted, a name of ``nas.methods.costs.COUNTS``.
-        module: with ``check_recipe(recipe, source=...)``, ``carry_out(run, progress)``,
+        module: with ``check_recipe(recipe, source=..., say=...)``, ``carry_out(run, progress)``,
             ``scorer(run, data, phase)``, which makes the proxy of a phase ready in a worker,
             ``worker_files(run, phase)``, the files that it reads beside recipe and images,
             ``searched(run, data, study)``, the phases begun so far, for ``nas replay``, and for

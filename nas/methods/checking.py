@@ -13,6 +13,7 @@ from search_spaces.errors import ConfigError, DataError
 from search_spaces.families import family_of
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet, hold_out, require_objects, require_same_categories
+from trainers.data.stored import Say
 from trainers.detectors.catalog import build_detector
 from trainers.loop import require_trainable, resolve_device
 from trainers.ranks import rank_device
@@ -32,7 +33,12 @@ def refused(place: str, attempt: Callable[[], object]) -> list[str]:
 
 
 def require_all(
-    recipe: SearchRecipe, *, source: str, problems: Sequence[str], baseline: Architecture | None
+    recipe: SearchRecipe,
+    *,
+    source: str,
+    problems: Sequence[str],
+    baseline: Architecture | None,
+    say: Say | None = None,
 ) -> None:
     """Raise everything that is wrong with a recipe, what the method itself found included.
 
@@ -43,6 +49,7 @@ def require_all(
         source: named in every message.
         problems: what the method found, whole lines.
         baseline: around which a detector is tried; None where the space gives none.
+        say: see :func:`trainers.data.catalog.open_split`.
 
     Raises:
         ConfigError: device, loggers, storage, detector or what the method found; data too where there is more than
@@ -58,7 +65,7 @@ def require_all(
     classes, size = 1, _DIVISIBLE
     failure: DataError | None = None
     try:
-        train_set = _usable(recipe)
+        train_set = _usable(recipe, say)
         classes, size = train_set.num_classes, train_set.image_size
     except DataError as error:
         failure = error
@@ -95,8 +102,8 @@ def _trainable_rival(
     require_trainable(backbone, train, resolve_device(recipe.device))
 
 
-def _usable(recipe: SearchRecipe) -> DetectionSet:
-    train_set, val = open_split(recipe.data, "train"), open_split(recipe.data, "val")
+def _usable(recipe: SearchRecipe, say: Say | None) -> DetectionSet:
+    train_set, val = (open_split(recipe.data, split, say=say) for split in ("train", "val"))
     require_same_categories(train_set, val)
     rest, held_out = hold_out(train_set, recipe.data.hold_out, split_seed(recipe))
     require_objects({"val": val, "train without the held-out images": rest, "held out of train": held_out})

@@ -46,6 +46,7 @@ from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supern
 from search_spaces.errors import ConfigError
 from search_spaces.randomness import seed_for
 from search_spaces.space import SearchSpace
+from trainers.data.stored import Say
 from trainers.detectors.catalog import build_detector
 from trainers.loop import CHECKPOINT, resolve_device, total_steps
 
@@ -53,14 +54,14 @@ ALLOCATION = "dilations/allocation.json"
 """The winner of the first step, for workers, which never open the study."""
 
 
-def check_recipe(recipe: CRNASRecipe, *, source: str) -> None:
+def check_recipe(recipe: CRNASRecipe, *, source: str, say: Say | None = None) -> None:
     """Raise whatever would stop the run later, all at once; see :func:`nas.methods.checking.require_all`."""
     place = f"{source}: "
     problems = refused(place, lambda: stage_space(recipe.space))
     baseline = None
     if not problems:
         problems, baseline = _refused_controllers(recipe, place), baseline_of(recipe)
-    require_all(recipe, source=source, problems=problems, baseline=baseline)
+    require_all(recipe, source=source, problems=problems, baseline=baseline, say=say)
 
 
 def _refused_controllers(recipe: CRNASRecipe, place: str) -> list[str]:

@@ -23,6 +23,7 @@ from search_spaces.randomness import rng_for
 from trainers.data.checking import SIZES, FolderCheck, SplitFacts, check_folder
 from trainers.data.coco import decoded
 from trainers.data.sizing import Fit
+from trainers.data.stored import Say
 from trainers.recipes import DataRecipe, DetectorRecipe
 
 PICTURES = 12
@@ -97,7 +98,13 @@ def read_settings(
 
 
 def check_data(
-    root: Path, settings: CheckSettings, *, effective: bool = False, pictures: int = PICTURES, seed: int = 0
+    root: Path,
+    settings: CheckSettings,
+    *,
+    effective: bool = False,
+    pictures: int = PICTURES,
+    seed: int = 0,
+    say: Say | None = None,
 ) -> DataFacts:
     """Everything there is to say about a folder.
 
@@ -107,11 +114,12 @@ def check_data(
         effective: measure the levels' effective fields too.
         pictures: to draw.
         seed: of their choice.
+        say: see :func:`trainers.data.checking.check_folder`.
 
     Raises:
         DataError: there is no such folder.
     """
-    found = check_folder(root, masks=settings.masks)
+    found = check_folder(root, masks=settings.masks, say=say)
     boxes, canvas = _resized(found, settings.fit)
     pyramid: Pyramid | None = None
     fault: str | None = None

@@ -25,6 +25,7 @@ from search_spaces.catalog import family_of
 from search_spaces.cost import cost
 from search_spaces.errors import ConfigError, RunError
 from trainers.data.detection_set import NOT_STATED
+from trainers.data.stored import Say
 from trainers.recipes import DataRecipe
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def export(
     to: Path | None = None,
     formats: Sequence[str] | None = None,
     images: "HowMany | None" = None,
+    *,
+    say: Say | None = None,
 ) -> Path:
     """Write a bundle of a run's winner or of a finished training, with trained weights, or of a named architecture,
     without.
@@ -48,6 +51,7 @@ def export(
         to: where the bundle goes.
         formats: see :data:`nas.export.formats.FORMATS`; each file is run and compared. None writes the bundle alone.
         images: of ``val``, on which whole detectors are compared; a few when left out.
+        say: takes lines for a person while they are decoded into a ``data.cache``.
 
     Raises:
         RunError: a run without a winner yet, a training that is not finished, a bundle that has weights, or a file that
@@ -68,7 +72,7 @@ def export(
     if (directory / CLASSIFIER).exists():
         return export_pretraining(directory, to, _more(formats, None))
     if (directory / TRAINING).exists():
-        return export_training(directory, to, formats, images)
+        return export_training(directory, to, formats, images, say=say)
     if not (directory / "recipe.yaml").exists():
         architecture = read_architecture(source)
         if (directory / MANIFEST).exists() and read_manifest(directory).weights:
@@ -84,7 +88,7 @@ def export(
     winner = run.read_winner()
     if winner is None:
         raise RunError(f"{directory} has no winner yet; finish the search with: nas resume {directory}")
-    return export_winner(run, winner, to, formats, images)
+    return export_winner(run, winner, to, formats, images, say=say)
 
 
 def _has_images(directory: Path) -> bool:
@@ -100,9 +104,11 @@ def export_winner(
     to: Path | None = None,
     formats: Sequence[str] | None = None,
     images: "HowMany | None" = None,
+    *,
+    say: Say | None = None,
 ) -> Path:
-    """Write the winner's bundle with the weights, and the whole detector, of its first retraining; ``formats`` and
-    ``images`` as for :func:`export`."""
+    """Write the winner's bundle with the weights, and the whole detector, of its first retraining; ``formats``,
+    ``images`` and ``say`` as for :func:`export`."""
     results = results_of(run, winner)
     trained = None
     note = "none: no retraining of the winner is finished in this run"
@@ -149,7 +155,7 @@ def export_winner(
             if found
         },
     )
-    more = _more(formats, run.recipe.data, images)
+    more = _more(formats, run.recipe.data, images, say)
     return _write_bundle(winner, trained, to or run.directory / "bundle", card, about, more)
 
 
@@ -158,9 +164,11 @@ def export_training(
     to: Path | None = None,
     formats: Sequence[str] | None = None,
     images: "HowMany | None" = None,
+    *,
+    say: Say | None = None,
 ) -> Path:
     """Write the bundle of a finished training of ``nas train``: its network, its weights and the whole detector;
-    ``formats`` and ``images`` as for :func:`export`.
+    ``formats``, ``images`` and ``say`` as for :func:`export`.
 
     Raises:
         RunError: it is not finished, or its weights were changed since.
@@ -186,7 +194,7 @@ def export_training(
         training=_training_cost(result),
         scores={"trained": score},
     )
-    more = _more(formats, recipe.data, images)
+    more = _more(formats, recipe.data, images, say)
     return _write_bundle(network, trained, to or directory / "bundle", card, about, more)
 
 
@@ -212,19 +220,29 @@ def _write_bundle(
 
 
 def _more(
-    formats: Sequence[str] | None, data: DataRecipe | None, images: "HowMany | None" = None
+    formats: Sequence[str] | None,
+    data: DataRecipe | None,
+    images: "HowMany | None" = None,
+    say: Say | None = None,
 ) -> More | None:
     """What adds the files of other formats; ``data`` are the images on which they are compared."""
-    return None if formats is None else partial(_add_formats, formats=formats, data=data, images=images)
+    return (
+        None if formats is None else partial(_add_formats, formats=formats, data=data, images=images, say=say)
+    )
 
 
 def _add_formats(
-    folder: Path, *, formats: Sequence[str], data: DataRecipe | None, images: "HowMany | None"
+    folder: Path,
+    *,
+    formats: Sequence[str],
+    data: DataRecipe | None,
+    images: "HowMany | None",
+    say: Say | None,
 ) -> None:
     from nas.export.formats import export_formats
     from nas.export.subject import bundled
 
-    export_formats(bundled(folder, data, images=images), folder, formats)
+    export_formats(bundled(folder, data, images=images, say=say), folder, formats)
 
 
 def _licence(result: Mapping[str, Any]) -> str:

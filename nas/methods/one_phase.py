@@ -39,6 +39,7 @@ from search_spaces.errors import ConfigError, InvalidArchitecture
 from search_spaces.families import family_of
 from search_spaces.randomness import rng_for
 from search_spaces.space import SearchSpace
+from trainers.data.stored import Say
 from trainers.detectors.pyramid import declared_levels
 from trainers.loop import total_steps
 
@@ -46,7 +47,7 @@ DRAWS = 20
 """Uniform draws that the family is shown before anything is spent."""
 
 
-def check_recipe(recipe: OnePhaseRecipe, *, source: str) -> None:
+def check_recipe(recipe: OnePhaseRecipe, *, source: str, say: Say | None = None) -> None:
     """Raise whatever would stop the run later, all at once; see :func:`nas.methods.checking.require_all`."""
     place = f"{source}: "
     problems = refused(place, lambda: any_space(recipe.space))
@@ -60,12 +61,12 @@ def check_recipe(recipe: OnePhaseRecipe, *, source: str) -> None:
         )
     problems += refused(f"{place}search.proxy.", lambda: require_own_proxy(recipe.search.proxy))
     if (rungs := recipe.search.rungs) is not None and (train := recipe.search.proxy.train) is not None:
-        steps = planned_steps(recipe, train)
+        steps = planned_steps(recipe, train, say)
         if steps is not None:
             problems += refused(
                 f"{place}search.rungs.", lambda: Pruning(rungs, total_steps=steps, phase="search")
             )
-    require_all(recipe, source=source, problems=problems, baseline=baseline)
+    require_all(recipe, source=source, problems=problems, baseline=baseline, say=say)
 
 
 def require_network(space: SearchSpace) -> None:

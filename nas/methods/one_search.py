@@ -35,6 +35,7 @@ from search_spaces.randomness import rng_for
 from search_spaces.space import SearchSpace
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import hold_out
+from trainers.data.stored import Say
 from trainers.loop import resolve_device, total_steps
 from trainers.recipes import TrainRecipe
 
@@ -351,12 +352,19 @@ def rehearse_trainings(
     return found
 
 
-def planned_steps(recipe: SearchRecipe, train: TrainRecipe) -> int | None:
-    """Steps of one short training before the data is opened; None where they count images that cannot be read."""
+def planned_steps(recipe: SearchRecipe, train: TrainRecipe, say: Say | None = None) -> int | None:
+    """Steps of one short training before the data is opened; None where they count images that cannot be read.
+
+    Args:
+        recipe: whose images are counted.
+        train: of the short training.
+        say: see :func:`trainers.data.catalog.open_split`.
+    """
     if train.steps is not None:
         return train.steps
     try:
-        rest, _ = hold_out(open_split(recipe.data, "train"), recipe.data.hold_out, split_seed(recipe))
+        whole = open_split(recipe.data, "train", say=say)
+        rest, _ = hold_out(whole, recipe.data.hold_out, split_seed(recipe))
     except DataError:
         return None
     return total_steps(train, len(rest))

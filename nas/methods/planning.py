@@ -56,7 +56,7 @@ def make_plan(
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="vertebra-plan-") as folder:
         run = Run.create(Path(folder), recipe)
-        data = read_data(run.recipe)
+        data = read_data(run.recipe, progress.say)
         parts = list(procedure(run.recipe).foreseen(run, data))
         spaces = tuple(
             (one.name, one.space.name, share_of(one, run.recipe.seed))

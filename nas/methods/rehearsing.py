@@ -14,6 +14,7 @@ import torch
 from nas.methods.catalog import procedure
 from nas.methods.data import read_data
 from nas.run import Run
+from nas.saying import tell
 from nas.training import TrainingJob, detector_for, evaluate_detector
 from search_spaces.architecture import Architecture
 from search_spaces.errors import CandidateFailed, ConfigError
@@ -73,11 +74,12 @@ def rehearse(piece: Piece) -> Rehearsed:
     run = Run.open(piece.directory)
     prepare_process(run.recipe.threads)
     if piece.job is not None:
-        splits = open_split(piece.job.recipe.data, "train"), open_split(piece.job.recipe.data, "val")
+        recipe = piece.job.recipe.data
+        splits = open_split(recipe, "train", say=tell), open_split(recipe, "val", say=tell)
         began = time.perf_counter()
         units: Sequence[float] = [rehearse_job(piece.job, *splits, piece.seconds)]
     else:
-        data = read_data(run.recipe)
+        data = read_data(run.recipe, tell)
         rng = rng_for(run.recipe.seed, "plan", piece.work, piece.number)
         began = time.perf_counter()
         units = procedure(run.recipe).rehearse(run, data, piece.work, piece.seconds, rng)

@@ -6,15 +6,20 @@ from nas.replay import Replay, replay
 from nas.run import Run
 from nas.study import Study
 from search_spaces.errors import RunError
+from trainers.data.stored import Say
 
 
-def replay_run(run: Run) -> list[Replay]:
+def replay_run(run: Run, say: Say | None = None) -> list[Replay]:
     """Every phase begun so far; nothing is written, and a search that is under way may go on.
+
+    Args:
+        run: finished or not.
+        say: see :func:`trainers.data.catalog.open_split`.
 
     Raises:
         RunError: no trial yet, or a winner that no phase has.
     """
-    data, found, winners = read_data(run.recipe), [], set()
+    data, found, winners = read_data(run.recipe, say), [], set()
     with Study.open(run.directory, run.recipe.storage, read_only=True) as study:
         for searched in procedure(run.recipe).searched(run, data, study):
             history, controller = study.records(searched.phase), searched.controller_of(run)

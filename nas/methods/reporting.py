@@ -60,6 +60,7 @@ from search_spaces.cost import cost
 from search_spaces.randomness import rng_for, seed_for
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import DetectionSet
+from trainers.data.stored import Say
 from trainers.detectors.detector import Detector
 
 ERF_CANVAS = 256
@@ -72,7 +73,7 @@ def write_report(run: Run, progress: RunProgress, *, check: int = 0, truth: Path
 
     Args:
         run: finished or not; what is missing is named on the page with the command that makes it.
-        progress: listens to the trainings of ``check``.
+        progress: listens to the trainings of ``check``, and hears of pictures that are decoded into a file.
         check: train this many allocations alone for a short time first, and rank the proxy against them.
         truth: a table of networks trained alone, which the page compares the proxy with from now on.
 
@@ -89,11 +90,16 @@ def write_report(run: Run, progress: RunProgress, *, check: int = 0, truth: Path
             check_ranking(run, check, progress)
     if truth is not None:
         run.write_json(TRUTH, {"phases": [one.to_dict() for one in rank_run(run, read_table(truth))]})
-    return write_page(collect(run), run.directory)
+    return write_page(collect(run, progress.say), run.directory)
 
 
-def collect(run: Run) -> ReportData:
-    """Everything a report says of a run."""
+def collect(run: Run, say: Say | None = None) -> ReportData:
+    """Everything a report says of a run.
+
+    Args:
+        run: finished or not.
+        say: see :func:`trainers.data.catalog.open_split`.
+    """
     torch.set_num_threads(run.recipe.threads)
     trials = histories(run)
     size = _image_size(run)
@@ -105,7 +111,7 @@ def collect(run: Run) -> ReportData:
         networks |= {name: one for name, one in rivals.items() if name in ("random", *run.recipe.ablated)}
     by_hand = hand_made(run) if winner is not None else {}
     contenders = _contenders(run, networks, by_hand, size, _scores(trials))
-    val = open_split(run.recipe.data, "val") if winner is not None else None
+    val = open_split(run.recipe.data, "val", say=say) if winner is not None else None
     return ReportData(
         title=f"{method_of(run.recipe).title}: {run.recipe.name}",
         run=str(run.directory),

@@ -22,6 +22,7 @@ from nas.methods.catalog import procedure
 from nas.methods.data import SearchData, read_data
 from nas.proxies.base import Proxy, StagedProxy
 from nas.run import Run
+from nas.saying import tell
 from nas.trials import Score
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.errors import DataError
@@ -105,7 +106,7 @@ def open_shipped(shipment: Shipment) -> Proxy:
     prepare_process(run.recipe.threads)
     if shipment.data is None:
         try:
-            data = read_data(run.recipe)
+            data = read_data(run.recipe, tell)
         except DataError as error:
             raise DataError(
                 f"node {socket.gethostname()}: {error}. Copy the images there, or set ray.data_on_nodes=false, so that "
@@ -124,7 +125,7 @@ def open_scorer(directory: Path, phase: str) -> Proxy:
     """The proxy of a phase in a worker process of this machine, which reads everything in the run's directory."""
     run = Run.open(directory)
     prepare_process(run.recipe.threads)
-    return cast(Proxy, procedure(run.recipe).scorer(run, read_data(run.recipe), phase))
+    return cast(Proxy, procedure(run.recipe).scorer(run, read_data(run.recipe, tell), phase))
 
 
 def place_of(shipment: Shipment) -> Path:

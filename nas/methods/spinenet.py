@@ -35,10 +35,11 @@ from nas.study import Study
 from search_spaces.architecture import Architecture
 from search_spaces.cost import cost
 from search_spaces.space import SearchSpace
+from trainers.data.stored import Say
 from trainers.loop import total_steps
 
 
-def check_recipe(recipe: SpineNetRecipe, *, source: str) -> None:
+def check_recipe(recipe: SpineNetRecipe, *, source: str, say: Say | None = None) -> None:
     """Raise whatever would stop the run later, all at once; see :func:`nas.methods.checking.require_all`."""
     place = f"{source}: "
     problems = refused(place, lambda: spinenet_space(recipe.space))
@@ -56,12 +57,12 @@ def check_recipe(recipe: SpineNetRecipe, *, source: str) -> None:
             problems += refused(f"{place}ablations.", partial(order_space, recipe, name))
         if recipe.ablations is not None and (controller := recipe.ablations.controller) is not None:
             problems += refused(f"{place}ablations.controller.", lambda: controller_for(controller, space, 0))
-    steps = planned_steps(recipe, recipe.search.proxy.train)
+    steps = planned_steps(recipe, recipe.search.proxy.train, say)
     if (rungs := recipe.search.rungs) is not None and steps is not None:
         problems += refused(
             f"{place}search.rungs.", lambda: Pruning(rungs, total_steps=steps, phase="search")
         )
-    require_all(recipe, source=source, problems=problems, baseline=baseline)
+    require_all(recipe, source=source, problems=problems, baseline=baseline, say=say)
 
 
 def carry_out(run: Run, progress: RunProgress) -> Architecture:

@@ -1,14 +1,18 @@
 """On which images of ``val`` a file is compared, as a person says it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tiny_training import RECIPE as TINY
+from tiny_training import trained
 from typer.testing import CliRunner
 
 from nas.cli import app
 from nas.config import apply_overrides, check, read_yaml
-from nas.export.formats import read_report
+from nas.export.formats import export_formats, read_report
 from nas.export.subject import REAL_IMAGES, bundled
 from nas.methods.exporting import export
 from nas.recipes.train_job import TrainJobRecipe
@@ -16,6 +20,11 @@ from nas.resolve import read_architecture
 from nas.training import TrainingJob, train_to_completion
 from nas.training_files import CLASSIFIER, TRAINING
 from search_spaces.errors import ConfigError, DataError
+from trainers.data.catalog import open_split
+from trainers.data.digits import write_folder
+from trainers.data.stored import StoredImages
+from trainers.evaluate import coco_metrics, detect
+from trainers.recipes import DataRecipe
 
 RECIPE = Path(__file__).parents[1] / "recipes/train.yaml"
 VAL = 20
@@ -65,6 +74,36 @@ def test_as_many_images_of_val_as_one_says(training: Path, tmp_path: Path) -> No
     assert one.on_few == "16 images of val", "backbones are compared on a few, whose maps fit into memory"
     (source,) = (item for item in compared(training, tmp_path / "all", "--images", "all") if item["checks"])
     assert source["on"] == "16 images of val"
+
+
+def test_a_split_in_a_file_is_compared_a_few_images_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a val of 5000 photos the padded pixels would be 27 GB."""
+    scenes = replace(TINY.data, digits=replace(TINY.data.digits, val_images=VAL))
+    write_folder(scenes, tmp_path / "scenes")
+    folder = export(str(trained(tmp_path / "training", TINY)))
+    held = DataRecipe(root=str(tmp_path / "scenes"))
+    asked: list[int] = []
+    read = StoredImages.__getitem__
+
+    def counting(self: StoredImages, which: Any) -> torch.Tensor:
+        found = read(self, which)
+        asked.append(1 if found.ndim == 3 else len(found))
+        return found
+
+    monkeypatch.setattr(StoredImages, "__getitem__", counting)
+    one = bundled(folder, replace(held, cache=str(tmp_path / "cache")), images="all")
+    assert isinstance(one.images, StoredImages) and asked == []
+    backbone, whole, _ = export_formats(one, folder, ["torch_export"]).artefacts
+    # Backbones see the first sixteen, detectors all of them, and some again at another size.
+    assert max(asked) <= REAL_IMAGES and sum(asked) == REAL_IMAGES + VAL + 7
+    assert (backbone.on, whole.on) == ("16 images of val", f"{VAL} images of val")
+    values = {check.of: check.values for check in whole.checks}
+    assert values.keys() == {"boxes", "scores", "AP"} and one.detector is not None
+    val = open_split(held, "val")
+    scored = coco_metrics(val, detect(one.detector, val, device=torch.device("cpu"))).AP
+    assert values["AP"] == pytest.approx((scored, scored), abs=1e-4)
 
 
 @pytest.mark.parametrize("said", ["0", "-1", "some", "1.5", ""])

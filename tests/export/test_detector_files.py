@@ -15,8 +15,8 @@ from torchvision.ops import batched_nms
 from nas.export import pt2_loader
 from nas.export.bundle import export_bundle
 from nas.export.card import Card
-from nas.export.detections import compare_detections
-from nas.export.detector_files import _of_images, onnx_detector, torch_export_detector
+from nas.export.detections import compare_ap, compare_detections
+from nas.export.detector_files import _checks, _of_images, onnx_detector, torch_export_detector
 from nas.export.formats import export_formats
 from nas.export.onnx_file import OnnxModel
 from nas.export.pooling import pooled
@@ -30,6 +30,7 @@ from search_spaces.errors import RunError
 from trainers.data.catalog import open_split
 from trainers.detectors.catalog import build_detector
 from trainers.detectors.detector import Detections, Detector
+from trainers.evaluate import coco_results
 from trainers.recipes import DataRecipe, DetectorRecipe, DigitsRecipe
 
 SIZE = (64, 64)
@@ -166,6 +167,43 @@ def test_two_stages_leave_whole_as_onnx(tmp_path: Path) -> None:
     assert whole.accepts.startswith("uint8 (N, 3, H, W), any N, H and W multiples of 32 from 64")
     assert all(check.difference <= check.limit for check in checks.values())
     assert sum(len(found["scores"]) for found in one.detector.detections(one.images)) > 20  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["fcos", "mask_rcnn"])
+def test_parts_are_compared_as_the_whole_would_be(name: str, tmp_path: Path) -> None:
+    fields = {"box_head": 16, "candidates": 20, "anchor_scale": 2.0, "mask_convs": 1}
+    one = subject(detector(name, **(fields if name == "mask_rcnn" else {})))
+    whole, data, work = one.detector, one.data, Work(one, tmp_path)
+    assert whole is not None and data is not None
+    given, others = [], []
+
+    def run(images: Tensor) -> list[Detections]:
+        """Further off with every part."""
+        given.append(len(images))
+        with torch.no_grad():
+            found = whole.detections(images)
+        for item in found:
+            item["scores"] = item["scores"] + 1e-5 * len(given)
+            item["boxes"] = item["boxes"] + 1e-3 * len(given)
+        others.extend(found)
+        return found
+
+    words = {"name": "onnx", "of": "detector.onnx"}
+    checks = _checks(work, run, resized=True, **words)
+    assert given == [7, 2, 7], "more than one batch size, and some at another size"
+    wanted = [item for _, part in work.detections(True) for item in part]
+    together = compare_detections(wanted, others, threshold=0.02, most=100, **words)
+    results = (coco_results(data, some[: len(data)]) for some in (wanted, others))
+    assert checks == (*together, *compare_ap(data, *results, **words))
+    assert all(check.difference > 0 for check in checks if check.of in ("boxes", "scores"))
+    kept = sum(len(part) for part in work._wanted.values())
+    assert kept == (0 if name == "mask_rcnn" else 16), "masks of a whole split are not kept"
+
+    def empty(images: Tensor) -> list[Detections]:
+        return [found() for _ in images] if len(images) == 2 else whole.detections(images)
+
+    with pytest.raises(RunError, match=r"finds 0 objects in image 7 and PyTorch \d+;"), torch.no_grad():
+        _checks(work, empty, resized=True, **words)
 
 
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A folder in COCO form looked at as a whole: everything that is wrong with it, and what its splits hold."""
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from trainers.data.annotations import Annotations, BoxEntry, Problems, outside_f
 from trainers.data.coco import DAMAGED, decoded
 from trainers.data.found import image_files, several
 from trainers.data.masks import read_mask
+from trainers.data.stored import PATIENCE, Say
 
 SIZES = ("small", "medium", "large")
 """COCO's, by area: below 32 x 32 px, below 96 x 96 px, and the others."""
@@ -66,12 +68,13 @@ class FolderCheck:
     warnings: tuple[str, ...]
 
 
-def check_folder(root: Path, *, masks: bool = False) -> FolderCheck:
+def check_folder(root: Path, *, masks: bool = False, say: Say | None = None) -> FolderCheck:
     """Read and decode all of a folder in COCO form, one image at a time.
 
     Args:
         root: with ``images/`` and ``annotations/*.json``.
         masks: segmentations have to be usable too.
+        say: takes lines for a person who waits while a split's pictures are decoded.
 
     Raises:
         DataError: there is no such folder.
@@ -93,7 +96,7 @@ def check_folder(root: Path, *, masks: bool = False) -> FolderCheck:
             problems.append(f"annotations/{name}.json: is not there")
             continue
         try:
-            splits.append(_split(root, name, masks, pictures, problems, warnings))
+            splits.append(_split(root, name, masks, pictures, problems, warnings, say or (lambda _: None)))
         except DataError as error:
             problems.append(str(error).replace(f"{root}/", ""))
     _same_categories(splits, problems)
@@ -119,6 +122,7 @@ def _split(
     pictures: dict[str, list[tuple[str, str]]],
     problems: list[str],
     warnings: list[str],
+    say: Say,
 ) -> SplitFacts:
     """One annotation file and its images; what is wrong is added to the lists, pixels' digests to ``pictures``."""
     source = root / "annotations" / f"{name}.json"
@@ -127,7 +131,11 @@ def _split(
     annotations = read_annotations(source.read_bytes(), here)
     sizes: dict[int, tuple[int, int]] = {}
     turned: list[str] = []
-    for entry in annotations.images:
+    spoken = time.monotonic()
+    for place, entry in enumerate(annotations.images):
+        if time.monotonic() - spoken > PATIENCE:
+            spoken = time.monotonic()
+            say(f"{name}: looked at {place:,} of {len(annotations.images):,} pictures")
         path = root / "images" / entry.file_name
         try:
             pixels, size = decoded(path, entry.size)

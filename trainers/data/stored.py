@@ -29,8 +29,8 @@ from search_spaces.files import write_atomic
 
 Say = Callable[[str], None]
 _VERSION = 1
-# Seconds between two lines of progress.
-_PATIENCE = 30.0
+PATIENCE = 30.0
+"""Seconds between two lines of progress."""
 # And between two looks at whether another process is done.
 _POLL = 0.1
 
@@ -202,7 +202,7 @@ def _locked(folder: Path, key: str, say: Say) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() - heard > _PATIENCE:
+                if time.monotonic() - heard > PATIENCE:
                     heard = time.monotonic()
                     say(
                         f"another process decodes into {folder}, {_written(folder, key) / 2**30:,.2f} GiB so far"
@@ -275,7 +275,7 @@ def _write(
                     places.append(place)
                     contents.append((pixels.shape[0], pixels.shape[1]))
                     sizes.append(size)
-                if time.monotonic() - spoken > _PATIENCE:
+                if time.monotonic() - spoken > PATIENCE:
                     spoken = time.monotonic()
                     say(f"decoded {place + 1:,} of {len(names):,} pictures")
             out.flush()
