@@ -62,7 +62,14 @@ class Subject:
     @property
     def few(self) -> Tensor:
         """Images for backbones, whose maps take a lot of memory."""
-        return self.images[:REAL_IMAGES]
+        return self.some(0, REAL_IMAGES)
+
+    def some(self, first: int, count: int) -> Tensor:
+        """Images one after the other, padded as a batch of their set is."""
+        chosen = range(first, min(first + count, len(self.images)))
+        if self.data is None:
+            return self.images[chosen.start : chosen.stop]
+        return self.data.padded(chosen, self.data.padded_size(chosen, self.step))
 
     @property
     def on_few(self) -> str:
@@ -113,7 +120,8 @@ def bundled(
     found, missing = _split(data, say)
     if found is not None and detector is None:
         size = found.image_size
-    if found is not None and found.image_size != size:
+    # Those of a trimmed set have no one size, and a detector takes any.
+    if found is not None and not found.trimmed and found.image_size != size:
         missing = f"those of val are padded to {found.image_size}"
         found = None
     if found is None and images is not None:

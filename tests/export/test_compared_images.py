@@ -1,20 +1,25 @@
 """On which images of ``val`` a file is compared, as a person says it."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tiny_training import RECIPE as TINY
 from tiny_training import trained
 from typer.testing import CliRunner
 
 from nas.cli import app
 from nas.config import apply_overrides, check, read_yaml
+from nas.export.detector import load_detector
 from nas.export.formats import export_formats, read_report
 from nas.export.subject import REAL_IMAGES, bundled
 from nas.methods.exporting import export
+from nas.predicting import predict
 from nas.recipes.train_job import TrainJobRecipe
 from nas.resolve import read_architecture
 from nas.training import TrainingJob, train_to_completion
@@ -22,6 +27,7 @@ from nas.training_files import CLASSIFIER, TRAINING
 from search_spaces.errors import ConfigError, DataError
 from trainers.data.catalog import open_split
 from trainers.data.digits import write_folder
+from trainers.data.sizing import Fit
 from trainers.data.stored import StoredImages
 from trainers.evaluate import coco_metrics, detect
 from trainers.recipes import DataRecipe
@@ -85,14 +91,13 @@ def test_a_split_in_a_file_is_compared_a_few_images_at_a_time(
     folder = export(str(trained(tmp_path / "training", TINY)))
     held = DataRecipe(root=str(tmp_path / "scenes"))
     asked: list[int] = []
-    read = StoredImages.__getitem__
+    read = StoredImages.padded
 
-    def counting(self: StoredImages, which: Any) -> torch.Tensor:
-        found = read(self, which)
-        asked.append(1 if found.ndim == 3 else len(found))
-        return found
+    def counting(self: StoredImages, chosen: Sequence[int], size: tuple[int, int]) -> torch.Tensor:
+        asked.append(len(chosen))
+        return read(self, chosen, size)
 
-    monkeypatch.setattr(StoredImages, "__getitem__", counting)
+    monkeypatch.setattr(StoredImages, "padded", counting)
     one = bundled(folder, replace(held, cache=str(tmp_path / "cache")), images="all")
     assert isinstance(one.images, StoredImages) and asked == []
     backbone, whole, _ = export_formats(one, folder, ["torch_export"]).artefacts
@@ -104,6 +109,44 @@ def test_a_split_in_a_file_is_compared_a_few_images_at_a_time(
     val = open_split(held, "val")
     scored = coco_metrics(val, detect(one.detector, val, device=torch.device("cpu"))).AP
     assert values["AP"] == pytest.approx((scored, scored), abs=1e-4)
+
+
+def test_pictures_of_either_orientation_are_compared_at_their_sizes(tmp_path: Path) -> None:
+    """A detector that was trained on lying and standing pictures meets both, padded as in its training."""
+    scenes = replace(TINY.data, digits=replace(TINY.data.digits, val_images=9, image_size=128))
+    folder = tmp_path / "scenes"
+    write_folder(scenes, folder)
+    for split in ("train", "val"):
+        file = folder / "annotations" / f"{split}.json"
+        known = json.loads(file.read_text(encoding="utf-8"))
+        for image in known["images"]:
+            # The lower or the right part is cut off; every second one lies.
+            image["height" if image["id"] % 2 else "width"] = 80
+            with Image.open(folder / "images" / image["file_name"]) as picture:
+                picture.crop((0, 0, image["width"], image["height"])).save(
+                    folder / "images" / image["file_name"]
+                )
+        sides = {image["id"]: (image["width"], image["height"]) for image in known["images"]}
+        known["annotations"] = [
+            one
+            for one in known["annotations"]
+            if all(
+                one["bbox"][axis] + one["bbox"][axis + 2] <= sides[one["image_id"]][axis] for axis in (0, 1)
+            )
+        ]
+        file.write_text(json.dumps(known), encoding="utf-8")
+    data = DataRecipe(root=str(folder), image_size=(80, 128), orientation="either")
+    bundle = export(str(trained(tmp_path / "training", replace(TINY, data=data))), tmp_path / "bundle")
+    loaded = load_detector(bundle)
+    assert loaded.fit == Fit((80, 128), either_way=True) and loaded.image_size in ((96, 128), (128, 96))
+    one = bundled(bundle, data, images="all")
+    assert one.data is not None and one.on == "9 images of val"
+    sizes = {tuple(one.some(index, 1).shape[2:]) for index in range(9)}
+    assert sizes == {(96, 128), (128, 96)} and one.some(0, 9).shape[2:] == (128, 128)
+    whole = next(item for item in export_formats(one, bundle, ["onnx"]).artefacts if item.holds == "detector")
+    assert {check.of for check in whole.checks} == {"boxes", "scores", "AP"} and whole.on == "9 images of val"
+    found = predict(bundle, [folder / "images"], tmp_path / "out", threshold=0.0)
+    assert found.images > 9 and found.detections > 0
 
 
 @pytest.mark.parametrize("said", ["0", "-1", "some", "1.5", ""])
