@@ -297,6 +297,16 @@ def test_other_objects_are_refused(other: Detections, what: str) -> None:
         compared(found((0, 0.9, 1)), other)
 
 
+@pytest.mark.parametrize("value", [0.5, float("nan")])
+def test_other_masks_are_refused(value: float) -> None:
+    one = found((0, 0.9, 1), (50, 0.8, 0)) | {"masks": torch.zeros(2, 28, 28)}
+    other = found((0, 0.9, 1), (50, 0.8, 0)) | {"masks": torch.zeros(2, 28, 28)}
+    assert compared(one, other)["masks"] == 0.0
+    other["masks"][0, 3, 4] = value
+    with pytest.raises(RunError, match=rf"onnx: detector.onnx: masks are {value:g} off, allowed is"):
+        compared(one, other)
+
+
 def test_next_to_the_end_of_a_list_one_may_be_missing() -> None:
     compared(found((0, 0.9, 1), (30, 0.05004, 1)), found((0, 0.9, 1)))
     compared(found((0, 0.9, 1), (30, 0.5, 1)), found((0, 0.9, 1), (60, 0.50003, 1)), most=2)
