@@ -11,7 +11,8 @@ final table, cut short, on the other images and scored on the same held-out ones
 ``--arms`` limits what is trained; whatever RUNS already holds is in the result,
 benchmarks/results/proxies_TABLE.json, and so are the arms that stand there already and are not in RUNS: for each arm
 tau-b with its interval and the other statistics of ``nas rank``, its multiply-adds as a share of the table's (with
-recalibration, where an arm does none of it too), and the combinations by mean rank. An arm is replaced as a whole.
+recalibration, where an arm does none of it too), and the combinations by mean rank. An arm is
+replaced as a whole, by no fewer seeds than it has.
 """
 
 import argparse
@@ -155,8 +156,13 @@ def _sides(boxes: torch.Tensor) -> list[float]:
     return ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt().tolist()  # type: ignore[no-any-return]
 
 
-def before(path: Path, table: Table) -> dict[str, tuple[list[Scores], float, str]]:
-    """Arm -> scores, multiply-adds and command of what an earlier call wrote about the same networks."""
+def processor() -> str:
+    """Of this machine."""
+    return str(environment()["hardware"]["processor"])
+
+
+def before(path: Path, table: Table) -> dict[str, tuple[list[Scores], float, dict[str, str]]]:
+    """Arm -> scores, multiply-adds and origin of what an earlier call wrote about the same networks."""
     if not path.exists():
         return {}
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -165,9 +171,9 @@ def before(path: Path, table: Table) -> dict[str, tuple[list[Scores], float, str
         set(one) != known for some in found["scores"].values() for one in some
     ):
         raise SystemExit(f"{path} is of other networks than {table.name}; name another file with --to")
-    commands = found.get("made_by", {})
+    origin = {"command": found["command"], "processor": found["environment"]["hardware"]["processor"]}
     return {
-        name: (some, found["arms"][name]["macs"], commands.get(name, found["command"]))
+        name: (some, found["arms"][name]["macs"], found.get("made_by", {}).get(name, origin))
         for name, some in found["scores"].items()
     }
 
@@ -196,6 +202,8 @@ def main(words: Sequence[str]) -> None:
     given = parser.parse_args(words)
     torch.set_num_threads(1)
     table = read_table(given.truth)
+    path = given.to or ROOT / f"benchmarks/results/proxies_{table.name}.json"
+    known = before(path, table)
     scores: dict[str, list[Scores]] = {}
     macs: dict[str, float] = {}
     last: SearchData | None = None
@@ -230,11 +238,11 @@ def main(words: Sequence[str]) -> None:
                 macs[name] = float(sum(TRAINING * images * one.macs for one in table.networks))
     for name, found in free_scores(table, last):
         scores[name], macs[name] = [found], 0.0
-    path = given.to or ROOT / f"benchmarks/results/proxies_{table.name}.json"
     command = "python benchmarks/proxies.py " + " ".join(shown(words, given))
-    made = dict.fromkeys(scores, command)
-    for name, (found_before, spent, words_before) in before(path, table).items():
-        if name not in scores:
+    made = {name: {"command": command, "processor": processor()} for name in scores}
+    for name, (found_before, spent, words_before) in known.items():
+        # Of other seeds than these too: an arm stays whole as it was until there are as many of them.
+        if len(found_before) > len(scores.get(name, [])):
             scores[name], macs[name], made[name] = found_before, spent, words_before
     result = summary(table, scores, macs)
     result |= {"command": command, "made_by": made}

@@ -195,7 +195,7 @@ def dry_run(
     params = _parameters(network, recipe, train_set)
     macs = None
     if recipe.detector.name in HEADS:
-        whole = count_detector(network, recipe.detector, train_set.num_classes, train_set.usual_size(32))
+        whole = count_detector(network, recipe.detector, train_set.num_classes, train_set.usual_size)
         macs = whole.total.macs
     pace = _measured(network, recipe, train_set, val, measure) if measure else None
     return DryRun(
@@ -204,7 +204,7 @@ def dry_run(
         images=count,
         given=images is not None,
         classes=train_set.num_classes,
-        size=train_set.usual_size(32),
+        size=train_set.usual_size,
         params=params,
         macs=macs,
         steps=total_steps(recipe.train, count),
@@ -254,7 +254,7 @@ def _parameters(network: Architecture, recipe: TrainJobRecipe, data: DetectionSe
     with torch.device("meta" if ours else "cpu"):
         backbone = family_of(network).build(network, seed=recipe.seed)
         detector = build_detector(
-            recipe.detector, backbone, data.num_classes, data.image_size, seed=recipe.seed
+            recipe.detector, backbone, data.num_classes, data.usual_size, seed=recipe.seed
         )
     require_trainable(backbone, replace(recipe.train, compile=False), torch.device("cpu"))
     detector.batches(data, recipe.train, recipe.seed)

@@ -185,9 +185,12 @@ def _found(
 def _canvas(size: tuple[int, int], loaded: LoadedDetector) -> tuple[int, int]:
     """The (height, width) of the training's images, each larger where a picture needs it.
 
-    Where the training's were of either orientation, they were as large as their pictures need it.
+    Where the training's were of either orientation, the one of the picture.
     """
-    usual = (0, 0) if loaded.fit.either_way else loaded.image_size
+    usual = loaded.image_size
+    if loaded.fit.sides is not None:
+        short, long = loaded.fit.sides
+        usual = (long, short) if size[0] > size[1] else (short, long)
     height, width = (
         max(least, -(-side // loaded.multiple) * loaded.multiple)
         for least, side in zip(usual, size, strict=True)

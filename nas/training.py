@@ -233,7 +233,7 @@ def _trained(job: TrainingJob, ranks: Ranks, progress: RunProgress) -> dict[str,
         "warnings": list(trained.warnings),
         "categories": [category.name for category in val.categories],
         "category_ids": [category.id for category in val.categories],
-        "image_size": list(train_set.usual_size(detector.backbone.multiple)),
+        "image_size": list(train_set.usual_size),
         "licence": train_set.licence,
         "data": {"train": train_set.digest, "val": val.digest},
         **provenance(job, ranks),
@@ -267,7 +267,7 @@ def detector_for(architecture: Architecture, recipe: TrainJobRecipe, data: Detec
     """
     network = trained_architecture(architecture, recipe)
     backbone = family_of(network).build(network, seed=recipe.seed)
-    return build_detector(recipe.detector, backbone, data.num_classes, data.image_size, seed=recipe.seed)
+    return build_detector(recipe.detector, backbone, data.num_classes, data.usual_size, seed=recipe.seed)
 
 
 def trained_architecture(architecture: Architecture, recipe: JobRecipe) -> Architecture:

@@ -29,12 +29,12 @@ def images(count: int = 6) -> torch.Tensor:
     return torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(0))
 
 
-def test_naswot_is_the_determinant_of_the_codes() -> None:
-    one = network(1, 1, 1, 1)
+@pytest.mark.parametrize("one", [network(1, 1, 1, 1), get_architecture("mobilenetv2")], ids=["relu", "relu6"])
+def test_naswot_is_the_determinant_of_the_codes(one: Architecture) -> None:
     backbone = family_of(one).build(one, seed=seed_for(0, "weights")).train()
     codes: list[torch.Tensor] = []
     for module in backbone.modules():
-        if isinstance(module, torch.nn.ReLU):
+        if isinstance(module, torch.nn.ReLU | torch.nn.ReLU6):
             module.register_forward_hook(lambda _, __, out: codes.append((out > 0).flatten(1)))
     with torch.no_grad():
         backbone(images(3))

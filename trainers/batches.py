@@ -24,14 +24,13 @@ _JITTER_DRAWS = 3
 class Batches:
     """The images of every step: one permutation an epoch, strung together, cut into batches.
 
-    Those of a trimmed set are of one orientation as far as that goes, and a micro-batch, that of all ranks, is padded
-    to the largest of its pictures.
+    Those of a set with sides are of one orientation as far as that goes.
 
     Args:
         data: what to draw from.
         recipe: batch size and augmentation.
         seed: of order and augmentation.
-        multiple: what sides of trimmed and of resized images are rounded to multiples of, px.
+        multiple: what sides of resized images are rounded to multiples of, px.
     """
 
     def __init__(self, data: DetectionSet, recipe: TrainRecipe, seed: int, multiple: int = 32) -> None:
@@ -41,7 +40,7 @@ class Batches:
         self._seed = seed
         self._epochs = Epochs(len(data), seed)
         self._grouped: GroupedEpochs | None = None
-        if data.trimmed:
+        if data.sides is not None:
             standing = [data.standing(index) for index in range(len(data))]
             self._grouped = GroupedEpochs(standing, recipe.batch_size, seed)
 
@@ -69,7 +68,7 @@ class Batches:
         rng = rng_for(self._seed, "augment", step)
         mirrored = [rng.random() < 0.5 for _ in chosen][begin:end] if self._recipe.flip else None
         # Not that of this rank's part: what is learned shall not depend on who shares a batch.
-        padded = self._data.padded_size(chosen[micro * size : (micro + 1) * size], self._multiple)
+        padded = self._data.padded_size(chosen[micro * size : (micro + 1) * size])
         chosen = chosen[begin:end]
         images = self._data.padded(chosen, padded).to(device)
         if isinstance(self._data.images, StoredImages):
@@ -93,10 +92,8 @@ class Batches:
 
     @property
     def smallest(self) -> tuple[int, int]:
-        """(height, width) px of the smallest images of any step."""
-        return scaled_size(
-            self._data.smallest_size(self._multiple), min(self._recipe.sizes, default=1.0), self._multiple
-        )
+        """(height, width) px of the smallest images of any step, in the orientation of most."""
+        return scaled_size(self._data.usual_size, min(self._recipe.sizes, default=1.0), self._multiple)
 
     def factor(self, step: int) -> float:
         """By which the sides of a step's images are multiplied."""

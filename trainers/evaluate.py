@@ -125,13 +125,8 @@ def detect_evaluating(
     """:func:`detect` with a detector whose every part is in evaluation mode, which is not looked at: a supernet has
     thousands of parts, and a search comes here for every batch."""
     found: dict[int, list[dict[str, Any]]] = {}
-    order: Sequence[int] = range(len(data))
-    if data.trimmed:
-        order = sorted(order, key=data.standing)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        size = data.padded_size(chosen, detector.backbone.multiple) if data.trimmed else data.image_size
-        images = data.padded(chosen, size)
+    for chosen in data.batches(batch_size):
+        images = data.padded(chosen, data.padded_size(chosen))
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp == "bf16"):
             outputs = detector.detections(images.to(device))
         for index, one in zip(chosen, outputs, strict=True):

@@ -173,14 +173,17 @@ def measured(
             table[name] = {"environment": FILES[name], **compared(name, data, loaded, work)}
             continue
         holds = name.partition(".")[0]
-        ms, base = statistics.median(latency[name]), statistics.median(eager[holds])
+        ratios = [one / base for one, base in zip(latency[name], eager[holds], strict=True)]
         table[name] = {
             "environment": FILES[name],
             **compared(name, data, loaded, work),
-            "ms": round(ms, 3),
-            "ms_by_turn": [round(one, 3) for one in latency[name]],
-            "pytorch_ms": round(base, 3),
-            "over_pytorch": round(ms / base, 3),
+            "ms": [round(one, 3) for one in latency[name]],
+            "pytorch_ms": [round(one, 3) for one in eager[holds]],
+            "over_pytorch": {
+                "median": round(statistics.median(ratios), 3),
+                "low": round(min(ratios), 3),
+                "high": round(max(ratios), 3),
+            },
         }
     return table
 

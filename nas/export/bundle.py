@@ -162,6 +162,7 @@ def _input(detector: TrainedDetector | None) -> dict[str, object]:
         "mean": list(MEAN),
         "std": list(STD),
         "size": None if detector is None else list(detector.image_size),
+        "pictures": None if detector is None else str(detector.fit),
         "padding": "zero, at right and bottom, before mean and std",
     }
 

@@ -11,7 +11,7 @@ from torch.export import Dim
 
 from nas.export import pt2_loader
 from nas.export.alone import alone
-from nas.export.capture import LEAST_CELLS, Captured, capture, captured
+from nas.export.capture import Captured, capture, captured
 from nas.export.detections import compare_ap, compare_detections
 from nas.export.detector_graph import OUTPUTS, Candidates, OneStage
 from nas.export.onnx_file import OnnxModel, write_onnx
@@ -29,7 +29,7 @@ from trainers.detectors.mask_rcnn import MaskRCNN
 from trainers.evaluate import coco_results
 
 LOADER = "detector.py"
-_BYTES = "RGB bytes, resized to fit and padded with zeros at right and bottom"
+_BYTES = "RGB bytes, {fit}, padded with zeros at right and bottom"
 
 _RUN_LOADER = """
 sys.path.insert(0, sys.argv[1])
@@ -53,7 +53,7 @@ def onnx_detector(work: Work) -> None:
         return
     outputs = (*OUTPUTS, "masks") if isinstance(detector, MaskRCNN) else OUTPUTS
     whole = _captured(graph, work, outputs)
-    accepts = f"{whole.accepts}; {_BYTES}"
+    accepts = f"{whole.accepts}; {_BYTES.format(fit=work.subject.fit)}"
     about = {
         "architecture": work.subject.architecture.digest,
         "input": accepts,
@@ -94,7 +94,7 @@ def torch_export_detector(work: Work) -> None:
         )
         return
     whole = _captured(Candidates(detector), work, ("boxes", "scores", "labels"))
-    accepts = f"{whole.accepts}; {_BYTES}"
+    accepts = f"{whole.accepts}; {_BYTES.format(fit=work.subject.fit)}"
     settings = {
         "size": list(work.subject.image_size),
         "categories": list(work.subject.categories),
@@ -134,8 +134,8 @@ def _captured(module: nn.Module, work: Work, outputs: tuple[str, ...]) -> Captur
     """For images of any size that gives the coarsest map two cells, where those of training are such."""
     one = work.subject
     assert one.detector is not None
-    least = max(LEAST_CELLS, max(one.detector.backbone.strides) // one.step + 1)
-    if min(one.image_size) >= least * one.step:
+    if min(one.image_size) >= one.least_side:
+        least = one.least_side // one.step
         return captured(module.eval(), outputs, one.image_size, step=one.step, least=least, dtype=torch.uint8)
     example = torch.zeros(2, 3, *one.image_size, dtype=torch.uint8)
     program = capture(module.eval(), example, {0: Dim("batch", min=1)})

@@ -1,9 +1,9 @@
 """Runs an exported one-stage detector; needs Python 3.11 and torch, nothing else.
 
 ``load("detector.pt2")`` gives a function: images, bytes (N, 3, H, W), RGB -> one dict an image with ``boxes`` (n, 4) as
-x1 y1 x2 y2 in px, falling ``scores`` (n,) and ``labels`` (n,), positions in ``categories``. Pictures are resized to fit
-into ``size`` (height, width) and padded with zeros at right and bottom. Load files of people you trust only: torch may
-unpickle parts of a ``.pt2`` file, which can run code.
+x1 y1 x2 y2 in px, falling ``scores`` (n,) and ``labels`` (n,), positions in ``categories``. How pictures are resized
+and padded before says ``settings["input"]``; ``size`` is the (height, width) that most images of the training had. Load
+files of people you trust only: torch may unpickle parts of a ``.pt2`` file, which can run code.
 """
 
 import json

@@ -97,10 +97,9 @@ class Work:
         Args:
             resized: some of them at another size too, at the end.
         """
-        for first in range(0, len(self.subject.images), _AT_A_TIME):
-            yield self.subject.some(first, _AT_A_TIME)
+        yield from self.subject.batches(_AT_A_TIME)
         if resized:
-            yield taller_and_wider(self.subject.some(0, _AT_A_TIME), self.subject.step)
+            yield taller_and_wider(next(self.subject.batches(_AT_A_TIME)), self.subject.step)
 
     def detections(self, resized: bool) -> Iterator[tuple[Tensor, list[Detections]]]:
         """Each of :meth:`parts` with what the detector in PyTorch finds in it."""

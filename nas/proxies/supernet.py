@@ -171,10 +171,11 @@ class SupernetProxy:
     def __call__(self, candidate: Candidate) -> Score:
         """Score one candidate: AP in percent on the held-out images."""
         watch = Stopwatch()
+        # First, for a network without it fails, and has cost nothing yet.
+        free = self._free(candidate) if self.beside and isinstance(candidate, Architecture) else {}
         results = self._detections(candidate, None)
         require_finite(results)
         metrics = self._truth.aps(results)
-        free = self._free(candidate) if self.beside and isinstance(candidate, Architecture) else {}
         return Score(
             value=100.0 * metrics.AP,
             attributes={

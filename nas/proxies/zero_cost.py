@@ -50,7 +50,7 @@ def naswot(architecture: Architecture, images: Tensor, *, seed: int = 0) -> floa
     """How differently a batch switches the ReLUs: log determinant of the kernel of their binary codes.
 
     Mellor et al. 2021, "Neural Architecture Search without Training", section 3: K counts for every two images the
-    units that are on in both or off in both.
+    units that are on in both or off in both. Units are those of ReLU and ReLU6, on where their output is above zero.
 
     Args:
         architecture: of any family.
@@ -69,9 +69,13 @@ def naswot(architecture: Architecture, images: Tensor, *, seed: int = 0) -> floa
         on = (output > 0).flatten(1).float()
         kernel.add_((on @ on.T + (1.0 - on) @ (1.0 - on).T).cpu().double())
 
-    hooks = [one.register_forward_hook(count) for one in backbone.modules() if isinstance(one, nn.ReLU)]
+    hooks = [
+        one.register_forward_hook(count) for one in backbone.modules() if isinstance(one, nn.ReLU | nn.ReLU6)
+    ]
     if not hooks:
-        raise CandidateFailed("naswot: the network has no nn.ReLU, whose states this score counts")
+        raise CandidateFailed(
+            "naswot: the network has no nn.ReLU or nn.ReLU6, whose states this score counts"
+        )
     with torch.no_grad():
         backbone(images)
     sign, logarithm = torch.linalg.slogdet(kernel)

@@ -61,7 +61,8 @@ class PhaseRecipe(Recipe):
         race: candidates are stopped on a part of the held-out images; all are scored on all of them when left out.
         choose_by: what makes the winner. ``score``: the highest AP in the supernet, as in the paper. ``mean_rank``: the
             best mean of the ranks by that AP and by NASWOT (Mellor et al. 2021) at random weights; for ``stages`` with
-            an exhaustive controller only. Why, and what is not known of it: docs/evidence.md.
+            an exhaustive controller only. An allocation of which NASWOT cannot be had fails. Why, and what is not known
+            of it: docs/evidence.md.
     """
 
     supernet: SupernetRecipe = field(default_factory=SupernetRecipe)

@@ -1,5 +1,6 @@
 """``data.orientation: either``: limits of the shorter and the longer side, and batches padded to their pictures."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from nas.config import apply_overrides, check
 from nas.methods.catalog import check_search
 from nas.targets import read_recipe
-from search_spaces.errors import ConfigError
+from search_spaces.errors import ConfigError, DataError
 from search_spaces.recipe import FieldError
 from trainers.batches import Batches
 from trainers.data.catalog import open_split
@@ -100,25 +101,59 @@ def test_a_set_of_either_orientation(coco_folder: Folder, tmp_path: Path) -> Non
     root = coco_folder()
     data, found = opened(root), opened(root, tmp_path / "cache")
     assert [data.content(index) for index in range(3)] == [(48, 96), (85, 64), (64, 64)]
-    assert data.image_size == (96, 96) and data.trimmed and data.digest == found.digest
-    assert [data.padded_size([index], 32) for index in range(3)] == [(64, 96), (96, 64), (64, 64)]
-    assert data.padded_size([LYING, SQUARE], 32) == (64, 96)
-    assert data.padded_size([LYING, STANDING], 32) == data.padded_size([STANDING], 96) == (96, 96)
-    assert data.smallest_size(32) == (64, 64)
+    assert data.image_size == (96, 96) and data.sides == (64, 96) and data.digest == found.digest
+    assert [data.padded_size([index]) for index in range(3)] == [(64, 96), (96, 64), (64, 96)]
+    assert data.padded_size([LYING, SQUARE]) == data.usual_size == (64, 96)
+    assert data.padded_size([LYING, STANDING]) == (96, 96)
+    assert [list(some) for some in data.batches(1)] == [[LYING], [SQUARE], [STANDING]]
+    assert [list(some) for some in data.batches(8)] == [[LYING, SQUARE], [STANDING]]
     assert data.targets[LYING]["boxes"][0].tolist() == pytest.approx([9.6, 4.8, 28.8, 14.4])
     assert isinstance(found.images, StoredImages)
     for chosen in ([LYING], [LYING, SQUARE], [SQUARE, STANDING, LYING]):
-        size = data.padded_size(chosen, 32)
+        size = data.padded_size(chosen)
         batch = data.padded(chosen, size)
         assert torch.equal(batch, data.images[chosen][:, :, : size[0], : size[1]])
         assert torch.equal(batch, found.padded(chosen, size))
-    assert data.subset([STANDING]).trimmed and data.subset([STANDING]).usual_size(32) == (96, 64)
+    one = data.subset([STANDING])
+    assert one.sides == (64, 96) and one.usual_size == (96, 64)
 
 
 def test_a_set_of_one_size_is_padded_to_it(coco_folder: Folder) -> None:
     data = opened(coco_folder(), orientation="fixed")
-    assert not data.trimmed and data.image_size == (64, 96)
-    assert data.padded_size([STANDING], 32) == data.smallest_size(32) == data.usual_size(32) == (64, 96)
+    assert data.sides is None and data.image_size == (64, 96)
+    assert data.padded_size([STANDING]) == data.usual_size == (64, 96)
+    assert [list(some) for some in data.batches(2)] == [[0, 1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("kept", "size"), [([LYING, SQUARE], (64, 96)), ([STANDING], (96, 64)), ([0, 1], (96, 96))]
+)
+def test_images_have_room_for_the_orientations_that_there_are(
+    coco_folder: Folder, kept: list[int], size: tuple[int, int]
+) -> None:
+    def change(annotations: dict[str, Any]) -> None:
+        annotations["images"] = [annotations["images"][place] for place in kept]
+        known = {image["id"] for image in annotations["images"]}
+        annotations["annotations"] = [one for one in annotations["annotations"] if one["image_id"] in known]
+
+    data = opened(coco_folder(change))
+    assert data.image_size == size and data.sides == (64, 96)
+
+
+def test_memory_is_counted_for_the_orientations_that_there_are(
+    coco_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 2 * 3 * 2 * 70 * 96}
+    monkeypatch.setattr("trainers.data.coco.os.sysconf", pages.__getitem__)
+
+    root = coco_folder()
+    with pytest.raises(DataError, match="3 images at 96x96 px need"):
+        opened(root)
+    file = root / "annotations" / "train.json"
+    known = json.loads(file.read_text(encoding="utf-8"))
+    del known["images"][STANDING]
+    file.write_text(json.dumps({**known, "annotations": []}), encoding="utf-8")
+    assert len(opened(root)) == 2
 
 
 def test_groups_take_every_image_as_often_as_without() -> None:
@@ -146,7 +181,7 @@ def test_fewer_images_than_a_batch() -> None:
     assert Counter(groups.batch(0) + groups.batch(1)) == {0: 5, 1: 5}
 
 
-def test_batches_are_padded_to_their_pictures(mixed: Path, tmp_path: Path) -> None:
+def test_batches_are_padded_to_their_orientation(mixed: Path, tmp_path: Path) -> None:
     recipe = TrainRecipe(steps=8, batch_size=5, flip=True)
     data, found = opened(mixed, masks=True), opened(mixed, tmp_path / "cache", masks=True)
     sizes: Counter[tuple[int, ...]] = Counter()
@@ -194,15 +229,12 @@ def test_a_training_and_what_it_finds(mixed: Path, tiny_backbone: Callable[..., 
     assert {one["image_id"] for one in together} == set(data.image_ids)
     order = [one["image_id"] for one in together]
     assert order == sorted(order), "in the order of the set, whatever was looked at first"
-    lying = [index for index in range(len(data)) if not data.standing(index)]
-    standing = [index for index in range(len(data)) if data.standing(index)]
-    # Of batches of four the third is mixed, and padded further than its pictures are alone.
-    for index in lying[:8] + standing[2:]:
-        own = [one for one in together if one["image_id"] == data.image_ids[index]]
-        alone = detect(detector, data.subset([index]), device=CPU)
-        assert [one["score"] for one in own] == pytest.approx([one["score"] for one in alone], abs=1e-5)
-        for one, other in zip(own, alone, strict=True):
-            assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-3)
+    for size in (1, 3, 16):
+        other = detect(detector, data, batch_size=size, device=CPU)
+        assert [one["image_id"] for one in other] == order
+        for one, same in zip(together, other, strict=True):
+            assert one["score"] == pytest.approx(same["score"], abs=1e-5)
+            assert one["bbox"] == pytest.approx(same["bbox"], abs=1e-3)
 
 
 def test_what_does_not_go_with_it() -> None:
@@ -220,4 +252,4 @@ def test_what_does_not_go_with_it() -> None:
 
 def test_noise_in_place_of_images_has_the_size_of_most() -> None:
     data = made_up_set(DataRecipe(image_size=(64, 96), orientation="either"), images=2, classes=3)
-    assert data.image_size == data.usual_size(32) == (64, 96)
+    assert data.image_size == data.usual_size == (64, 96)

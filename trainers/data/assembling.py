@@ -71,7 +71,7 @@ def assemble(
     categories: tuple[Category, ...],
     canvas: tuple[int, int] | None,
     digest: str,
-    trimmed: bool = False,
+    sides: tuple[int, int] | None = None,
     masks: bool = False,
     licence: str = NOT_STATED,
 ) -> DetectionSet:
@@ -82,7 +82,7 @@ def assemble(
         boxes=boxes,
         categories=categories,
         canvas=canvas,
-        trimmed=trimmed,
+        sides=sides,
         masks=masks,
         licence=licence,
     )
@@ -94,7 +94,7 @@ def assembled(
     boxes: tuple[BoxEntry, ...],
     categories: tuple[Category, ...],
     canvas: tuple[int, int] | None,
-    trimmed: bool = False,
+    sides: tuple[int, int] | None = None,
     skipped: tuple[str, ...] = (),
     masks: bool = False,
     licence: str = NOT_STATED,
@@ -106,11 +106,15 @@ def assembled(
         boxes: of these pictures, in original px.
         categories: sorted by id.
         canvas: (height, width) to pad to; the largest picture when None. Rounded up to multiples of 32.
-        trimmed: see :class:`~trainers.data.detection_set.DetectionSet`.
+        sides: see :class:`~trainers.data.detection_set.DetectionSet`; images then have room for what orientations there
+            are.
         skipped: what was dropped.
         masks: every box has a mask, and the set shall have them.
         licence: of the pictures.
     """
+    if sides is not None:
+        standing = [height > width for height, width in pictures.contents]
+        canvas = max(sides) if any(standing) else min(sides), min(sides) if all(standing) else max(sides)
     tallest = max(height for height, _ in pictures.contents)
     widest = max(width for _, width in pictures.contents)
     height, width = (-(-side // 32) * 32 for side in (canvas or (tallest, widest)))
@@ -144,7 +148,7 @@ def assembled(
         sizes=pictures.sizes,
         file_names=tuple(entry.file_name for entry in pictures.entries),
         digest=hashlib.sha256(f"{pictures.digest} {tuple(images.shape)}".encode()).hexdigest(),
-        trimmed=trimmed,
+        sides=sides,
         skipped=skipped,
         masks=tuple(outlines) if masks else None,
         licence=licence,

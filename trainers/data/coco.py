@@ -8,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def open_coco(recipe: DataRecipe, split: str, copies: int, say: Say) -> Detectio
     problems = Problems(source=source, skip=recipe.on_bad == "skip")
     annotations = read_annotations(content, problems)
     if recipe.cache is None:
-        _check_memory(len(annotations.images), recipe.fit, source, copies)
+        _check_memory(annotations.images, recipe.fit, source, copies)
         pictures = _in_memory(root / "images", annotations, recipe, problems, content)
     else:
         pictures = _in_file(root / "images", annotations, recipe, problems, content, say)
@@ -84,7 +84,7 @@ def open_coco(recipe: DataRecipe, split: str, copies: int, say: Say) -> Detectio
         boxes=boxes,
         categories=annotations.categories,
         canvas=recipe.fit.canvas,
-        trimmed=recipe.fit.either_way,
+        sides=recipe.fit.sides,
         skipped=skipped,
         masks=recipe.masks,
         licence=recipe.licence or annotations.licence,
@@ -137,7 +137,8 @@ def _in_file(
     names = [entry.file_name for entry in annotations.images]
     files = [_file_facts(folder / name) for name in names]
     written = hashlib.sha256(content).hexdigest()
-    facts = [1, PILLOW, written, asdict(recipe.fit), list(zip(names, files, strict=True))]
+    size = [recipe.image_size, recipe.orientation] if recipe.fit.either_way else recipe.image_size
+    facts = [1, PILLOW, written, size, list(zip(names, files, strict=True))]
     found = stored_split(
         Path(recipe.cache).expanduser(),
         key=hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32],
@@ -275,10 +276,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _check_memory(count: int, fit: Fit, source: Path, copies: int) -> None:
-    if fit.room is None:
+def _check_memory(entries: Sequence[ImageEntry], fit: Fit, source: Path, copies: int) -> None:
+    room, count = fit.room, len(entries)
+    if room is None:
         return
-    height, width = fit.room
+    standing = {entry.size is None or entry.size[0] > entry.size[1] for entry in entries}
+    if fit.sides is not None and len(standing) == 1 and all(entry.size is not None for entry in entries):
+        room = fit.sides[::-1] if True in standing else fit.sides
+    height, width = room
     needed = copies * count * 3 * height * width
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > 0.5 * present:

@@ -1,7 +1,7 @@
 """Images with boxes and perhaps masks, decoded, resized and kept as bytes, in memory or in a file."""
 
 import hashlib
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, NotRequired, TypedDict
@@ -50,8 +50,8 @@ class DetectionSet:
         sizes: (height, width) of each original image.
         file_names: one an image.
         digest: of annotations, file names, pixels and, after :meth:`subset`, the choice.
-        trimmed: a batch is padded no further than its largest picture needs, and is of pictures of one orientation
-            where there are enough of them.
+        sides: shorter and longer side px of a batch of pictures of one orientation, which batches are as far as that
+            goes; None: every batch has the padded size of the images.
         skipped: what ``on_bad=skip`` dropped, one sentence each.
         masks: of every image's objects, as run lengths in padded pixels; None where masks were not asked for.
         licence: of the images, as the annotation file or the recipe states it.
@@ -65,7 +65,7 @@ class DetectionSet:
     sizes: tuple[tuple[int, int], ...]
     file_names: tuple[str, ...]
     digest: str
-    trimmed: bool = False
+    sides: tuple[int, int] | None = None
     skipped: tuple[str, ...] = ()
     masks: tuple[tuple[Rle, ...], ...] | None = None
     licence: str = NOT_STATED
@@ -112,20 +112,27 @@ class DetectionSet:
         masks = decode_masks(self.masks[index], self.image_size)
         return Target(**target, masks=masks if size is None else masks[:, : size[0], : size[1]])
 
-    def padded_size(self, chosen: Sequence[int], multiple: int) -> tuple[int, int]:
-        """(height, width) px of a batch of these images, multiples of ``multiple`` where it is trimmed."""
-        if not self.trimmed:
+    def padded_size(self, chosen: Iterable[int]) -> tuple[int, int]:
+        """(height, width) px of a batch of these images; where a set has sides it depends on orientations alone."""
+        if self.sides is None:
             return self.image_size
-        largest = (max(sides) for sides in zip(*map(self.content, chosen), strict=True))
-        height, width = (-(-side // multiple) * multiple for side in largest)
-        return min(height, self.image_size[0]), min(width, self.image_size[1])
+        short, long = self.sides
+        standing = {self.standing(index) for index in chosen}
+        return long if True in standing else short, long if False in standing else short
 
-    def smallest_size(self, multiple: int) -> tuple[int, int]:
-        """(height, width) px, that no batch is lower and none narrower than."""
-        if not self.trimmed:
-            return self.image_size
-        sizes = {self.padded_size([index], multiple) for index in range(len(self))}
-        return min(height for height, _ in sizes), min(width for _, width in sizes)
+    def batches(self, size: int) -> Iterator[Sequence[int]]:
+        """All images once, at most so many at a time; of a set with sides first those of the more frequent orientation.
+
+        What is found in a picture then does not depend on the others of its batch, nor on how many there are.
+        """
+        every: Sequence[int] = range(len(self))
+        groups = [every]
+        if self.sides is not None:
+            groups = [[one for one in every if self.standing(one) is way] for way in (False, True)]
+            groups.sort(key=len, reverse=True)
+        for group in groups:
+            for start in range(0, len(group), size):
+                yield group[start : start + size]
 
     def padded(self, chosen: Sequence[int], size: tuple[int, int]) -> Tensor:
         """Images (n, 3, H, W), bytes, of (height, width) px as :meth:`padded_size` says it."""
@@ -136,15 +143,14 @@ class DetectionSet:
         return found if size == self.image_size else found[:, :, : size[0], : size[1]].contiguous()
 
     def standing(self, index: int) -> bool:
-        """Whether a picture is taller than wide."""
-        height, width = self.sizes[index]
+        """Whether a picture, as it was resized, is taller than wide."""
+        height, width = self.content(index)
         return height > width
 
-    def usual_size(self, multiple: int) -> tuple[int, int]:
-        """(height, width) px of a batch of most images, by :meth:`padded_size`: what a training costs goes by it."""
-        standing = [self.standing(index) for index in range(len(self))]
-        most = 2 * sum(standing) > len(self)
-        return self.padded_size([index for index, one in enumerate(standing) if one == most], multiple)
+    @property
+    def usual_size(self) -> tuple[int, int]:
+        """(height, width) px of a batch of most images: what a training costs goes by it."""
+        return self.padded_size(next(self.batches(len(self))))
 
     def subset(self, indices: Iterable[int]) -> "DetectionSet":
         """The chosen images with their targets and ground truth, in the order given."""

@@ -69,7 +69,7 @@ def compose_digits(recipe: DataRecipe, split: str) -> DetectionSet:
         boxes=tuple(boxes),
         categories=categories,
         canvas=recipe.fit.canvas,
-        trimmed=recipe.fit.either_way,
+        sides=recipe.fit.sides,
         digest=digest.hexdigest(),
         masks=recipe.masks,
         licence=recipe.licence or NOT_STATED,

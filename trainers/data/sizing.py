@@ -49,6 +49,14 @@ class Fit:
         return (max(self.size), max(self.size)) if self.either_way else self.size
 
     @property
+    def sides(self) -> tuple[int, int] | None:
+        """Shorter and longer side px that pictures are padded to, multiples of 32; None where that is not by these."""
+        if not self.either_way or not isinstance(self.size, tuple):
+            return None
+        short, long = (-(-side // 32) * 32 for side in sorted(self.size))
+        return short, long
+
+    @property
     def most_pixels(self) -> int | None:
         """That a picture may have; None where pictures stay as they are."""
         if self.size is None:
