@@ -1,6 +1,6 @@
 """Images a second of our training loop against a loop as torchvision's reference has it, in turn on one machine.
 
-    python benchmarks/training_throughput.py [--root DIR] [--rounds 5] [--steps 30] [--threads 2]
+    python benchmarks/training_throughput.py [--root DIR] [--rounds 5] [--steps 30] [--threads 2] [--without bf16]
 
 writes benchmarks/results/training_throughput.json. The detector is torchvision's own class around the same backbone
 and pyramid on its side, ours on the other, with equal numbers of parameters; data, size of images, batch, optimiser
@@ -226,7 +226,8 @@ def measured(variant: str, name: str, chosen: argparse.Namespace, root: Path) ->
     return chosen.batch * len(kept) / sum(kept)
 
 
-VARIANTS = ("reference 0", "reference 2", "same settings", "defaults", "bf16")
+OURS = ("same settings", "defaults", "bf16")
+VARIANTS = ("reference 0", "reference 2", *OURS)
 
 
 def elsewhere(variant: str, name: str, chosen: argparse.Namespace, root: Path) -> float:
@@ -254,18 +255,20 @@ def elsewhere(variant: str, name: str, chosen: argparse.Namespace, root: Path) -
 
 def compared(name: str, chosen: argparse.Namespace, root: Path) -> dict[str, Any]:
     """Images a second of every variant, and ratios within the rounds."""
+    variants = [one for one in VARIANTS if one not in chosen.without]
     rounds = []
     for number in range(chosen.rounds):
-        rounds.append({variant: elsewhere(variant, name, chosen, root) for variant in VARIANTS})
+        rounds.append({variant: elsewhere(variant, name, chosen, root) for variant in variants})
         print(name, number, {key: round(value, 2) for key, value in rounds[-1].items()}, flush=True)
     best = [max(one["reference 0"], one["reference 2"]) for one in rounds]
     ratios = {
         variant: [round(one[variant] / other, 3) for one, other in zip(rounds, best, strict=True)]
-        for variant in ("same settings", "defaults", "bf16")
+        for variant in OURS
+        if variant in variants
     }
     return {
         "images_per_second": {
-            variant: round(statistics.median(one[variant] for one in rounds), 2) for variant in VARIANTS
+            variant: round(statistics.median(one[variant] for one in rounds), 2) for variant in variants
         },
         "against_the_faster_reference": {
             variant: {"median": round(statistics.median(found), 3), "all": found}
@@ -289,6 +292,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--size", type=int, nargs=2, default=[256, 320], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--without", nargs="*", choices=OURS, default=[], help="variants to leave out")
     parser.add_argument("--to", type=Path, default=RESULT)
     parser.add_argument(
         "--child", choices=VARIANTS, help="measure in this process and print (used by the script)"
