@@ -7,6 +7,8 @@ table of networks trained alone, and writes benchmarks/results/proof.json:
 
 - ``supernet_tau``: tau-b of the short recipe's scores (``SHORT``) with the table, mean over the seeds of the supernet;
   ``supernet_tau_low``: lower end of its 95 % interval over networks, by the jackknife of that mean.
+- ``chosen_tau``, ``chosen_tau_low``: the same of the order by which the short recipe chooses, that score's mean rank with
+  NASWOT.
 - ``supernet_tau_ceiling``: the tau that a proxy without error would reach with this truth.
 - ``evaluation_speedup``, ``search_speedup``: of the short recipe, see benchmarks/search_cost.py.
 - ``arms``: every way to score, among them the long recipe (``LONG``): tau of each seed, AP of the winners, the regret
@@ -111,10 +113,12 @@ def main(words: Sequence[str] | None = None) -> None:
     highest = ceiling([{seed: one.scores[seed][-1] for seed in table.seeds} for one in table.networks])
     both = [dict(enumerate(arms[name]["ap_of_winners"])) for name in (SHORT, LONG)]
     apart = paired_difference(*both)
+    chosen = arms[f"mean rank of {FREE} and {SHORT}"]["mean_tau"] if free is not None else None
     result = {
         "command": "python benchmarks/proof.py",
         "supernet_tau": arms[SHORT]["mean_tau"]["value"],
         "supernet_tau_low": arms[SHORT]["mean_tau"]["low"],
+        **({"chosen_tau": chosen["value"], "chosen_tau_low": chosen["low"]} if chosen else {}),
         "supernet_tau_ceiling": highest.tau,
         "evaluation_speedup": cost["evaluation_speedup"],
         "search_speedup": cost["search_speedup"],

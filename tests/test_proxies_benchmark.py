@@ -108,6 +108,8 @@ def test_the_proof_is_what_the_measured_files_say(
         "supernet_tau_ceiling"
     ] == pytest.approx(1.0)
     assert (found["evaluation_speedup"], found["search_speedup"]) == (8.0, 3.0)
+    chosen = found["arms"][f"mean rank of naswot and {proof['SHORT']}"]["mean_tau"]
+    assert (found["chosen_tau"], found["chosen_tau_low"]) == (chosen["value"], chosen["low"])
     long = found["arms"][proof["LONG"]]
     assert long["tau"][0] == pytest.approx(1.0) and long["tau"][1] == pytest.approx(-1.0)
     assert long["winners"][0] == best and long["regret_at_3"][0] == 0.0
