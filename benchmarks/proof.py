@@ -7,8 +7,8 @@ table of networks trained alone, and writes benchmarks/results/proof.json:
 
 - ``supernet_tau``: tau-b of the short recipe's scores (``SHORT``) with the table, mean over the seeds of the supernet;
   ``supernet_tau_low``: lower end of its 95 % interval over networks, by the jackknife of that mean.
-- ``chosen_tau``, ``chosen_tau_low``: the same of the order by which the short recipe chooses, that score's mean rank with
-  NASWOT.
+- ``chosen_tau``, ``chosen_tau_low``: the same of the order by which the short recipe chooses, that score's mean rank
+  with NASWOT.
 - ``supernet_tau_ceiling``: the tau that a proxy without error would reach with this truth.
 - ``evaluation_speedup``, ``search_speedup``: of the short recipe, see benchmarks/search_cost.py.
 - ``arms``: every way to score, among them the long recipe (``LONG``): tau of each seed, AP of the winners, the regret
