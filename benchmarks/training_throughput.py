@@ -279,7 +279,11 @@ def compared(name: str, chosen: argparse.Namespace, root: Path) -> dict[str, Any
 
 def _shown(root: Path | None) -> list[str]:
     """The words of the command, without folders of this machine."""
-    return [f"DIR/{Path(word).name}" if root and word == str(root) else word for word in sys.argv[1:]]
+    folder = str(root)
+    return [
+        f"DIR/{Path(word).name}" if word == folder or Path(word).is_absolute() else word
+        for word in sys.argv[1:]
+    ]
 
 
 def main() -> None:
