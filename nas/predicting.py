@@ -18,6 +18,7 @@ from search_spaces.files import write_atomic
 from trainers.data.annotations import ImageEntry
 from trainers.data.assembling import assemble
 from trainers.data.coco import resized
+from trainers.data.sizing import canvas_of
 from trainers.evaluate import detect
 from trainers.loop import resolve_device
 
@@ -189,8 +190,7 @@ def _canvas(size: tuple[int, int], loaded: LoadedDetector) -> tuple[int, int]:
     """
     usual = loaded.image_size
     if loaded.fit.sides is not None:
-        short, long = loaded.fit.sides
-        usual = (long, short) if size[0] > size[1] else (short, long)
+        usual = canvas_of(loaded.fit.sides, [size[0] > size[1]])
     height, width = (
         max(least, -(-side // loaded.multiple) * loaded.multiple)
         for least, side in zip(usual, size, strict=True)

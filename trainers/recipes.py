@@ -86,8 +86,8 @@ class DataRecipe(Recipe):
         image_size: longest side in px, or ``(height, width)`` to fit into; the aspect ratio is kept either
             way. Left out: the pixels as stored.
         orientation: ``either``: a (height, width) holds for pictures lying and standing, as other libraries' limits of
-            the shorter and the longer side do, batches are of one orientation as far as that goes, and padded no
-            further than their largest picture. ``fixed``: every picture is padded to the one size. For trainings only.
+            the shorter and the longer side do, and batches are of one orientation as far as that goes. ``fixed``: every
+            picture is fitted into the one size and padded to it. ``either`` is for trainings only.
         on_bad: ``error`` stops at bad images and annotations, ``skip`` drops and lists them.
         masks: read the objects' masks too, which ``mask_rcnn`` learns from: COCO's ``segmentation``, or the ink of the
             digits.

@@ -22,7 +22,7 @@ from search_spaces.files import write_atomic
 from search_spaces.randomness import rng_for
 from trainers.data.checking import SIZES, FolderCheck, SplitFacts, check_folder
 from trainers.data.coco import decoded
-from trainers.data.sizing import Fit
+from trainers.data.sizing import Fit, canvas_of
 from trainers.data.stored import Say
 from trainers.recipes import DataRecipe, DetectorRecipe
 
@@ -191,6 +191,9 @@ def _resized(found: FolderCheck, fit: Fit) -> tuple[list[Resized], tuple[int, in
             )
     if fit.canvas is not None:
         tallest, widest = fit.canvas
+    if fit.sides is not None:
+        sizes = (size for split in found.splits for size in split.sizes.values())
+        tallest, widest = canvas_of(fit.sides, (height > width for height, width in sizes))
     return boxes, (-(-round(tallest) // 32) * 32, -(-round(widest) // 32) * 32)
 
 

@@ -10,6 +10,7 @@ are paired: their differences carry no luck of the draw.
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +190,13 @@ class SupernetProxy:
 
     def _free(self, candidate: Architecture) -> dict[str, Json]:
         """NASWOT of a network: of the same seed and images for all, so that it too is paired."""
-        images = first_images(self.train_set).to(self.device)
+        images = self._first_images
         looked_at(len(images), cost(candidate, self.train_set.image_size).macs)
         return {NASWOT: naswot(candidate, images)}
+
+    @cached_property
+    def _first_images(self) -> Tensor:
+        return first_images(self.train_set).to(self.device)
 
     def at(self, candidate: Candidate, step: int) -> Score:
         """The same on the first images of a race: equal statistics and detections, as far as they go.

@@ -136,6 +136,13 @@ def test_pictures_of_either_orientation_are_compared_at_their_sizes(tmp_path: Pa
         ]
         file.write_text(json.dumps(known), encoding="utf-8")
     data = DataRecipe(root=str(folder), image_size=(80, 128), orientation="either")
+    # P7 of 128 px a cell: a graph of any size needs more than these pictures have.
+    coarse = replace(TINY, data=data, detector=replace(TINY.detector, extra_levels=2))
+    deep = export(str(trained(tmp_path / "coarse", coarse)), tmp_path / "deep")
+    one = bundled(deep, data, images="all")
+    assert min(one.image_size) >= one.least_side > 128
+    whole = next(item for item in export_formats(one, deep, ["onnx"]).artefacts if item.holds == "detector")
+    assert {check.of for check in whole.checks} == {"boxes", "scores", "AP"} and whole.on == "9 images of val"
     bundle = export(str(trained(tmp_path / "training", replace(TINY, data=data))), tmp_path / "bundle")
     loaded = load_detector(bundle)
     assert loaded.fit == Fit((80, 128), either_way=True) and loaded.image_size in ((96, 128), (128, 96))

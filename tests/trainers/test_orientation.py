@@ -114,6 +114,9 @@ def test_a_set_of_either_orientation(coco_folder: Folder, tmp_path: Path) -> Non
         batch = data.padded(chosen, size)
         assert torch.equal(batch, data.images[chosen][:, :, : size[0], : size[1]])
         assert torch.equal(batch, found.padded(chosen, size))
+        larger = data.padded(chosen, (160, 128))
+        assert larger.shape[2:] == (160, 128) and torch.equal(larger, found.padded(chosen, (160, 128)))
+        assert torch.equal(larger[:, :, : size[0], : size[1]], batch) and larger.sum() == batch.sum()
     one = data.subset([STANDING])
     assert one.sides == (64, 96) and one.usual_size == (96, 64)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from trainers.data.annotations import BoxEntry, ImageEntry
 from trainers.data.detection_set import NOT_STATED, Category, DetectionSet, Target
 from trainers.data.masks import Rle, resized_mask
+from trainers.data.sizing import canvas_of
 from trainers.data.stored import StoredImages
 
 
@@ -113,8 +114,7 @@ def assembled(
         licence: of the pictures.
     """
     if sides is not None:
-        standing = [height > width for height, width in pictures.contents]
-        canvas = max(sides) if any(standing) else min(sides), min(sides) if all(standing) else max(sides)
+        canvas = canvas_of(sides, (height > width for height, width in pictures.contents))
     tallest = max(height for height, _ in pictures.contents)
     widest = max(width for _, width in pictures.contents)
     height, width = (-(-side // 32) * 32 for side in (canvas or (tallest, widest)))

@@ -29,7 +29,7 @@ from trainers.data.annotations import (
 from trainers.data.assembling import Pictures, assembled, pictures_in_memory
 from trainers.data.detection_set import DetectionSet
 from trainers.data.masks import read_mask
-from trainers.data.sizing import AS_STORED, Fit
+from trainers.data.sizing import AS_STORED, Fit, canvas_of
 from trainers.data.stored import Decoded, Say, stored_split
 from trainers.recipes import DataRecipe
 
@@ -280,9 +280,9 @@ def _check_memory(entries: Sequence[ImageEntry], fit: Fit, source: Path, copies:
     room, count = fit.room, len(entries)
     if room is None:
         return
-    standing = {entry.size is None or entry.size[0] > entry.size[1] for entry in entries}
-    if fit.sides is not None and len(standing) == 1 and all(entry.size is not None for entry in entries):
-        room = fit.sides[::-1] if True in standing else fit.sides
+    sizes = [entry.size for entry in entries if entry.size is not None]
+    if fit.sides is not None and len(sizes) == count:
+        room = canvas_of(fit.sides, (height > width for height, width in sizes))
     height, width = room
     needed = copies * count * 3 * height * width
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -7,10 +7,11 @@ from random import Random
 from typing import Any, NotRequired, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from search_spaces.errors import DataError
 from trainers.data.masks import Rle, decode_masks
+from trainers.data.sizing import canvas_of
 from trainers.data.stored import StoredImages
 
 NOT_STATED = "not stated"
@@ -116,9 +117,7 @@ class DetectionSet:
         """(height, width) px of a batch of these images; where a set has sides it depends on orientations alone."""
         if self.sides is None:
             return self.image_size
-        short, long = self.sides
-        standing = {self.standing(index) for index in chosen}
-        return long if True in standing else short, long if False in standing else short
+        return canvas_of(self.sides, map(self.standing, chosen))
 
     def batches(self, size: int) -> Iterator[Sequence[int]]:
         """All images once, at most so many at a time; of a set with sides first those of the more frequent orientation.
@@ -135,12 +134,16 @@ class DetectionSet:
                 yield group[start : start + size]
 
     def padded(self, chosen: Sequence[int], size: tuple[int, int]) -> Tensor:
-        """Images (n, 3, H, W), bytes, of (height, width) px as :meth:`padded_size` says it."""
+        """Images (n, 3, H, W), bytes, of (height, width) px as :meth:`padded_size` says it, or larger."""
         if isinstance(self.images, StoredImages):
             return self.images.padded(chosen, size)
         # A view where they are neighbours, as in scoring.
         found = self.images[_place(chosen)]
-        return found if size == self.image_size else found[:, :, : size[0], : size[1]].contiguous()
+        if size == self.image_size:
+            return found
+        height, width = (now - room for now, room in zip(size, self.image_size, strict=True))
+        # Of what is negative there is less, and that is padding too.
+        return nn.functional.pad(found, (0, width, 0, height))
 
     def standing(self, index: int) -> bool:
         """Whether a picture, as it was resized, is taller than wide."""

@@ -1,5 +1,6 @@
 """How large a picture becomes in a set. Torch-free."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 ImageSize = int | tuple[int, int] | None
@@ -71,6 +72,12 @@ class Fit:
         if self.either_way:
             return f"resized to {min(self.size)} px on the shorter side, {max(self.size)} on the longer one at most"
         return f"resized to fit into {self.size[1]}x{self.size[0]} px"
+
+
+def canvas_of(sides: tuple[int, int], standing: Iterable[bool]) -> tuple[int, int]:
+    """(height, width) px that holds pictures of a shorter and a longer side, some of which stand."""
+    (short, long), ways = sorted(sides), set(standing)
+    return long if True in ways else short, long if False in ways else short
 
 
 AS_STORED = Fit()
