@@ -118,6 +118,11 @@ def initial_weights(
     if init == "scratch":
         return None
     if init == "bundle":
+        if not Path(bundle).is_dir():
+            raise ConfigError(
+                f"init: found 'bundle', but {bundle} is no folder with weights; allowed for a network by its name are "
+                "scratch, imagenet, imagenet_v2 and a path to weights: --set init=scratch"
+            )
         stored = _of_folder(Path(bundle), what="bundle")
     elif init in IMAGENET:
         stored = _of_torchvision(init, architecture)

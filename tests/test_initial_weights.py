@@ -322,6 +322,10 @@ def test_words_and_paths_that_lead_nowhere(tmp_path: Path) -> None:
         taken("imagnet", small(1, 1, 1, 1))
     with pytest.raises(RunError, match="no bundle in"):
         taken(tmp_path, small(1, 1, 1, 1))
+    with pytest.raises(
+        ConfigError, match=r"init: found 'bundle', but resnet18 is no folder .*--set init=scratch"
+    ):
+        initial_weights("bundle", remap=False, bundle="resnet18", architecture=small(1, 1, 1, 1))
     for remap in ("init=scratch", "init=bundle"):
         with pytest.raises(ConfigError, match="remap: found True; allowed is false with init"):
             check(TrainJobRecipe, read_recipe(RECIPE, [remap, "remap=true"]), source="r")
