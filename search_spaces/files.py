@@ -3,9 +3,10 @@
 import errno
 import io
 import os
+import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from search_spaces.errors import RunError
@@ -57,7 +58,7 @@ def write_beside(path: Path, content: bytes) -> Path:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = beside(path)
         try:
             with temporary.open("wb") as file:
                 file.write(content)
@@ -68,6 +69,39 @@ def write_beside(path: Path, content: bytes) -> Path:
             temporary.unlink(missing_ok=True)
             raise
         return temporary
+
+
+def beside(path: Path) -> Path:
+    """Where this process writes what is to take the place of ``path``; see :func:`sweep`."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def sweep(directory: Path) -> None:
+    """Remove what killed processes had half written (:func:`beside`) anywhere under a folder.
+
+    To be called by who alone may write there: what a living process of this machine writes is left, but another
+    machine's cannot be told from a dead one's.
+    """
+    for path in directory.rglob(".*.tmp"):
+        pid = path.name.split(".")[-2]
+        if not pid.isdecimal() or (int(pid) != os.getpid() and _lives(int(pid))):
+            continue
+        # A file that cannot be removed costs its room, not the run.
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def put(new: Path, path: Path) -> None:

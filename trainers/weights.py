@@ -18,7 +18,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from search_spaces.errors import RunError
-from search_spaces.files import open_regular, put, writing
+from search_spaces.files import beside, open_regular, put, writing
 from search_spaces.strict_json import parse_json
 
 HEADER = 16 * 2**20
@@ -79,7 +79,7 @@ def write_weights(
     """
     # Copies, because safetensors refuses tensors that share memory.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = beside(path)
     try:
         with writing(path):
             # safetensors makes its files for the owner alone; whoever may read the others may read this one.

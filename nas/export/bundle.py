@@ -94,7 +94,9 @@ def export_bundle(
     for state in (state_dict, None if detector is None else detector.state):
         _require_finite(state or {})
     directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    temporary = Path(
+        tempfile.mkdtemp(prefix=f".{directory.name}-", suffix=f".{os.getpid()}.tmp", dir=directory.parent)
+    )
     owner = {"architecture": architecture.digest}
     try:
         _write(temporary / ARCHITECTURE_FILE, json.dumps(architecture.to_dict(), indent=2) + "\n")

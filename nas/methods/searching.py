@@ -37,6 +37,7 @@ from nas.stopping import stopping
 from nas.study import History, Json, Record, Study
 from search_spaces.architecture import Architecture, Candidate
 from search_spaces.cost import cost
+from search_spaces.files import sweep
 from search_spaces.randomness import seed_for
 from search_spaces.space import SearchSpace
 from trainers.loop import resolve_device
@@ -147,6 +148,8 @@ def opened(run: Run, progress: RunProgress) -> Iterator[tuple[SearchData, Study,
         run.books.open(),
         heard(run, progress) as listened,
     ):
+        # Nobody but this process writes here now; each kill would leave a checkpoint more.
+        sweep(run.directory)
         data = open_data(run, listened)
         grant(run, data, listened)
         run.keep()

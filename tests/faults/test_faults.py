@@ -18,7 +18,7 @@ from objective import lines_of, note
 from nas.journal import JOURNAL, SUMS
 from nas.study import Study
 from search_spaces.errors import RunError, out_of_memory
-from search_spaces.files import write_atomic
+from search_spaces.files import beside, sweep, write_atomic
 
 ROOT = Path(__file__).parents[2]
 BUDGET = 12
@@ -124,6 +124,24 @@ def test_a_file_that_cannot_be_replaced_is_left(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_had_half_written_is_swept(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "stages").mkdir()
+    (tmp_path / f"stages/.bundle-x.{dead.pid}.tmp/targets").mkdir(parents=True)
+    half = tmp_path / f"stages/.checkpoint.pt.{dead.pid}.tmp"
+    half.write_bytes(b"half")
+    own = beside(tmp_path / "winner.yaml")
+    own.write_bytes(b"of a dead process that had this one's number")
+    lives = tmp_path / f".report.html.{os.getppid()}.tmp"
+    kept = [lives, tmp_path / ".notes.tmp", tmp_path / f"notes.{dead.pid}.tmp"]
+    for path in kept:
+        path.write_bytes(b"")
+    sweep(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+    assert not list((tmp_path / "stages").iterdir())
 
 
 def test_a_torn_checksum_is_not_glued_to_the_next(tmp_path: Path) -> None:

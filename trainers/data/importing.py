@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from search_spaces.errors import ConfigError, DataError, RunError
-from search_spaces.files import put, write_atomic, writing
+from search_spaces.files import beside, put, write_atomic, writing
 from trainers.data.annotations import Problems, outside_fault, read_annotations
 from trainers.data.checking import is_turned
 from trainers.data.coco import decoded
@@ -323,7 +323,7 @@ def _write(
     link: bool,
 ) -> None:
     """The folder, put in its place when it is whole."""
-    temporary = to.absolute().with_name(f".{to.absolute().name}.{os.getpid()}.tmp")
+    temporary = beside(to.absolute())
     try:
         for split, content in contents.items():
             try:
