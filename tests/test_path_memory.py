@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -113,6 +114,39 @@ def test_any_order_gives_the_same(kind: Kind, tmp_path: Path) -> None:
     with outputs(shared) as found, outputs(alone) as expected:
         for one in reversed(candidates(kind)):
             assert shared(one).value == alone(one).value
+    assert all(torch.equal(one, other) for (_, one), (_, other) in zip(found, expected, strict=True))
+
+
+def test_images_are_neither_gathered_nor_normalised_where_the_stem_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trainers.learner as learner
+
+    seen, normalised = [], learner._normalised
+    monkeypatch.setattr(learner, "_normalised", lambda *given: (seen.append(1), normalised(*given))[1])
+    proxy = proxy_of("dilations", tmp_path)
+    first, second = candidates("dilations")[:2]
+    proxy(first)
+    batches = len(proxy._batches) + proxy.recipe.recalibration_batches
+    assert len(seen) == batches > len(proxy._batches)
+    proxy(second)
+    assert len(seen) == batches, "the stem stands before the first dilation"
+
+
+def test_in_bfloat16_every_pass_gives_the_same_too(tmp_path: Path) -> None:
+    """Weights are converted once for all batches there; the statistics and the blocks of a path change between them."""
+    shared, alone = proxy_of("dilations", tmp_path), proxy_of("dilations", tmp_path, 0)
+    for one in (shared, alone):
+        one.recipe = replace(one.recipe, train=replace(one.recipe.train, amp="bf16"))
+    with outputs(shared) as found, outputs(alone) as expected:
+        for one in candidates("dilations"):
+            score = shared(one).value
+            torch.set_autocast_cache_enabled(False)
+            try:
+                assert alone(one).value == score
+            finally:
+                torch.set_autocast_cache_enabled(True)
+    assert found[0][1].dtype == torch.bfloat16
     assert all(torch.equal(one, other) for (_, one), (_, other) in zip(found, expected, strict=True))
 
 

@@ -21,6 +21,7 @@ from nas.recipes.crnas import CRNASRecipe
 from nas.recipes.race import RaceRecipe
 from nas.trials import BY_GROUP
 from search_spaces.architecture import Architecture, Candidate
+from search_spaces.crnas.path_memory import PathMemory
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
 from search_spaces.randomness import rng_for
 from search_spaces.space import SearchSpace
@@ -227,7 +228,11 @@ def test_a_score_that_is_stopped_leaves_the_supernet_as_it_was(
     assert_same(state_of(trained), before)
 
 
-def test_candidates_of_a_level_see_the_same_completions_and_images(trained: SupernetProxy) -> None:
+def test_candidates_of_a_level_see_the_same_completions_and_images(
+    trained: SupernetProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is remembered is not looked at.
+    monkeypatch.setattr(trained, "_memory", PathMemory(0))
     logs = []
     for values in ([1, 2], [3, 1], [2, 2]):
         prefix = DILATIONS.prefix(values)
@@ -255,8 +260,9 @@ def test_a_whole_candidate_runs_on_its_own_path_only(trained: SupernetProxy) -> 
 
 
 def test_recalibration_takes_training_images_and_every_held_out_image_is_scored(
-    trained: SupernetProxy,
+    trained: SupernetProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(trained, "_memory", PathMemory(0))
     with spy(trained) as seen:
         trained(DILATIONS.baseline)
     shapes = [what[0] for kind, what in seen if kind == "images"]  # type: ignore[index]

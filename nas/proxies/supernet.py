@@ -221,7 +221,12 @@ class SupernetProxy:
         """What a candidate finds in the held-out images, or in the first so many."""
         level = len(candidate.genes) if isinstance(candidate, Prefix) else -1
         results: list[dict[str, Any]] = []
-        with self._remembered(candidate, level, images), self._normalised(candidate, level):
+        with (
+            self._remembered(candidate, level, images),
+            # Around all batches, for the outermost of them keeps the weights that it has converted.
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.train.amp == "bf16"),
+            self._normalised(candidate, level),
+        ):
             size = self.recipe.score_batch
             whole = None if images is None else images // size
             for index, batch in enumerate(self._batches[:whole]):
@@ -289,4 +294,6 @@ class SupernetProxy:
             chosen = rng.sample(range(len(self.train_set)), size)
             self._memory.batch = ("recalibration", index)
             self._take(self._complete(candidate, "recalibration-path", level, index), size)
-            yield self.train_set.images[chosen].to(self.device)
+            # Gathered only where they are looked at.
+            gathered = slice(size) if self.supernet.remembers else chosen
+            yield self.train_set.images[gathered].to(self.device)

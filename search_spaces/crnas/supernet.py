@@ -116,6 +116,11 @@ class Supernet(nn.Module, ABC):
         parts[-1] = Part(parts[-1].name, parts[-1].module, tuple(self.levels)[last])
         return tuple(parts)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the next pass begins behind the images, which it then does not look at."""
+        return self.memory is not None and self.memory.resume() is not None
+
     def set_path(self, architecture: Architecture) -> None:
         """Make this architecture the one that ``forward`` computes.
 
