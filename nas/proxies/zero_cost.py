@@ -67,7 +67,9 @@ def naswot(architecture: Architecture, images: Tensor, *, seed: int = 0) -> floa
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         del module, inputs
         on = (output > 0).flatten(1).float()
-        kernel.add_((on @ on.T + (1.0 - on) @ (1.0 - on).T).cpu().double())
+        both, own = (on @ on.T).cpu().double(), on.sum(1).cpu().double()
+        # Those that are off in both are the rest: counts are whole numbers, so one product does.
+        kernel.add_(on.shape[1] - own[:, None] - own[None, :] + 2.0 * both)
 
     hooks = [
         one.register_forward_hook(count) for one in backbone.modules() if isinstance(one, nn.ReLU | nn.ReLU6)
