@@ -1,7 +1,11 @@
-"""What a process that trains on a CPU sets once, before its first step: its threads and the memory it keeps."""
+"""What a process that trains on a CPU sets once, before its first step (threads, memory), and when it looks
+for no cycles."""
 
 import ctypes
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -39,3 +43,19 @@ def keep_freed_memory() -> bool:
     wanted = {_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER, _TOP_PAD: _GROW_BY}
     accepted = [mallopt(name, value) == 1 for name, value in wanted.items()]
     return all(accepted)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Inside, Python does not look for reference cycles; what nothing refers to goes at once, as ever.
+
+    Around what makes many small objects that stay, as thousands of detections: every few hundred of them the collector
+    may go through all objects of the process, of which a supernet has many.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

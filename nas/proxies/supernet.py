@@ -39,6 +39,7 @@ from trainers.detectors.detector import Detector
 from trainers.evaluate import BoxTruth, detect_evaluating, require_finite
 from trainers.image_groups import aps_of_groups
 from trainers.loop import CHECKPOINT, StepRecord, Trainer, total_steps
+from trainers.process import uncollected
 from trainers.ranks import ALONE, Ranks
 from trainers.recalibration import recalibrated
 
@@ -174,9 +175,10 @@ class SupernetProxy:
         watch = Stopwatch()
         # First, for a network without it fails, and has cost nothing yet.
         free = self._free(candidate) if self.beside and isinstance(candidate, Architecture) else {}
-        results = self._detections(candidate, None)
-        require_finite(results)
-        metrics = self._truth.aps(results)
+        with uncollected():
+            results = self._detections(candidate, None)
+            require_finite(results)
+            metrics = self._truth.aps(results)
         return Score(
             value=100.0 * metrics.AP,
             attributes={

@@ -1,11 +1,15 @@
-"""A process that trains keeps its memory: counted in page faults, in processes of their own."""
+"""A process that trains keeps its memory, counted in page faults in processes of their own, and cycles for a time."""
 
+import gc
 import os
 import platform
 import subprocess
 import sys
+import weakref
 
 import pytest
+
+from trainers.process import uncollected
 
 CODE = """
 import resource, sys, torch
@@ -51,3 +55,27 @@ def test_a_process_that_trains_takes_its_memory_from_the_system_once() -> None:
 
 def test_a_persons_own_setting_of_malloc_wins() -> None:
     assert faults("leave", MALLOC_TOP_PAD_="4096")[1] is False
+
+
+def test_cycles_wait_until_the_end_and_the_collector_is_left_as_it_was() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+    gone: list[int] = []
+
+    def many() -> None:
+        for _ in range(10 * gc.get_threshold()[0]):
+            weakref.finalize(Cycle(), gone.append, 1)
+
+    assert gc.isenabled()
+    with pytest.raises(MemoryError), uncollected():
+        many()
+        assert not gone and not gc.isenabled()
+        with uncollected():
+            pass
+        assert not gc.isenabled(), "an inner one does not end the outer"
+        raise MemoryError
+    assert gc.isenabled()
+    gc.collect()
+    assert len(gone) == 10 * gc.get_threshold()[0]
