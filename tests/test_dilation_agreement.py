@@ -1,14 +1,17 @@
 """The benchmark that asks by which statistics independent supernets agree best."""
 
+import json
 import runpy
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from nas.methods.spaces import dilation_space
 from search_spaces.crnas.zoo import ZOO
 
-BENCHMARK = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/dilation_agreement.py"))
+ROOT = Path(__file__).parents[1]
+BENCHMARK = runpy.run_path(str(ROOT / "benchmarks/dilation_agreement.py"))
 agreement, drawn = BENCHMARK["agreement"], BENCHMARK["drawn"]
 
 
@@ -36,3 +39,15 @@ def test_every_run_scores_the_same_networks() -> None:
     space = dilation_space(ZOO["resnet18"])
     one, other = (drawn(space, 20) for _ in range(2))
     assert one == other and len({network.digest for network in one}) == 20
+
+
+def test_the_committed_result_is_what_its_scores_give() -> None:
+    stored = json.loads((ROOT / "benchmarks/results/dilation_agreement.json").read_text(encoding="utf-8"))
+    scores = {int(way): lists for way, lists in stored["scores"].items()}
+    found = agreement(scores)
+    for way, said in stored["by_recalibration_batches"].items():
+        # Scores are stored with four decimals, so a pair may be tied that was not.
+        assert found[way]["tau"] == pytest.approx(said["tau"], abs=0.005)
+    assert stored["by_recalibration_batches"]["0"]["minus_first"]["interval_95"][1] < 0
+    low, high = stored["by_recalibration_batches"]["4"]["minus_first"]["interval_95"]
+    assert low < 0 < high
