@@ -3,8 +3,9 @@
     python benchmarks/certify.py TABLES DIR benchmarks/results/certify.json [--seeds 30] [--arms NAME ...]
 
 TABLES holds the public tables (``nas_bench_macro``, ``accel_nasbench``). DIR keeps what was explored, one file for
-every task, arm and seed: stop it at any time, the next call goes on; ``--arms`` limits what is explored, and the result
-names whatever DIR holds under all seeds. Beside the result lies a picture of the same name, ``.svg``.
+every task, arm and seed: stop it at any time, the next call goes on; ``--arms`` limits what is explored, and the
+result names whatever DIR holds under all seeds; ``--tasks`` limits both. Beside the result lies a picture of the same
+name, ``.svg``.
 
 **Protocol.** A controller is asked through its contract for one candidate after another and is told the accuracy that
 the table has: on the macro table the mean of three trainings, on the Accel table the only one. Regret is the table's
@@ -19,6 +20,11 @@ flattering, and its bands are read off the macro table. That was looked at once 
 setting was chosen by it. All other controllers run with their defaults, local search from random starts and taking the
 first improvement.
 
+**Syne Tune and NePS** (``certify_peers.py``) are compared where they are installed, on the macro table. Those of their
+searchers that take a second or so for a proposal have a task of their own, of fifty evaluations, beside a few of the
+other arms; whoever has proposed a hundred candidates there keeps the regret it has. Where a toolkit is missing the
+result says so.
+
 **Both tables favour large networks**: ``largest_first`` learns nothing and is better than TPE on the macro table. It is
 one of the peers that ours are compared with.
 
@@ -32,9 +38,9 @@ neighbour under the code they proposed, which hides the landscape from them: com
 """
 
 import argparse
-import importlib.util
 import json
 import math
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +49,7 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
+from certify_peers import NAMES, QUICK, SLOW, installed, missing, versions
 from certify_picture import picture
 from certify_tables import ACCEL, MACRO, PublicTable, accel_table, macro_table
 
@@ -102,12 +109,14 @@ class Task:
         at: evaluations at which controllers are compared; the last is the length of a search.
         arms: name -> how its controller is made.
         cost: the objective beside accuracy, where there are two.
+        patience: a controller may propose so many times as many candidates as are to be counted.
     """
 
     table: str
     at: tuple[int, ...]
     arms: Mapping[str, Make]
     cost: str | None = None
+    patience: int = PATIENCE
 
 
 def named(name: str, **options: Any) -> Make:
@@ -182,7 +191,7 @@ def largest_first(table: PublicTable, seed: int) -> Controller:
     return LargestFirst(table)
 
 
-PEERS = ("random", "largest_first", "tpe", "tpe, univariate", "nsga2")
+PEERS = ("random", "largest_first", "tpe", "tpe, univariate", "nsga2", *NAMES)
 """Baselines and samplers of others; the rest of the arms is ours."""
 CHEAP: dict[str, Make] = {
     "random": named("random"),
@@ -199,8 +208,10 @@ GUIDED: dict[str, Make] = {
     "predictor_guided": guided(),
     "predictor_guided, encoding alone": guided(costs=False),
 }
+SLOW_PEERS = "macro, peers that fit a model"
+"""Task of the peers that take a second or so for a proposal; it is there where one of them is installed."""
 TASKS: dict[str, Task] = {
-    "macro": Task(MACRO, (50, 100, 300), {**CHEAP, **TPE, **GUIDED}),
+    "macro": Task(MACRO, (50, 100, 300), {**CHEAP, **TPE, **installed(QUICK), **GUIDED}),
     "accel": Task(
         ACCEL,
         (50, 100),
@@ -229,8 +240,19 @@ TASKS: dict[str, Task] = {
         cost="macs",
     ),
 }
-ELSEWHERE = {"NePS": "neps", "Syne Tune": "syne_tune"}
-"""Toolkits of others that are named where they are missing, so that nobody takes them for compared."""
+if installed(SLOW):
+    TASKS[SLOW_PEERS] = Task(
+        MACRO,
+        (50,),
+        {
+            "random": named("random"),
+            "largest_first": largest_first,
+            "tpe": named("tpe"),
+            **installed(SLOW),
+            **GUIDED,
+        },
+        patience=2,  # NePS's, stuck on one network, takes seconds to propose it again
+    )
 
 
 def explore(
@@ -239,6 +261,7 @@ def explore(
     *,
     length: int,
     seed: int,
+    patience: int = PATIENCE,
     target: float | None = None,
     cost: str | None = None,
 ) -> Explored:
@@ -249,6 +272,7 @@ def explore(
         table: to search.
         length: distinct architectures.
         seed: of the controller.
+        patience: candidates that it may propose for every one to be counted.
         target: a score to stop at; None: go on to the end.
         cost: the second objective, where there is one.
     """
@@ -257,7 +281,7 @@ def explore(
     first: dict[str, int] = {}
     history = Trials(records, first)
     evaluated: dict[str, float] = {}
-    while len(evaluated) < length and len(records) < PATIENCE * length:
+    while len(evaluated) < length and len(records) < patience * length:
         if target is not None and evaluated and max(evaluated.values()) >= target:
             break
         asked = controller.ask(history)
@@ -386,6 +410,18 @@ def summary(task: Task, table: PublicTable, arms: Mapping[str, Mapping[int, Expl
             else {}
         ),
         **(
+            {
+                "minus_peers_of_other_toolkits": {
+                    name: {
+                        peer: {str(count): minus(name, peer, count) for count in task.at} for peer in others
+                    }
+                    for name in ours
+                }
+            }
+            if (others := [name for name in peers if name in NAMES])
+            else {}
+        ),
+        **(
             {}
             if task.cost
             else {
@@ -425,6 +461,21 @@ def bands_met(summary_of_macro: Mapping[str, Any]) -> dict[str, list[bool]]:
     }
 
 
+def not_compared() -> list[str]:
+    """Toolkits of others that are named where they are missing, so that nobody takes them for compared."""
+    return [f"{name}: not installed" for name in missing()]
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """The call, with the names of folders left open."""
+    words = ["python", "benchmarks/certify.py", "TABLES", "DIR", "OUTPUT", "--seeds", str(arguments.seeds)]
+    if arguments.tasks != list(TASKS):
+        words += ["--tasks", *arguments.tasks]
+    if arguments.arms is not None:
+        words += ["--arms", *arguments.arms]
+    return shlex.join(words)
+
+
 def main() -> None:
     """Read the command line, search, write the result and its picture."""
     parser = argparse.ArgumentParser(
@@ -452,6 +503,7 @@ def main() -> None:
                         table,
                         length=task.at[-1],
                         seed=seed,
+                        patience=task.patience,
                         target=None if task.cost else table.best,
                         cost=task.cost,
                     )
@@ -459,7 +511,8 @@ def main() -> None:
                     write_atomic(file, json.dumps(vars(found)).encode())
             print(f"{label}: {arm} is explored", flush=True)
     summaries, panels = {}, {}
-    for label, task in TASKS.items():
+    for label in arguments.tasks:
+        task = TASKS[label]
         table = tables[task.table]
         arms = {}
         for arm in task.arms:
@@ -476,18 +529,16 @@ def main() -> None:
                 arm: [one.regret(table.best, task.at[-1]) for one in seeds.values()]
                 for arm, seeds in arms.items()
             }
-    missing = [name for name, module in ELSEWHERE.items() if importlib.util.find_spec(module) is None]
     result = {
-        "command": f"python benchmarks/certify.py TABLES DIR OUTPUT --seeds {arguments.seeds}",
+        "command": command(arguments),
         "environment": environment(),
         "seeds": arguments.seeds,
         "tuned_on": (
             "accel (predictor_guided alone, a dozen settings, seeds 100 to 111, one on 0 to 7); reported on macro, "
             "which was looked at once in between, on seeds 100 to 105"
         ),
-        "not_compared": [
-            f"{name}: not installed" if name in missing else f"{name}: no adapter" for name in ELSEWHERE
-        ],
+        "toolkits_of_others": versions(),
+        "not_compared": not_compared(),
         "not_explored": {
             label: missed
             for label, one in summaries.items()

@@ -22,6 +22,12 @@ COLOURS = (
     "#e08a8a",
     "#0b6b7d",
     "#5cc3d6",
+    "#7d3c1e",
+    "#1f8a5b",
+    "#9a9a3a",
+    "#c23bd1",
+    "#5a5ae0",
+    "#b98f5f",
 )
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 380, 58, 12, 34, 44
 

@@ -27,7 +27,7 @@ def modules() -> Iterator[dict[str, ModuleType]]:
     """The scripts, which lie beside each other and are no package."""
     import importlib
 
-    names = ("certify", "certify_tables", "certify_picture")
+    names = ("certify", "certify_peers", "certify_tables", "certify_picture")
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
         yield {name: importlib.import_module(name) for name in names}
@@ -110,6 +110,8 @@ def test_a_controller_that_repeats_itself_is_given_up(certify: ModuleType, small
     codes = [(0, 0, 1)] * 500
     found = certify.explore(lambda table, seed: Scripted(table, codes), small, length=3, seed=0)
     assert (len(found.scores), found.proposals) == (1, 3 * certify.PATIENCE)
+    found = certify.explore(lambda table, seed: Scripted(table, codes), small, length=3, seed=0, patience=2)
+    assert found.proposals == 6
 
 
 def test_a_prefix_costs_its_completions(certify: ModuleType, small: Any) -> None:
@@ -204,11 +206,123 @@ def test_the_largest_come_first(certify: ModuleType, small: Any) -> None:
     assert found.scores == [float(place) for place in (6, 13, 20, 5)]
 
 
+PEER_ARMS = {
+    "neps, evolution": 18,
+    "neps, evolution mended": 16,
+    "neps, bayesian": 5,
+    "syne_tune, evolution": 12,
+    "syne_tune, kde": 15,
+    "syne_tune, bore": 8,
+    "syne_tune, cqr": 7,
+}
+"""Arm of another toolkit -> distinct networks, of 27, with which it is beyond its random beginning."""
+
+
+@pytest.fixture
+def peer(request: pytest.FixtureRequest, modules: dict[str, ModuleType]) -> Any:
+    """How an arm of another toolkit is made, where that is installed."""
+    peers = modules["certify_peers"]
+    toolkit = next(
+        toolkit
+        for kind in (peers.QUICK, peers.SLOW)
+        for toolkit, arms in kind.items()
+        if request.param in arms
+    )
+    if toolkit in peers.missing():
+        pytest.skip(f"needs {peers.PACKAGES[toolkit]}")
+    return {**peers.QUICK[toolkit], **peers.SLOW[toolkit]}[request.param]
+
+
+@pytest.mark.parametrize(("peer", "length"), PEER_ARMS.items(), indirect=["peer"])
+def test_a_searcher_of_another_toolkit_proposes_by_its_seed_alone(
+    peer: Any, length: int, certify: ModuleType, small: Any
+) -> None:
+    """What the process drew before does not matter."""
+    found = [certify.explore(peer, small, length=length, seed=seed) for seed in (1, 2, 1)]
+    assert found[0].scores == found[2].scores != found[1].scores
+    assert len(set(found[0].scores)) == len(found[0].scores) == length
+
+
+def scored_by_their_sum(modules: dict[str, ModuleType], sign: int) -> Any:
+    """Options that are not their own places, and names that are no identifiers."""
+    tables = modules["certify_tables"]
+    space = tables.CodeSpace("long", {f"gene.{place}": (7, 3, 5) for place in range(7)})
+    scores = {one.digest: float(sign * sum(one.genes["code"])) for one in space.enumerate()}
+    return tables.PublicTable(space, scores, {})
+
+
+@pytest.mark.parametrize(
+    ("peer", "length"),
+    [("neps, evolution mended", 60), ("syne_tune, evolution", 180)],
+    indirect=["peer"],
+)
+def test_a_searcher_of_another_toolkit_is_told_which_is_better(
+    peer: Any, length: int, modules: dict[str, ModuleType], certify: ModuleType
+) -> None:
+    """Were the sign lost, it would end among the worst of the table and not among the best."""
+    for sign in (1, -1):
+        found = certify.explore(peer, scored_by_their_sum(modules, sign), length=length, seed=0)
+        assert sum(found.scores[-20:]) / 20 > 35 * sign + 2, "35 is the mean"
+
+
+@pytest.mark.parametrize("peer", ["neps, evolution"], indirect=True)
+def test_what_is_said_of_the_evolution_of_neps_is_so(
+    peer: Any, modules: dict[str, ModuleType], certify: ModuleType
+) -> None:
+    """Once it differs, NePS was mended and our own mending can go."""
+    found = [certify.explore(peer, scored_by_their_sum(modules, sign), length=60, seed=0) for sign in (1, -1)]
+    assert found[0].scores == [-score for score in found[1].scores]
+
+
+def test_without_the_toolkits_their_arms_are_absent_and_named(
+    modules: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib
+
+    peers = modules["certify_peers"]
+    assert set(peers.NAMES) == set(PEER_ARMS)
+    for module in peers.TOOLKITS.values():
+        monkeypatch.setitem(sys.modules, module, None)
+    for name in modules:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    without = importlib.import_module("certify")
+    assert without.not_compared() == ["NePS: not installed", "Syne Tune: not installed"]
+    assert not {arm for task in without.TASKS.values() for arm in task.arms} & set(peers.NAMES)
+    assert without.SLOW_PEERS not in without.TASKS
+
+
 def test_the_committed_result_says_what_it_claims(certify: ModuleType) -> None:
     found = json.loads((ROOT / "benchmarks/results/certify.json").read_text(encoding="utf-8"))
     assert found["seeds"] == 30
     assert found["at_or_below_the_bands"]["predictor_guided"] == [True, True, True]
-    assert set(found["tasks"]) == set(certify.TASKS)
+    assert set(found["tasks"]) == set(certify.TASKS) - {certify.SLOW_PEERS}
     for label, task in found["tasks"].items():
         assert set(task["mean_over_seeds_at"]) <= set(certify.TASKS[label].arms)
     ElementTree.fromstring((ROOT / "benchmarks/results/certify.svg").read_text(encoding="utf-8"))
+
+
+def test_the_committed_results_of_other_toolkits_say_what_they_claim(
+    modules: dict[str, ModuleType], certify: ModuleType
+) -> None:
+    peers = modules["certify_peers"]
+    quick = {arm for arms in peers.QUICK.values() for arm in arms}
+    results = ROOT / "benchmarks/results"
+    found = json.loads((results / "certify_peers.json").read_text(encoding="utf-8"))
+    before = json.loads((results / "certify.json").read_text(encoding="utf-8"))
+    assert found["seeds"] == 30 and set(found["toolkits_of_others"]) == set(peers.TOOLKITS)
+    (macro,) = found["tasks"].values()
+    means = macro["mean_over_seeds_at"]
+    assert quick <= set(means) <= quick | set(certify.TASKS["macro"].arms)
+    assert set(macro["minus_peers_of_other_toolkits"]["predictor_guided"]) == quick
+    for arm in set(means) - quick:
+        assert means[arm] == before["tasks"]["macro"]["mean_over_seeds_at"][arm], "the same seeds as before"
+    assert found["at_or_below_the_bands"]["predictor_guided"] == [True, True, True]
+    assert not any(any(found["at_or_below_the_bands"][arm]) for arm in quick)
+    slow = json.loads((results / "certify_slow_peers.json").read_text(encoding="utf-8"))
+    assert set(slow["tasks"]) == {certify.SLOW_PEERS} and slow["seeds"] < 30
+    means = slow["tasks"][certify.SLOW_PEERS]["mean_over_seeds_at"]
+    assert {"neps, bayesian", "syne_tune, bore", "predictor_guided", "tpe"} <= set(means)
+    assert slow["not_explored"][certify.SLOW_PEERS][0] == "syne_tune, cqr"
+    for name in ("certify_peers", "certify_slow_peers"):
+        ElementTree.fromstring((results / f"{name}.svg").read_text(encoding="utf-8"))
