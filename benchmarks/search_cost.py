@@ -212,7 +212,8 @@ def main(words: list[str] | None = None) -> None:
         ways["short"] = whole(phases, "short", "short")
     result = {
         "command": f"python benchmarks/search_cost.py DIR/{given.run.name}"
-        + ("" if short is None else f" --short DIR/{given.short.name}"),
+        + ("" if short is None else f" --short DIR/{given.short.name}")
+        + ("" if given.limit is None else f" --limit {given.limit}"),
         "recipe": run.recipe.name,
         "differs": [] if short is None else differences(run, short),
         "phases": phases,

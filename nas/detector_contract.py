@@ -204,6 +204,9 @@ def _learns_from_any_targets(model: Detector, images: Tensor, side: int, classes
 
 def _takes_a_step(model: Detector, data: DetectionSet, amp: Amp) -> None:
     """A step of the one training loop, on pictures of several sizes, moves the weights; then it is evaluated."""
+    with torch.inference_mode():
+        # As a search scores it; a tensor kept from there could not be learned through.
+        detect(model, data, device=_CPU, amp=amp)
     before = {name: one.detach().clone() for name, one in model.named_parameters()}
     train = TrainRecipe(steps=1, batch_size=len(data), warmup_steps=0, lr=1e-3, amp=amp)
     Trainer(detector=model, data=data, recipe=train, seed=0, directory=None, device=_CPU).run()
