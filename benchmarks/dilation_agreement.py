@@ -10,8 +10,9 @@ supernets agree on is not luck of either: the way of scoring whose orders agree 
 least noise in it.
 
 The result, benchmarks/results/dilation_agreement.json: Kendall's tau-b of every pair of supernets by each way, its
-mean, and the difference of the means to the recipe's own batches with a 95 % interval, which is a bootstrap over
-the lists.
+mean, and the difference of the means to the recipe's own batches: with a 95 % interval, a bootstrap over the lists
+with these supernets held fixed, and once more without each of the supernets, for one that is odd decides about half
+of the pairs.
 """
 
 import argparse
@@ -76,6 +77,10 @@ def taus(scores: Sequence[Sequence[float]]) -> list[float]:
     return [kendall_tau(one, other) or 0.0 for one, other in combinations(scores, 2)]
 
 
+def _without(scores: list[list[float]], one: int) -> list[list[float]]:
+    return scores[:one] + scores[one + 1 :]
+
+
 def agreement(scores: dict[int, list[list[float]]], seed: int = 0) -> dict[str, Any]:
     """What the supernets agree on by each way, and how the ways differ.
 
@@ -101,6 +106,10 @@ def agreement(scores: dict[int, list[list[float]]], seed: int = 0) -> dict[str, 
             found[str(way)]["minus_first"] = {
                 "mean": round(fmean(pairs) - fmean(taus(scores[first])), 3),
                 "interval_95": [round(float(low), 3), round(float(high), 3)],
+                "mean_without_a_supernet": [
+                    round(fmean(taus(_without(lists, one))) - fmean(taus(_without(scores[first], one))), 3)
+                    for one in range(len(lists) if len(lists) > 2 else 0)
+                ],
             }
     return found
 

@@ -94,6 +94,8 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--to", type=Path, default=RESULT)
     given = parser.parse_args(words)
+    if given.seeds < 2:
+        parser.error("--seeds: at least 2, for a spread")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     results: dict[Amp, dict[int, dict[str, Any]]] = {amp: {} for amp in PRECISIONS}
@@ -105,7 +107,8 @@ def main(words: Sequence[str]) -> None:
         print(job.directory.name, round(100.0 * result["metrics"]["AP"], 2), result["seconds"], flush=True)
     in_order = {amp: dict(sorted(by_seed.items())) for amp, by_seed in results.items()}
     shown = ["--root", f"DIR/{Path(given.root).name}", "--dir", f"DIR/{given.dir.name}"]
-    shown += ["--seeds", str(given.seeds), "--workers", str(given.workers)]
+    shown += ["--seeds", str(given.seeds), "--first-seed", str(given.first_seed)]
+    shown += ["--workers", str(given.workers)]
     said = {
         "command": shlex.join(
             ["python", "benchmarks/precision.py", f"examples/recipes/{given.recipe.name}", *shown]

@@ -79,8 +79,8 @@ def beside(path: Path) -> Path:
 def sweep(directory: Path) -> None:
     """Remove what killed processes had half written (:func:`beside`) anywhere under a folder.
 
-    To be called by who alone may write there: what a living process of this machine writes is left, but another
-    machine's cannot be told from a dead one's.
+    What a living process of this machine writes is left, but another machine's cannot be told from a dead one's and
+    goes: a second one that writes there, as ``nas export`` may, then ends with an error and can be called again.
     """
     for path in directory.rglob(".*.tmp"):
         pid = path.name.split(".")[-2]

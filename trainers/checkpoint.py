@@ -43,7 +43,7 @@ def previous_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def sweep(path: Path) -> None:
+def sweep_checkpoint(path: Path) -> None:
     """Delete what processes that were killed while they wrote this checkpoint have left."""
     for one in path.parent.glob(f".{path.name}.*"):
         one.unlink()

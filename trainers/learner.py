@@ -84,6 +84,10 @@ class Learner(nn.Module, ABC):
 
         Args:
             images: (N, 3, H, W), bytes or floats from 0 to 1; sides that are multiples of the largest stride.
+
+        Returns:
+            What only the backbone may be given: where it goes on from what it remembers, pixels are not looked at and
+            may be of any images of that size.
         """
         if getattr(self.backbone.body, "remembers", False):
             # A supernet that goes on from where another candidate was looks at their number and size only.

@@ -22,7 +22,7 @@ from trainers.checkpoint import (
     read_checkpoint,
     restore_previous,
     save_checkpoint,
-    sweep,
+    sweep_checkpoint,
 )
 from trainers.learner import Learner, TrainingSet
 from trainers.metrics_log import MetricsLog
@@ -382,7 +382,7 @@ class Trainer(Generic[L]):
         """What the first rank finds in the directory, for all of them, and what is wrong with it."""
         found: tuple[bytes | None, str] = (None, "")
         if self.directory is not None and self._ranks.first:
-            sweep(self.directory / CHECKPOINT)
+            sweep_checkpoint(self.directory / CHECKPOINT)
             found = newest_checkpoint(self.directory / CHECKPOINT)
         return self._ranks.of_first(found)
 

@@ -143,17 +143,14 @@ def opened(run: Run, progress: RunProgress) -> Iterator[tuple[SearchData, Study,
         ConfigError: its budget cannot hold it, or the package of a logger is not installed.
     """
     # The lock first: who is refused has spent nothing of this run.
-    with (
-        Study.open(run.directory, run.recipe.storage) as study,
-        run.books.open(),
-        heard(run, progress) as listened,
-    ):
-        # Nobody but this process writes here now; each kill would leave a checkpoint more.
+    with Study.open(run.directory, run.recipe.storage) as study:
+        # No other search writes here now; what kills left half written, weights and bundles too, would add up.
         sweep(run.directory)
-        data = open_data(run, listened)
-        grant(run, data, listened)
-        run.keep()
-        yield data, study, listened
+        with run.books.open(), heard(run, progress) as listened:
+            data = open_data(run, listened)
+            grant(run, data, listened)
+            run.keep()
+            yield data, study, listened
 
 
 def heard(run: Run, progress: RunProgress) -> AbstractContextManager[RunProgress]:

@@ -209,10 +209,11 @@ class SupernetProxy:
         """
         groups = GROUPS if self.race is None else self.race.groups
         watch = Stopwatch()
-        results = self._detections(candidate, step)
-        if step not in self._parts:
-            self._parts[step] = self.held_out.subset(range(step))
-        ap, parts = aps_of_groups(self._parts[step], results, min(groups, step))
+        with uncollected():
+            results = self._detections(candidate, step)
+            if step not in self._parts:
+                self._parts[step] = self.held_out.subset(range(step))
+            ap, parts = aps_of_groups(self._parts[step], results, min(groups, step))
         found = [round(100.0 * one, 6) for one in parts]
         return Score(value=100.0 * ap, attributes={BY_GROUP: found, **watch.read()})
 
@@ -224,7 +225,7 @@ class SupernetProxy:
         level = len(candidate.genes) if isinstance(candidate, Prefix) else -1
         results: list[dict[str, Any]] = []
         with (
-            # Books of who wrote where cost a fifth where maps are small.
+            # Nothing that is computed here is ever learned through.
             torch.inference_mode(),
             self._remembered(candidate, level, images),
             # Around all batches, for the outermost of them keeps the weights that it has converted.

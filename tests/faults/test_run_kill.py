@@ -106,7 +106,7 @@ def test_killed_in_training_scoring_and_retraining(whole: Path, tmp_path: Path) 
 
     nas(log, "8:step stages", "search", TINY, "--run", run)
     # As a kill inside of a write leaves it.
-    half = [run / f"{name}.{2**22 + 1}.tmp" for name in ("stages/.checkpoint.pt", "ledger/.1-2.json")]
+    half = [run / f"{name}.{2**22 + 1}.tmp" for name in ("stages/.spent.json", "ledger/.1-2.json")]
     for path in half:
         path.write_bytes(b"half")
     assert int(load_checkpoint(run / "stages/checkpoint.pt")["step"]) == 6
