@@ -13,9 +13,8 @@ mutation and its crossover look for the path without one, find nothing of the pa
 ``neps.run`` too. It runs as it comes and, as ``neps, evolution mended``, with the prefix taken off by NePS's own
 converter.
 
-Neither package is a dependency. What was measured was measured with ``pip install syne-tune==0.16.0
-neural-pipeline-search==0.17.0 botorch==0.12.0 gpytorch==1.13 xgboost``, and NePS wants pandas below 3; then the tests of
-the adapters run too.
+Neither package is a dependency; where they are missing their arms and the tests of the adapters are. Measured with
+``pip install syne-tune==0.16.0 neural-pipeline-search==0.17.0 botorch==0.12.0 gpytorch==1.13 pandas==2.3.3 xgboost``.
 
 Left out is Syne Tune's ``BOTorch``: on the macro table it proposed the best of its first three networks over and over.
 """
