@@ -1,5 +1,6 @@
 """The benchmark that trains in two precisions: the same trainings but for that, compared seed by seed."""
 
+import json
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -33,3 +34,18 @@ def test_differences_are_of_pairs() -> None:
     assert found["bf16_minus_off"]["mean"] == 1.0
     assert found["bf16_minus_off"]["interval_95"] == pytest.approx([1.0, 1.0], abs=1e-6)
     assert found["seconds"] == {"off": [10.0] * 4, "bf16": [5.0] * 4}
+
+
+def test_the_committed_result_is_what_its_seeds_give() -> None:
+    stored = json.loads((ROOT / "benchmarks/results/precision.json").read_text(encoding="utf-8"))
+    results = {
+        amp: {
+            int(seed): {"metrics": {"AP": ap / 100.0}, "seconds": seconds}
+            for (seed, ap), seconds in zip(one["by_seed"].items(), stored["seconds"][amp], strict=True)
+        }
+        for amp, one in stored["ap"].items()
+    }
+    found = BENCHMARK["compared"](results)["bf16_minus_off"]
+    assert found["mean"] == pytest.approx(stored["bf16_minus_off"]["mean"], abs=0.002)
+    assert found["interval_95"] == pytest.approx(stored["bf16_minus_off"]["interval_95"], abs=0.005)
+    assert len(results["off"]) == len(results["bf16"]) == 6
