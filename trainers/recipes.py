@@ -358,8 +358,8 @@ class TrainRecipe(Recipe):
         final_epochs: the same counted from the end: [30, 10] multiplies it 30 and once more 10 epochs before it.
         gamma: see ``milestones``.
         clip_norm: gradient norm is scaled down to this; 0 leaves it alone.
-        amp: ``bf16`` autocast: 1.4 times (narrow networks) to 2.7 times as fast on a CPU with AMX or AVX-512's bf16
-            instructions, slower than ``off`` on one without either, refused on a GPU without bf16 arithmetic.
+        amp: ``bf16`` autocast; faster than ``off`` on a CPU with AMX or the bf16 instructions of AVX-512, the more the
+            wider the network (docs/evidence.md), slower on one without; refused on a GPU without bf16 arithmetic.
         compile: ``torch.compile`` of the backbone; costs minutes before the first step.
         frozen_bn: BN of the backbone keeps its statistics and affine weights (for pretrained backbones).
         drop_path: rate of stochastic depth, that of the last block, for backbones that have it (SpineNet).
