@@ -39,6 +39,7 @@ from search_spaces.architecture import Architecture, Candidate, Prefix
 from search_spaces.randomness import rng_for
 from trainers.evaluate import coco_metrics, detect
 from trainers.loop import resolve_device
+from trainers.precision import autocast
 from trainers.process import prepare_process
 
 RESULT = Path(__file__).parent / "results/search_cost.json"
@@ -64,7 +65,7 @@ def straightforward(proxy: SupernetProxy, candidate: Candidate) -> float:
         for index in range(proxy.recipe.recalibration_batches):
             chosen = rng.sample(range(len(proxy.train_set)), size)
             proxy.supernet.set_path(completed(proxy, candidate, "recalibration-path", level, index))
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=proxy.recipe.train.amp == "bf16"):
+            with autocast(proxy.device, proxy.recipe.train.precision):
                 detector.backbone(detector.normalise(proxy.train_set.images[chosen]))
     for one, state in zip(norms, saved, strict=True):
         one.eval()
@@ -76,7 +77,12 @@ def straightforward(proxy: SupernetProxy, candidate: Candidate) -> float:
         proxy.supernet.set_path(completed(proxy, candidate, "completion", level, index))
         batch = proxy.held_out.subset(range(start, min(start + size, len(proxy.held_out))))
         results += detect(
-            detector, batch, batch_size=size, device=proxy.device, amp=proxy.recipe.train.amp, masks=False
+            detector,
+            batch,
+            batch_size=size,
+            device=proxy.device,
+            amp=proxy.recipe.train.precision,
+            masks=False,
         )
     for one, state, momentum in zip(norms, saved, momenta, strict=True):
         restore(one, state)

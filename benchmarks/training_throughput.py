@@ -1,10 +1,10 @@
 """Images a second of our training loop against a loop as torchvision's reference has it, in turn on one machine.
 
-    python benchmarks/training_throughput.py [--root DIR] [--rounds 5] [--steps 30] [--threads 2] [--without bf16]
+    python benchmarks/training_throughput.py [--root DIR] [--rounds 5] [--steps 30] [--threads 2] [--without float32]
 
 writes benchmarks/results/training_throughput.json. The detector is torchvision's own class around the same backbone
 and pyramid on its side, ours on the other, with equal numbers of parameters; data, size of images, batch, optimiser
-(SGD with momentum) and precision (float32, but for the last variant) are the same. Every measurement is a process of
+(SGD with momentum) and, but for the last variant, precision (float32) are the same. Every measurement is a process of
 its own; the variants take turns, and ratios are of one round. Seconds are of whole steps, the wait for data included,
 the first five left out.
 
@@ -12,8 +12,9 @@ the first five left out.
                     transform inside the detector, losses checked, then backward and step, as
                     references/detection/engine.py does; with 0 and with 2 processes that load, the faster one counts
     same settings   our loop, weights and images laid out as the reference's, memory handed back as it does
-    defaults        our loop as `nas train` runs it: channels last, memory kept, images decoded once
-    bf16            the same with train.amp=bf16, for what the processor's own units are worth
+    float32         our loop as `nas train` runs it otherwise: channels last, memory kept
+    defaults        the same with train.amp=auto, as examples/recipes/train_*.yaml have it: bf16 where the processor has
+                    instructions for it (the result's "amp" says what it came to)
 
 ``--root`` is a folder in COCO form; left out, scenes of digits are written to a temporary folder as PNG files.
 """
@@ -52,10 +53,12 @@ from trainers.detectors.catalog import build_detector
 from trainers.detectors.detector import Detector
 from trainers.detectors.pyramid import BackboneWithPyramid
 from trainers.loop import StepRecord, Trainer
+from trainers.precision import fastest
 from trainers.process import prepare_process
 from trainers.recipes import Amp, DataRecipe, DetectorRecipe, DigitsRecipe, TrainRecipe
 
 RESULT = Path(__file__).parent / "results/training_throughput.json"
+CPU = torch.device("cpu")
 WARM_UP = 5
 LR = 0.002
 DETECTORS = {
@@ -170,14 +173,14 @@ def endless(loader: Any) -> Any:
 
 
 def ours(
-    name: str, root: Path, size: tuple[int, int], batch: int, steps: int, *, defaults: bool, amp: Amp = "off"
+    name: str, root: Path, size: tuple[int, int], batch: int, steps: int, *, prepared: bool, amp: Amp
 ) -> list[float]:
     """Seconds of each step of our loop."""
     data = open_split(DataRecipe(root=str(root), image_size=size), "train")
     detector = build_detector(DETECTORS[name], backbone(), data.num_classes, data.image_size, seed=0)
     expected = sum(one.numel() for one in theirs(name, data.num_classes, size).parameters())
     assert sum(one.numel() for one in detector.parameters()) == expected, "not the same detector"
-    if not defaults:
+    if not prepared:
         lay_out_as_it_comes(detector)
     seconds: list[float] = []
     began = [time.perf_counter()]
@@ -196,7 +199,7 @@ def ours(
         ),
         seed=0,
         directory=None,
-        device=torch.device("cpu"),
+        device=CPU,
         on_step=note,
     ).run()
     return seconds
@@ -214,19 +217,19 @@ def measured(variant: str, name: str, chosen: argparse.Namespace, root: Path) ->
     """Images a second of a variant in this process."""
     torch.set_num_threads(chosen.threads)
     size = (chosen.size[0], chosen.size[1])
-    own = variant in ("defaults", "bf16")
+    own = variant in ("float32", "defaults")
     if own:
         prepare_process(chosen.threads)
     if variant.startswith("reference"):
         seconds = reference(name, root, size, chosen.batch, chosen.steps, int(variant.rpartition(" ")[2]))
     else:
-        amp: Amp = "bf16" if variant == "bf16" else "off"
-        seconds = ours(name, root, size, chosen.batch, chosen.steps, defaults=own, amp=amp)
+        amp = fastest(CPU) if variant == "defaults" else "off"
+        seconds = ours(name, root, size, chosen.batch, chosen.steps, prepared=own, amp=amp)
     kept = seconds[WARM_UP:]
     return chosen.batch * len(kept) / sum(kept)
 
 
-OURS = ("same settings", "defaults", "bf16")
+OURS = ("same settings", "float32", "defaults")
 VARIANTS = ("reference 0", "reference 2", *OURS)
 
 
@@ -317,6 +320,7 @@ def main() -> None:
             "image_size": chosen.size,
             "batch": chosen.batch,
             "threads": chosen.threads,
+            "amp": fastest(CPU),
             **environment(),
             "detectors": {},
         }

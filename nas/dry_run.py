@@ -30,6 +30,7 @@ from trainers.detectors.catalog import build_detector
 from trainers.detectors.cost import HEADS, count_detector
 from trainers.detectors.detector import Detector
 from trainers.loop import Trainer, require_trainable, resolve_device, total_steps
+from trainers.precision import settled
 from trainers.process import prepare_process
 
 MEASURED = 20.0
@@ -132,6 +133,7 @@ class DryRun:
             "images": self.images,
             "images_given": self.given,
             "batch_size": train.batch_size,
+            "amp": train.precision,
             "epochs": self.learned_from / self.images,
             "steps": self.steps,
             "steps_an_epoch": self.images / train.batch_size,
@@ -180,6 +182,7 @@ def dry_run(
     shared = share_batch(recipe.train, gpus=recipe.ranks if gpus is None else gpus, per_gpu=per_gpu)
     described = gpus is not None or speed != 1.0
     place = Place(workers=shared.gpus, speed=speed) if described else None
+    auto = recipe.train.amp == "auto"
     recipe = _shared(recipe, shared)
     network = trained_architecture(read_architecture(bundle), recipe)
     if images is None:
@@ -213,14 +216,15 @@ def dry_run(
         pace=pace,
         place=place,
         image_bytes=kept,
-        notes=_notes(recipe, shared, pace, place),
+        notes=(*_precision(recipe, auto), *_notes(recipe, shared, pace, place)),
     )
 
 
 def _shared(recipe: TrainJobRecipe, batch: SharedBatch) -> TrainJobRecipe:
     """The recipe as so many GPUs carry it out."""
     try:
-        train = replace(recipe.train, accumulate=batch.accumulate)
+        train = settled(recipe.train, resolve_device(recipe.device))
+        train = replace(train, accumulate=batch.accumulate)
         return replace(recipe, ranks=batch.gpus, train=train)
     except FieldError as error:
         raise ConfigError(str(error)) from error
@@ -361,6 +365,18 @@ def _fits(step: float, left: float) -> bool:
     """Whether steps of so many seconds can be tried in what is left, and memory for them is there."""
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return (WARM + 1) * step < left and 4 * peak_memory() < present
+
+
+def _precision(recipe: TrainJobRecipe, auto: bool) -> tuple[str, ...]:
+    """What ``auto`` is here."""
+    if not auto:
+        return ()
+    found = recipe.train.precision
+    here = "has" if found == "bf16" else "is not known to have"
+    return (
+        f"train.amp: auto is {found} on this machine, whose {resolve_device(recipe.device).type} {here} bfloat16 "
+        "arithmetic; it is decided where the training begins",
+    )
 
 
 def _notes(

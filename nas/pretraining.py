@@ -25,6 +25,7 @@ from trainers.classifier import Classifier, accuracy, build_classifier
 from trainers.curves import rise_over_last_quarter
 from trainers.data.image_folder import ImageFolder, open_image_folder, require_same_classes
 from trainers.loop import StepRecord, Trainer, resolve_device
+from trainers.precision import settled
 from trainers.process import prepare_process
 from trainers.ranks import Ranks
 from trainers.weights import write_weights
@@ -54,7 +55,7 @@ def _pretrained(job: PretrainingJob, ranks: Ranks, progress: RunProgress) -> dic
 
     def measure(model: Classifier) -> dict[str, float]:
         size = recipe.train.micro_batch // recipe.ranks
-        found = accuracy(model, val, batch_size=size, device=device, amp=recipe.train.amp, ranks=ranks)
+        found = accuracy(model, val, batch_size=size, device=device, amp=recipe.train.precision, ranks=ranks)
         return asdict(found)
 
     def report(step: StepRecord) -> None:
@@ -148,8 +149,11 @@ def evaluate_pretraining(directory: Path, overrides: list[str]) -> dict[str, flo
     classifier = classifier_for(Architecture.from_dict(record["architecture"]).at(home), recipe, val)
     load_finished(directory / CLASSIFIER, classifier)
     device = resolve_device(recipe.device)
-    size = recipe.train.micro_batch
-    return asdict(accuracy(classifier.to(device), val, batch_size=size, device=device, amp=recipe.train.amp))
+    train = settled(recipe.train, device)
+    found = accuracy(
+        classifier.to(device), val, batch_size=train.micro_batch, device=device, amp=train.precision
+    )
+    return asdict(found)
 
 
 def export_pretraining(

@@ -41,11 +41,14 @@ from trainers.detectors.catalog import build_detector
 from trainers.detectors.detector import Detector
 from trainers.evaluate import Metrics, coco_metrics, detect
 from trainers.loop import StepRecord, Trainer, resolve_device
+from trainers.precision import fastest, settled
 from trainers.process import prepare_process
 from trainers.ranks import ALONE, Ranks, joined, ranks_here, require_share
+from trainers.recipes import Amp
 from trainers.weights import write_weights
 
 R = TypeVar("R", bound=JobRecipe)
+J = TypeVar("J", bound="Job")
 
 HOW = ("ranks", "launcher", "address", "threads")
 """Fields of a recipe that say how it is carried out, and not what is trained."""
@@ -100,7 +103,7 @@ def train_to_completion(job: Job, progress: RunProgress | None = None) -> dict[s
     """
     progress = progress or Silent()
     with joined(job.recipe.device) as ranks:
-        job = replace(job, recipe=_by_all(job.recipe, ranks))
+        job = _settled(job, ranks, progress)
         done = ranks.of_first(_begun(job) if ranks.first else None)
         if done is not None:
             return done
@@ -183,6 +186,34 @@ def _by_all(recipe: R, ranks: Ranks) -> R:
         return replace(recipe, ranks=ranks.count)
     except FieldError as error:
         raise ConfigError(str(error)) from error
+
+
+def _settled(job: J, ranks: Ranks, progress: RunProgress) -> J:
+    """The training as these ranks carry it out, and in which precision: its record's, or the fastest of the first rank.
+
+    Where the ranks are still to be started, maybe on other machines, a precision nobody has chosen yet stays ``auto``.
+
+    Raises:
+        ConfigError: see :func:`_by_all`.
+    """
+    recipe = _by_all(job.recipe, ranks)
+    if recipe.train.amp == "auto":
+        found = ranks.of_first(_recorded(job.directory) if ranks.first else None)
+        if found is None and recipe.ranks == ranks.count:
+            device = ranks.device if ranks.count > 1 else resolve_device(recipe.device)
+            found = ranks.of_first(fastest(device))
+        if found is not None:
+            recipe = replace(recipe, train=replace(recipe.train, amp=found))
+            if ranks.first:
+                progress.say(f"train.amp: auto is {found} for this training")
+    return replace(job, recipe=recipe)
+
+
+def _recorded(directory: Path) -> Amp | None:
+    """The precision of a training that has begun in a directory."""
+    path = directory / TRAINING
+    found = read_yaml(path).get("recipe", {}).get("train", {}).get("amp", "off") if path.exists() else None
+    return cast(Amp | None, found)
 
 
 def _trained(job: TrainingJob, ranks: Ranks, progress: RunProgress) -> dict[str, Any]:
@@ -323,7 +354,7 @@ def evaluate_detector(
     # With fewer batches than ranks some have nothing to look at.
     if begin < end:
         part = data if ranks.count == 1 else data.subset(range(begin * size, min(end * size, len(data))))
-        found = detect(detector, part, batch_size=size, device=device, amp=recipe.train.amp)
+        found = detect(detector, part, batch_size=size, device=device, amp=recipe.train.precision)
     results = [one for some in ranks.all_of(found) for one in some]
     return ranks.of_first(coco_metrics(data, results) if ranks.first else cast(Metrics, None))
 
@@ -362,7 +393,9 @@ def train_bundle(
         ranks.wait()
         if not ranks.first:
             job = _job(bundle, recipe, directory, kind)
-        about = About(name=recipe.name, directory=directory, settings=portable(to_data(recipe)))
+        job = _settled(job, ranks, progress)
+        settings = portable(to_data(replace(recipe, train=job.recipe.train)))
+        about = About(name=recipe.name, directory=directory, settings=settings)
         with listening(recipe.loggers if ranks.first else (), progress, about) as progress:
             progress.training(directory)
             return dict(train_to_completion(job, progress)["metrics"])
@@ -432,6 +465,7 @@ def evaluate_training(
     architecture = Architecture.from_dict(record["architecture"]).at(home)
     detector = trained_detector(architecture, recipe, val, directory)
     device = resolve_device(recipe.device)
+    recipe = replace(recipe, train=settled(recipe.train, device))
     return evaluate_detector(detector.to(device), val, recipe, device).to_dict()
 
 

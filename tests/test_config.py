@@ -291,8 +291,8 @@ def test_half_precision_says_why_there_is_one_kind_of_it() -> None:
     with pytest.raises(ConfigError) as refused:
         check(TrainJobRecipe, data, source="t.yaml")
     assert str(refused.value) == (
-        "t.yaml: train.amp: found 'fp16'; allowed is 'off' or 'bf16': bf16 has the range of float32; gradients in fp16 "
-        "would need a scaled loss, which there is not here"
+        "t.yaml: train.amp: found 'fp16'; allowed is 'off', 'bf16' or 'auto': bf16 has the range of float32; gradients "
+        "in fp16 would need a scaled loss, which there is not here"
     )
     # No reason is put to what has none.
     with pytest.raises(ConfigError, match=r"train\.optimizer: found 'lion'; allowed is 'sgd' or 'adamw'$"):

@@ -26,12 +26,19 @@ from search_spaces.catalog import get_architecture
 from search_spaces.errors import ConfigError, LostRank, NonFiniteLoss, RunError
 from search_spaces.recipe import FieldError
 from trainers.checkpoint import newest_checkpoint, read_checkpoint
+from trainers.precision import fastest
 from trainers.ranks import Ranks
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "tests/recipes/train.yaml"
 RECIPE = check(TrainJobRecipe, read_yaml(FILE), source="train.yaml")
-SETS = ["train.epochs=null", "train.steps=30", "train.evaluate_every=0", "train.checkpoint_every=2"]
+SETS = [
+    "train.epochs=null",
+    "train.steps=30",
+    "train.evaluate_every=0",
+    "train.checkpoint_every=2",
+    "train.amp=auto",
+]
 VARIABLES = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
@@ -70,6 +77,7 @@ def whole(network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     result = read_result(run)
     assert result is not None and json.loads(done.stdout) == result["metrics"], "one of them prints"
+    assert result["train"]["amp"] == fastest(torch.device("cpu")), "the first decides for both"
     return run
 
 

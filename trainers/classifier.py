@@ -12,6 +12,7 @@ from search_spaces.spinenet.classifier import Classifier as SpineNetClassifier
 from trainers.data.image_folder import ImageFolder
 from trainers.image_batches import ImageBatches, middle
 from trainers.learner import Learner
+from trainers.precision import autocast
 from trainers.ranks import ALONE, Ranks
 from trainers.recipes import Amp, TrainRecipe
 from trainers.seeding import torch_seed
@@ -152,7 +153,7 @@ def accuracy(
             chosen = range(start, min(start + batch_size, end))
             images = torch.stack([middle(data.pixels(index), data.recipe) for index in chosen]).to(device)
             labels = torch.tensor([data.labels[index] for index in chosen], device=device)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp == "bf16"):
+            with autocast(device, amp):
                 scores = classifier(images).float()
             hits = scores.topk(min(_TOP, scores.shape[1]), dim=1).indices == labels[:, None]
             loss = float(functional.cross_entropy(scores, labels, reduction="sum"))

@@ -21,6 +21,7 @@ from search_spaces.errors import NonFiniteDetection
 from trainers.data.detection_set import DetectionSet
 from trainers.data.masks import Rle, encode_mask, mask_area
 from trainers.detectors.detector import Detections, Detector
+from trainers.precision import autocast
 from trainers.recipes import Amp
 
 Backend = Literal["faster", "pycocotools"]
@@ -127,7 +128,7 @@ def detect_evaluating(
     found: dict[int, list[dict[str, Any]]] = {}
     for chosen in data.batches(batch_size):
         images = data.padded(chosen, data.padded_size(chosen))
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp == "bf16"):
+        with autocast(device, amp):
             outputs = detector.detections(images.to(device))
         for index, one in zip(chosen, outputs, strict=True):
             found[index] = _results(data, index, one, masks=masks)

@@ -27,6 +27,7 @@ from trainers.checkpoint import (
 from trainers.learner import Learner, TrainingSet
 from trainers.metrics_log import MetricsLog
 from trainers.optimizers import begin_momentum, make_optimizer
+from trainers.precision import autocast
 from trainers.ranks import ALONE, Ranks, require_share
 from trainers.recipes import TrainRecipe
 from trainers.seeding import DrawsOfPart, torch_seed
@@ -243,7 +244,7 @@ class Trainer(Generic[L]):
         seed = seed_for(self.seed, "step", step, *([micro] if micro else []))
         with (
             torch_seed(seed, self.device),
-            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.amp == "bf16"),
+            autocast(self.device, self.recipe.precision),
             together(self.detector, self._ranks),
             self._draws(),
         ):
@@ -440,7 +441,7 @@ def require_trainable(
     ):
         raise ConfigError(
             "train.amp: found 'bf16', but this GPU has no bf16 arithmetic (NVIDIA's have it from compute capability "
-            "8.0 on) and would be slower with it than without; set it to off, or "
+            "8.0 on) and would be slower with it than without; set it to off or auto, or "
             "go on with a run that has begun on a GPU that has it. fp16 is not offered: its gradients would "
             "need a scaled loss, which there is not here"
         )

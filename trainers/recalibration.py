@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainers.detectors.detector import Detector
+from trainers.precision import autocast
 from trainers.recipes import Amp
 
 
@@ -39,7 +40,7 @@ def recalibrated(detector: Detector, batches: Iterable[Tensor], *, amp: Amp = "o
             norm.train()
         with torch.no_grad():
             for images in batches:
-                with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=amp == "bf16"):
+                with autocast(images.device, amp):
                     # Nothing behind the last of them is needed.
                     if inside[0] == len(norms):
                         detector.backbone.body(detector.normalise(images))

@@ -331,6 +331,20 @@ def require_masks(data: DataRecipe, detector: DetectorRecipe) -> None:
         raise FieldError("data.masks", data.masks, f"allowed for detector {detector.name} is {allowed}")
 
 
+def refuse_auto(train: "TrainRecipe", path: str = "train") -> None:
+    """Networks that are compared are trained in one precision, wherever each of them is trained.
+
+    Raises:
+        FieldError: naming ``amp`` of the training at ``path`` in the recipe.
+    """
+    if train.amp == "auto":
+        raise FieldError(
+            f"{path}.amp",
+            train.amp,
+            "allowed in a search are off and bf16, for its networks are compared and another machine may take another",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe(Recipe):
     """One training run; exactly one of ``epochs`` and ``steps`` is given.
@@ -360,6 +374,8 @@ class TrainRecipe(Recipe):
         clip_norm: gradient norm is scaled down to this; 0 leaves it alone.
         amp: ``bf16`` autocast; faster than ``off`` on a CPU with AMX or the bf16 instructions of AVX-512, the more the
             wider the network (docs/evidence.md), slower on one without; refused on a GPU without bf16 arithmetic.
+            ``auto``: whichever of the two is faster where the training begins. It is then part of the training's
+            record and stays so wherever the training goes on. Searches refuse it, for their networks are compared.
         compile: ``torch.compile`` of the backbone; costs minutes before the first step.
         frozen_bn: BN of the backbone keeps its statistics and affine weights (for pretrained backbones).
         drop_path: rate of stochastic depth, that of the last block, for backbones that have it (SpineNet).
@@ -396,7 +412,7 @@ class TrainRecipe(Recipe):
     final_epochs: tuple[float, ...] = ()
     gamma: float = 0.1
     clip_norm: float = 10.0
-    amp: Amp = "off"
+    amp: Literal["off", "bf16", "auto"] = "off"
     compile: bool = False
     frozen_bn: bool = False
     drop_path: float = 0.0
@@ -444,6 +460,17 @@ class TrainRecipe(Recipe):
         self.require("scale_jitter", 0.1 <= low <= high <= 4.0, "two factors with 0.1 <= low <= high <= 4")
         self.require("sizes", all(0.1 <= one <= 4.0 for one in self.sizes), "factors from 0.1 to 4")
         self.require("ema", self.ema is None or 0 < self.ema < 1, "between 0 and 1, or null")
+
+    @property
+    def precision(self) -> Amp:
+        """``amp`` of a training that has begun.
+
+        Raises:
+            ValueError: it is ``auto`` still; see :func:`trainers.precision.settled`.
+        """
+        if self.amp == "auto":
+            raise ValueError("train.amp is auto still, and no machine was asked")
+        return self.amp
 
     @property
     def micro_batch(self) -> int:

@@ -174,14 +174,14 @@ class ShortTraining:
     def measure(self, detector: Detector) -> Metrics:
         """COCO metrics of boxes on the held-out images, BN statistics computed anew where the recipe wants it."""
         # Scoring draws nothing and leaves BN as it was, so a training that goes on is one that never paused.
-        calibration = recalibrated(detector, self._recalibration(), amp=self.train.amp)
+        calibration = recalibrated(detector, self._recalibration(), amp=self.train.precision)
         with calibration if self._recalibrates else nullcontext():
             results = detect(
                 detector,
                 self.held_out,
                 batch_size=self.train.micro_batch,
                 device=self.device,
-                amp=self.train.amp,
+                amp=self.train.precision,
                 masks=False,
             )
         return coco_metrics(self.held_out, results)

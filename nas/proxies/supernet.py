@@ -39,6 +39,7 @@ from trainers.detectors.detector import Detector
 from trainers.evaluate import BoxTruth, detect_evaluating, require_finite
 from trainers.image_groups import aps_of_groups
 from trainers.loop import CHECKPOINT, StepRecord, Trainer, total_steps
+from trainers.precision import autocast
 from trainers.process import uncollected
 from trainers.ranks import ALONE, Ranks
 from trainers.recalibration import recalibrated
@@ -229,7 +230,7 @@ class SupernetProxy:
             torch.inference_mode(),
             self._remembered(candidate, level, images),
             # Around all batches, for the outermost of them keeps the weights that it has converted.
-            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.train.amp == "bf16"),
+            autocast(self.device, self.recipe.train.precision),
             self._normalised(candidate, level),
         ):
             size = self.recipe.score_batch
@@ -242,7 +243,7 @@ class SupernetProxy:
                     batch,
                     batch_size=size,
                     device=self.device,
-                    amp=self.recipe.train.amp,
+                    amp=self.recipe.train.precision,
                     masks=False,
                 )
         return results
@@ -255,7 +256,7 @@ class SupernetProxy:
             yield
             return
         batches = self._recalibration(candidate, level)
-        with recalibrated(self.detector, batches, amp=self.recipe.train.amp):
+        with recalibrated(self.detector, batches, amp=self.recipe.train.precision):
             yield
 
     @contextmanager

@@ -7,7 +7,7 @@ from nas.recipes.controller import one_of
 from nas.recipes.one_search import OneSearchRecipe
 from nas.recipes.search import SearchRecipe, refuse_free_rungs, refuse_stages
 from search_spaces.recipe import Recipe
-from trainers.recipes import TrainRecipe
+from trainers.recipes import TrainRecipe, refuse_auto
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,8 @@ class AnyProxyRecipe(Recipe):
 
     def __post_init__(self) -> None:
         one_of(self, "train", "target")
+        if self.train is not None:
+            refuse_auto(self.train)
         self.require("options", self.target is not None or not self.options, "{} without a target")
         self.require("recalibration_batches", self.recalibration_batches >= 0, "0 or more")
 

@@ -9,7 +9,7 @@ from nas.recipes.crnas_space import SpaceRecipe
 from nas.recipes.race import RaceRecipe
 from nas.recipes.search import SearchRecipe, refuse_free_rungs
 from search_spaces.recipe import FieldError, Recipe
-from trainers.recipes import TrainRecipe
+from trainers.recipes import TrainRecipe, refuse_auto
 
 RACED = ("exhaustive", "greedy", "random")
 """Controllers that lose nothing when a candidate is stopped: no proposal follows from the score of a poor one."""
@@ -43,6 +43,7 @@ class SupernetRecipe(Recipe):
     def __post_init__(self) -> None:
         self.require("recalibration_batches", self.recalibration_batches >= 0, "0 or more")
         self.require("score_batch", self.score_batch >= 1, "at least 1")
+        refuse_auto(self.train)
         if self.train.compile:
             raise FieldError(
                 "train.compile", True, "allowed is false, for every step of a supernet has another path"

@@ -5,7 +5,7 @@ from typing import Literal
 
 from nas.recipes.controller import ControllerRecipe, Option
 from search_spaces.recipe import FieldError, Recipe
-from trainers.recipes import TrainRecipe
+from trainers.recipes import TrainRecipe, refuse_auto
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class ShortTrainingRecipe(Recipe):
     recalibration_batches: int = 8
 
     def __post_init__(self) -> None:
+        refuse_auto(self.train)
         self.require("width", self.width > 0, "above 0")
         self.require("alpha", self.alpha is None or self.alpha > 0, "above 0")
         self.require("recalibration_batches", self.recalibration_batches >= 0, "0 or more")

@@ -10,7 +10,7 @@ from nas.recipes.loggers import LoggerName, require_each_once
 from nas.recipes.train_job import require_ranks
 from search_spaces.errors import ConfigError
 from search_spaces.recipe import FieldError, Recipe
-from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe, require_masks
+from trainers.recipes import DataRecipe, DetectorRecipe, TrainRecipe, refuse_auto, require_masks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,7 @@ class RetrainRecipe(Recipe):
     def __post_init__(self) -> None:
         self.require("seeds", self.seeds >= 1, "at least 1")
         self.require("rival_seeds", self.rival_seeds >= 1, "at least 1")
+        refuse_auto(self.train, "retrain.train")
         require_ranks(self.ranks, self.train, "retrain.train")
         names = [one.name for one in self.hand_made]
         taken = {"winner", "baseline", "random", "stages"}.intersection(names)
