@@ -1,11 +1,13 @@
 """Nobody scores a detector of which a part still takes the statistics of its batch.
 
-``detect_evaluating`` does not look, for a supernet has thousands of parts; so whoever calls it is looked at here.
+``detect_evaluating`` and ``boxes_evaluating`` do not look, for a supernet has thousands of parts; so whoever calls one
+of them is looked at here.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,14 @@ from trainers.data.catalog import open_split
 from trainers.data.detection_set import hold_out
 from trainers.detectors.catalog import build_detector
 from trainers.detectors.detector import Detector
-from trainers.evaluate import detect, detect_evaluating
+from trainers.evaluate import boxes_evaluating, detect, detect_evaluating
 
 ROOT = Path(__file__).parents[1]
-CALLERS = {"trainers/evaluate.py": trainers.evaluate, "nas/proxies/supernet.py": nas.proxies.supernet}
-"""Every file that calls it; each is run below."""
+CALLERS = {
+    ("trainers/evaluate.py", detect_evaluating): trainers.evaluate,
+    ("nas/proxies/supernet.py", boxes_evaluating): nas.proxies.supernet,
+}
+"""Every file that calls one of them; each is run below."""
 RECIPE = check(CRNASRecipe, read_yaml(ROOT / "tests/recipes/tiny.yaml"), source="tiny.yaml")
 SPACE = dilation_space(stage_space(RECIPE.space).baseline)
 TRAIN, HELD_OUT = hold_out(open_split(RECIPE.data, "train"), RECIPE.data.hold_out, seed=1)
@@ -45,8 +50,11 @@ def test_these_are_all_who_call_it() -> None:
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 name = getattr(node, "id", None) or getattr(node, "attr", None)
-                if name == detect_evaluating.__name__:
-                    found.add(path.relative_to(ROOT).as_posix())
+                found |= {
+                    (path.relative_to(ROOT).as_posix(), one)
+                    for one in (detect_evaluating, boxes_evaluating)
+                    if name == one.__name__
+                }
     assert found == set(CALLERS), "a new caller needs a test here that runs it"
 
 
@@ -55,14 +63,14 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Detector]]:
     """The detectors handed over, each with all its parts in evaluation mode."""
     found: list[Detector] = []
 
-    def watched(detector: Detector, *rest: Any, **named: Any) -> list[dict[str, Any]]:
+    def watched(called: Callable[..., Any], detector: Detector, *rest: Any, **named: Any) -> Any:
         training = [name for name, module in detector.named_modules() if module.training]
         assert not training, f"in training mode: {training[:5]} of {len(training)}"
         found.append(detector)
-        return detect_evaluating(detector, *rest, **named)
+        return called(detector, *rest, **named)
 
-    for module in CALLERS.values():
-        monkeypatch.setattr(module, "detect_evaluating", watched)
+    for (_, called), module in CALLERS.items():
+        monkeypatch.setattr(module, called.__name__, partial(watched, called))
     yield found
 
 

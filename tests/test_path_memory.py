@@ -18,7 +18,7 @@ from nas.methods.spaces import dilation_space, stage_space
 from nas.proxies.paths import uniform
 from nas.proxies.supernet import SupernetProxy
 from nas.recipes.crnas import CRNASRecipe
-from search_spaces.architecture import Candidate
+from search_spaces.architecture import Architecture, Candidate
 from search_spaces.cost import cost
 from search_spaces.crnas.path_memory import PathMemory
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet
@@ -157,7 +157,7 @@ def test_a_candidate_that_fails_half_way_leaves_nothing_behind(
     import nas.proxies.supernet as module
 
     proxy, expected = proxy_of("prefix", tmp_path), proxy_of("prefix", tmp_path, 0)
-    chosen, calls, detect = candidates("prefix"), [0], module.detect_evaluating
+    chosen, calls, detect = candidates("prefix"), [0], module.boxes_evaluating
 
     def failing(*given: object, **named: object) -> object:
         calls[0] += 1
@@ -165,7 +165,7 @@ def test_a_candidate_that_fails_half_way_leaves_nothing_behind(
             raise MemoryError
         return detect(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "detect_evaluating", failing)
+    monkeypatch.setattr(module, "boxes_evaluating", failing)
     with pytest.raises(MemoryError):
         proxy(chosen[0])
     assert proxy._memory.bytes == 0 and proxy.supernet.memory is None
@@ -199,6 +199,14 @@ def test_macs_behind_the_first_parts_add_up(tmp_path: Path) -> None:
     left = [net.macs(base, size, behind=count) for count in range(len(parts) + 1)]
     assert left[0] == cost(base, size).macs and left[-1] == 0
     assert left == sorted(left, reverse=True)
+    # What is kept of one path is that of no other.
+    for one in [*STAGES.enumerate()][:4]:
+        assert net.macs(one, size) == cost(one, size).macs
+    net = proxy_of("dilations", tmp_path).supernet
+    first = [net.macs(DILATIONS.baseline, size, behind=count) for count in range(len(parts) + 1)]
+    dilated = next(one for one in candidates("dilations") if isinstance(one, Architecture) and one != base)
+    assert cost(dilated, size).macs == first[0] == net.macs(dilated, size)
+    assert [net.macs(dilated, size, behind=count) for count in range(len(parts) + 1)] == first
 
 
 def test_memory_forgets_the_oldest_and_holds_what_is_in_use() -> None:

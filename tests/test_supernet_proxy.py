@@ -28,7 +28,7 @@ from search_spaces.space import SearchSpace
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import hold_out
 from trainers.detectors.catalog import build_detector
-from trainers.evaluate import coco_metrics, detect
+from trainers.evaluate import Boxes, coco_metrics, detect
 from trainers.image_groups import aps_of_groups
 from trainers.loop import Trainer
 
@@ -222,7 +222,7 @@ def test_a_score_that_is_stopped_leaves_the_supernet_as_it_was(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nas.proxies.supernet.detect_evaluating", stop)
+    monkeypatch.setattr("nas.proxies.supernet.boxes_evaluating", stop)
     with pytest.raises(KeyboardInterrupt):
         trained(DILATIONS.baseline)
     assert_same(state_of(trained), before)
@@ -366,13 +366,13 @@ def made_up(shift: float) -> list[dict[str, Any]]:
 
 def test_ap_of_a_group_is_that_of_its_images() -> None:
     results = made_up(4.0)
-    whole, parts = aps_of_groups(HELD_OUT, results, 3)
+    whole, parts = aps_of_groups(HELD_OUT, Boxes.of_results(results), 3)
     assert whole == coco_metrics(HELD_OUT, results).AP and len(set(parts)) > 1
     for group, ap in enumerate(parts):
         own = HELD_OUT.subset(index for index in range(len(HELD_OUT)) if index % 3 == group)
         assert ap == coco_metrics(own, results).AP
     with pytest.raises(ValueError, match="groups: found 1; allowed is 2 to 6"):
-        aps_of_groups(HELD_OUT, results, 1)
+        aps_of_groups(HELD_OUT, Boxes.of_results(results), 1)
 
 
 def test_a_rung_is_the_first_part_of_the_whole_score(tmp_path: Path) -> None:
@@ -382,8 +382,7 @@ def test_a_rung_is_the_first_part_of_the_whole_score(tmp_path: Path) -> None:
     assert sorted(proxy.held_out.image_ids) == sorted(HELD_OUT.image_ids)
     first = set(proxy.held_out.image_ids[:3])
     for candidate in candidates():
-        whole = proxy._detections(candidate, None)
-        part = proxy._detections(candidate, 3)
+        whole, part = (proxy._detections(candidate, images).results() for images in (None, 3))
         assert part == [one for one in whole if one["image_id"] in first]
         score = proxy.at(candidate, 3)
         assert score.value == 100 * coco_metrics(proxy.held_out.subset(range(3)), part).AP

@@ -4,14 +4,16 @@ import contextlib
 import functools
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from faster_coco_eval import COCO as FasterCOCO
 from faster_coco_eval import COCOeval_faster
+from faster_coco_eval.core.mask import iou as overlaps
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
@@ -34,6 +36,8 @@ _BACKENDS: Mapping[Backend, tuple[Callable[[], Any], Callable[[Any, Any, str], A
 }
 _HEADLINE = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _PROBABLE = 0.5
+# Of an image and category the best so many count.
+_MOST = 100
 # Pixels of pasted masks at a time.
 _PASTED = 2**24
 
@@ -82,6 +86,55 @@ class Metrics:
         return {name: getattr(self, name) for name in _HEADLINE}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Boxes:
+    """Boxes that were found in images, a row each.
+
+    Args:
+        images: ids of their images (n,).
+        categories: ids of their categories (n,).
+        boxes: x, y, width and height in original px (n, 4).
+        scores: (n,).
+    """
+
+    images: NDArray[np.int64]
+    categories: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @classmethod
+    def together(cls, parts: Sequence["Boxes"]) -> "Boxes":
+        """The rows of one after those of the other; at least one part."""
+        columns = (field.name for field in fields(cls))
+        return cls(**{name: np.concatenate([getattr(one, name) for one in parts]) for name in columns})
+
+    @classmethod
+    def of_results(cls, results: Sequence[Mapping[str, Any]]) -> "Boxes":
+        """Those of results in COCO's form."""
+        return cls(
+            images=np.asarray([one["image_id"] for one in results], dtype=np.int64),
+            categories=np.asarray([one["category_id"] for one in results], dtype=np.int64),
+            boxes=np.asarray([one["bbox"] for one in results], dtype=np.float64).reshape(-1, 4),
+            scores=np.asarray([one["score"] for one in results], dtype=np.float64),
+        )
+
+    def results(self) -> list[dict[str, Any]]:
+        """The rows in COCO's result form."""
+        columns = (one.tolist() for one in (self.images, self.categories, self.boxes, self.scores))
+        return [
+            {"image_id": image, "category_id": category, "bbox": box, "score": score}
+            for image, category, box, score in zip(*columns, strict=True)
+        ]
+
+    def of_images(self, ids: Collection[int]) -> "Boxes":
+        """The rows of these images."""
+        kept = np.isin(self.images, np.asarray(sorted(ids), dtype=np.int64))
+        return Boxes(**{field.name: getattr(self, field.name)[kept] for field in fields(self)})
+
+
 @torch.no_grad()
 def detect(
     detector: Detector,
@@ -113,7 +166,6 @@ def detect(
             detector.train(was_training)
 
 
-@torch.no_grad()
 def detect_evaluating(
     detector: Detector,
     data: DetectionSet,
@@ -123,16 +175,60 @@ def detect_evaluating(
     amp: Amp = "off",
     masks: bool = True,
 ) -> list[dict[str, Any]]:
-    """:func:`detect` with a detector whose every part is in evaluation mode, which is not looked at: a supernet has
-    thousands of parts, and a search comes here for every batch."""
+    """:func:`detect` with a detector whose every part is in evaluation mode, which is not looked at."""
     found: dict[int, list[dict[str, Any]]] = {}
+    for chosen, outputs in _looked_at(detector, data, batch_size, device, amp):
+        for index, one in zip(chosen, outputs, strict=True):
+            found[index] = _results(data, index, one, masks=masks)
+    return [one for index in range(len(data)) for one in found[index]]
+
+
+def boxes_evaluating(
+    detector: Detector,
+    data: DetectionSet,
+    *,
+    batch_size: int = 16,
+    device: torch.device,
+    amp: Amp = "off",
+) -> Boxes:
+    """The boxes of :func:`detect_evaluating`, to the bit, without an object for each of them: a supernet has thousands
+    of parts, and a search comes here for every batch."""
+    parts = [
+        _boxes(data, chosen, outputs)
+        for chosen, outputs in _looked_at(detector, data, batch_size, device, amp)
+    ]
+    return Boxes.together(parts)
+
+
+@torch.no_grad()
+def _looked_at(
+    detector: Detector, data: DetectionSet, batch_size: int, device: torch.device, amp: Amp
+) -> Iterator[tuple[Sequence[int], list[Detections]]]:
+    """Places of the images of a batch, and what is found in each of them."""
     for chosen in data.batches(batch_size):
         images = data.padded(chosen, data.padded_size(chosen))
         with autocast(device, amp):
             outputs = detector.detections(images.to(device))
-        for index, one in zip(chosen, outputs, strict=True):
-            found[index] = _results(data, index, one, masks=masks)
-    return [one for index in range(len(data)) for one in found[index]]
+        yield chosen, outputs
+
+
+def _boxes(data: DetectionSet, chosen: Sequence[int], found: Sequence[Detections]) -> Boxes:
+    """Detections of some images as rows; the same arithmetic as :func:`_results`."""
+    counts = [len(one["scores"]) for one in found]
+    whose = np.repeat(np.asarray(chosen, dtype=np.int64), counts)
+    corners = torch.cat([one["boxes"] for one in found]).double().cpu().numpy()
+    corners = corners / np.tile(data.scales.numpy()[whose], 2)
+    limits = np.asarray(data.sizes, dtype=np.float64)[:, ::-1][whose]
+    corners = np.clip(corners, 0.0, np.tile(limits, 2))
+    corners[:, 2:] -= corners[:, :2]
+    ids = np.asarray([one["image_id"] for one in data.targets], dtype=np.int64)
+    categories = np.asarray([category.id for category in data.categories], dtype=np.int64)
+    return Boxes(
+        images=ids[whose],
+        categories=categories[torch.cat([one["labels"] for one in found]).cpu().numpy()],
+        boxes=corners,
+        scores=torch.cat([one["scores"] for one in found]).double().cpu().numpy(),
+    )
 
 
 def coco_results(
@@ -213,30 +309,96 @@ class BoxAPs(NamedTuple):
 
 class BoxTruth:
     """Ground truth for AP of boxes alone, in a fraction of the time: no ranges of area, no other numbers of
-    detections, and an index that is made once for all results.
+    detections, and what can be made once is made once for all that is found.
 
     Args:
         truth: a COCO dictionary.
     """
 
     def __init__(self, truth: Mapping[str, Any]) -> None:
-        self._truth = _rebased(truth)
-        self._index = _coco(FasterCOCO, self._truth)
+        self._evaluation = _BoxesAlone(_rebased(truth))
 
-    def aps(self, results: Sequence[Mapping[str, Any]]) -> BoxAPs:
-        """AP of results of its images only; see :func:`require_finite`."""
-        kept = _coco(FasterCOCO, {**self._truth, "annotations": _numbered(results, "bbox")})
-        found = COCOeval_faster(self._index, kept, "bbox")
-        found.params.areaRng, found.params.areaRngLbl = [[0, 1e10]], ["all"]
-        found.params.maxDets = [100]
-        found.evaluate()
-        found.accumulate()
-        precision = np.asarray(found.eval["precision"])
-        thresholds = np.asarray(found.params.iouThrs)
+    def aps(self, found: Boxes) -> BoxAPs:
+        """AP of what was found in its images.
+
+        Args:
+            found: rows of its images only.
+
+        Raises:
+            NonFiniteDetection: see :func:`require_finite`.
+        """
+        if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
+            require_finite(found.results())
+        precision = self._evaluation.precision(found)
+        thresholds = np.asarray(self._evaluation.params.iouThrs)
         return BoxAPs(
             AP=_mean(precision),
             **{f"AP{at}": _mean(precision[np.isclose(thresholds, at / 100)]) for at in (50, 75)},
         )
+
+
+class _BoxesAlone(COCOeval_faster):  # type: ignore[misc]
+    """faster-coco-eval's evaluation of boxes that lie in arrays.
+
+    Its own way makes a dictionary of every box three times, of the ground truth too, and an index of them, and takes
+    their overlaps from lists; its matching, and what comes of it, are left as they are. What it asks of us are its two
+    methods that are replaced here.
+
+    Args:
+        truth: a COCO dictionary, each object with ``area`` and ``iscrowd``.
+    """
+
+    def __init__(self, truth: Mapping[str, Any]) -> None:
+        super().__init__(_coco(FasterCOCO, dict(truth)), None, "bbox", rle_iou_max_workers=1)
+        self.params.areaRng, self.params.areaRngLbl = [[0, 1e10]], ["all"]
+        self.params.maxDets = [_MOST]
+        objects: dict[tuple[int, int], list[dict[str, Any]]] = {}
+        for one in truth["annotations"]:
+            pair = (one["image_id"], one["category_id"])
+            objects.setdefault(pair, []).append(one)
+            self.gt_dataset.append_ref(*pair, {**one, "ignore": one["iscrowd"]})
+        self._objects = {
+            pair: (
+                np.asarray([one["bbox"] for one in some], dtype=np.float64),
+                [one["iscrowd"] for one in some],
+            )
+            for pair, some in objects.items()
+        }
+        self._found: dict[tuple[int, int], NDArray[np.float64]] = {}
+
+    def precision(self, found: Boxes) -> NDArray[np.float64]:
+        """By IoU, recall and category, and twice one place."""
+        self._take(found)
+        try:
+            self.evaluate()
+        finally:
+            self.dt_dataset.clean()
+        return np.asarray(self.eval["precision"])
+
+    def _take(self, found: Boxes) -> None:
+        self.dt_dataset.clean()
+        areas = (found.boxes[:, 2] * found.boxes[:, 3]).tolist()
+        columns = (found.images.tolist(), found.categories.tolist(), found.scores.tolist(), areas)
+        rows: dict[tuple[int, int], list[int]] = {}
+        for row, (image, category, score, area) in enumerate(zip(*columns, strict=True)):
+            self.dt_dataset.append_ref(
+                image, category, {"id": row + 1, "score": score, "area": area, "iscrowd": 0}
+            )
+            rows.setdefault((image, category), []).append(row)
+        self._found = {}
+        for pair in rows.keys() & self._objects.keys():
+            # Stable, as COCO has it: of equal scores the first is the first.
+            order = np.argsort(-found.scores[rows[pair]], kind="stable")[:_MOST]
+            self._found[pair] = found.boxes[np.asarray(rows[pair])[order]]
+
+    def _prepare(self) -> None:
+        """Called by ``evaluate``: nothing is left to be read."""
+        self._nonempty_iou_pairs = self._found.keys()
+
+    def computeIoU(self, imgId: int, catId: int) -> Any:
+        """Overlaps of what was found, falling by score, with the objects; one image, one category."""
+        pair = (imgId, catId)
+        return overlaps(self._found[pair], *self._objects[pair]) if pair in self._found else []
 
 
 def _mean(precision: Any) -> float:

@@ -1,15 +1,10 @@
 """Average precision of parts of the images: how much of it is luck of the images."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from trainers.data.detection_set import DetectionSet
-from trainers.evaluate import BoxTruth, require_finite
+from trainers.evaluate import Boxes, BoxTruth
 
 
-def aps_of_groups(
-    data: DetectionSet, results: Sequence[dict[str, Any]], groups: int
-) -> tuple[float, tuple[float, ...]]:
+def aps_of_groups(data: DetectionSet, found: Boxes, groups: int) -> tuple[float, tuple[float, ...]]:
     """AP of boxes over all images, and over each of some groups of them.
 
     The spread of the groups' values tells that of the whole (the method of random groups: Wolter 2007, "Introduction to
@@ -18,7 +13,7 @@ def aps_of_groups(
 
     Args:
         data: the images that were looked at, in an order by chance.
-        results: as :func:`trainers.evaluate.detect` returns them.
+        found: rows of these images only.
         groups: 2 to the number of images.
 
     Returns:
@@ -30,9 +25,8 @@ def aps_of_groups(
     """
     if not 2 <= groups <= len(data):
         raise ValueError(f"groups: found {groups}; allowed is 2 to {len(data)}, the number of images")
-    require_finite(results)
     parts = []
     for group in range(groups):
         own = set(data.image_ids[group::groups])
-        parts.append(BoxTruth(data.truth_of(own)).aps([one for one in results if one["image_id"] in own]).AP)
-    return BoxTruth(data.ground_truth).aps(results).AP, tuple(parts)
+        parts.append(BoxTruth(data.truth_of(own)).aps(found.of_images(own)).AP)
+    return BoxTruth(data.ground_truth).aps(found).AP, tuple(parts)

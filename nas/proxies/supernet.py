@@ -36,7 +36,7 @@ from search_spaces.space import SearchSpace
 from trainers.checkpoint import load_checkpoint
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
-from trainers.evaluate import BoxTruth, detect_evaluating, require_finite
+from trainers.evaluate import Boxes, BoxTruth, boxes_evaluating
 from trainers.image_groups import aps_of_groups
 from trainers.loop import CHECKPOINT, StepRecord, Trainer, total_steps
 from trainers.precision import autocast
@@ -177,15 +177,14 @@ class SupernetProxy:
         # First, for a network without it fails, and has cost nothing yet.
         free = self._free(candidate) if self.beside and isinstance(candidate, Architecture) else {}
         with uncollected():
-            results = self._detections(candidate, None)
-            require_finite(results)
-            metrics = self._truth.aps(results)
+            found = self._detections(candidate, None)
+            metrics = self._truth.aps(found)
         return Score(
             value=100.0 * metrics.AP,
             attributes={
                 "AP50": 100.0 * metrics.AP50,
                 "AP75": 100.0 * metrics.AP75,
-                "detections": len(results),
+                "detections": len(found),
                 **free,
                 **watch.read(),
             },
@@ -211,20 +210,20 @@ class SupernetProxy:
         groups = GROUPS if self.race is None else self.race.groups
         watch = Stopwatch()
         with uncollected():
-            results = self._detections(candidate, step)
+            boxes = self._detections(candidate, step)
             if step not in self._parts:
                 self._parts[step] = self.held_out.subset(range(step))
-            ap, parts = aps_of_groups(self._parts[step], results, min(groups, step))
+            ap, parts = aps_of_groups(self._parts[step], boxes, min(groups, step))
         found = [round(100.0 * one, 6) for one in parts]
         return Score(value=100.0 * ap, attributes={BY_GROUP: found, **watch.read()})
 
     def drop(self, candidate: Candidate) -> None:
         """Nothing waits for a candidate between the rungs of a race."""
 
-    def _detections(self, candidate: Candidate, images: int | None) -> list[dict[str, Any]]:
+    def _detections(self, candidate: Candidate, images: int | None) -> Boxes:
         """What a candidate finds in the held-out images, or in the first so many."""
         level = len(candidate.genes) if isinstance(candidate, Prefix) else -1
-        results: list[dict[str, Any]] = []
+        found: list[Boxes] = []
         with (
             # Nothing that is computed here is ever learned through.
             torch.inference_mode(),
@@ -238,15 +237,16 @@ class SupernetProxy:
             for index, batch in enumerate(self._batches[:whole]):
                 self._memory.batch = ("held out", index)
                 self._take(self._complete(candidate, "completion", level, index), len(batch))
-                results += detect_evaluating(
-                    self.detector,
-                    batch,
-                    batch_size=size,
-                    device=self.device,
-                    amp=self.recipe.train.precision,
-                    masks=False,
+                found.append(
+                    boxes_evaluating(
+                        self.detector,
+                        batch,
+                        batch_size=size,
+                        device=self.device,
+                        amp=self.recipe.train.precision,
+                    )
                 )
-        return results
+        return Boxes.together(found)
 
     @contextmanager
     def _normalised(self, candidate: Candidate, level: int) -> Iterator[None]:

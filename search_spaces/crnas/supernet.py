@@ -79,6 +79,7 @@ class Supernet(nn.Module, ABC):
         self.stem = nn.ModuleList(stem.values())
         self.tail = nn.ModuleList(self._anatomy.tail())
         self._active: tuple[Part, ...] = ()
+        self._macs: dict[Hashable, int] = {}
 
     @cached_property
     def every_choice(self) -> tuple[Choice, ...]:
@@ -168,13 +169,17 @@ class Supernet(nn.Module, ABC):
             behind: so many parts are not counted.
         """
         assert isinstance(self._family, ChainFamily), "a path is a chain"
-        with _ChoicesKept(self):
-            names = [part.name for part in self.parts(architecture)[:behind]]
-        return sum(
-            spent.macs
-            for layer, spent in layer_costs(self._family.layers(architecture), input_size)
-            if not any(layer.name == name or layer.name.startswith(f"{name}.") for name in names)
-        )
+        # Dilations cost nothing, and a search asks for every batch.
+        key = (architecture.genes["blocks"], input_size, behind)
+        if key not in self._macs:
+            with _ChoicesKept(self):
+                names = [part.name for part in self.parts(architecture)[:behind]]
+            self._macs[key] = sum(
+                spent.macs
+                for layer, spent in layer_costs(self._family.layers(architecture), input_size)
+                if not any(layer.name == name or layer.name.startswith(f"{name}.") for name in names)
+            )
+        return self._macs[key]
 
     def active_modules(self, architecture: Architecture) -> tuple[nn.Module, ...]:
         """Every module without children that runs on this path; the path set stays what it was."""

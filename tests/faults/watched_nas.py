@@ -26,7 +26,7 @@ from nas.search import search
 from nas.study import History, Record, Score
 from nas.training import TrainingJob, train_to_completion
 from search_spaces.architecture import Architecture, Candidate
-from trainers.evaluate import detect_evaluating
+from trainers.evaluate import boxes_evaluating
 from trainers.loop import StepRecord, Trainer
 
 
@@ -72,9 +72,9 @@ def install(watch: Watch) -> None:
 
             def watched_detect(*args: Any, **rest: Any) -> Any:
                 watch.note(f"detect {self.directory.name}")
-                return detect_evaluating(*args, **rest)
+                return boxes_evaluating(*args, **rest)
 
-            nas.proxies.supernet.detect_evaluating = watched_detect  # type: ignore[attr-defined]
+            nas.proxies.supernet.boxes_evaluating = watched_detect  # type: ignore[attr-defined]
             return super().__call__(candidate)
 
     def watched_search(

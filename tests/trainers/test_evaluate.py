@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from search_spaces.errors import NonFiniteDetection
 from trainers.data.annotations import BoxEntry, ImageEntry
 from trainers.data.assembling import assemble
 from trainers.data.detection_set import Category, DetectionSet, Target
 from trainers.detectors.detector import Detections
-from trainers.evaluate import Backend, coco_metrics, detect
+from trainers.evaluate import Backend, Boxes, BoxTruth, boxes_evaluating, coco_metrics, detect
 
 # (image, category, x, y, width, height): two images, six objects, four of category 5 and two of 9.
 OBJECTS = (
@@ -162,3 +163,38 @@ def test_boxes_in_the_padding_are_cut_at_the_image(squares: Callable[..., Detect
     empty = Target(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64), image_id=2)
     results = detect(Oracle((wide, empty)), data, device=torch.device("cpu"))  # type: ignore[arg-type]
     assert [one["bbox"] for one in results] == [[180, 180, 20, 20]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_rows_are_the_results_to_the_bit(batch_size: int) -> None:
+    data = scene(1.6)
+    spread = torch.Generator().manual_seed(3)
+    found = tuple(
+        Target(
+            # Some reach out of the image, on every side.
+            boxes=torch.rand(number, 4, generator=spread) * 300 - 60 + torch.tensor([0.0, 0.0, 90.0, 90.0]),
+            labels=torch.randint(2, (number,), generator=spread),
+            image_id=image,
+        )
+        for image, number in ((1, 40), (2, 0))
+    )
+    cpu = torch.device("cpu")
+    for targets in (found, (found[1], found[1])):
+        results = detect(Oracle(targets), data, batch_size=batch_size, device=cpu)  # type: ignore[arg-type]
+        oracle = Oracle(targets).eval()
+        rows = boxes_evaluating(oracle, data, batch_size=batch_size, device=cpu)  # type: ignore[arg-type]
+        assert rows.results() == results == Boxes.of_results(results).results()
+        assert len(rows) == len(results)
+        assert rows.of_images({2}).results() == [one for one in results if one["image_id"] == 2]
+        ap = BoxTruth(data.ground_truth).aps(rows)
+        assert ap.AP == coco_metrics(data, results).AP
+
+
+@pytest.mark.parametrize("column", ["boxes", "scores"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_rows_that_are_not_finite_are_refused(column: str, value: float) -> None:
+    data = scene()
+    rows = Boxes.of_results([{"image_id": 2, "category_id": 5, "bbox": [1, 2, 3, 4], "score": 0.5}])
+    getattr(rows, column)[..., -1] = value
+    with pytest.raises(NonFiniteDetection, match="image 2: the detector found"):
+        BoxTruth(data.ground_truth).aps(rows)

@@ -16,7 +16,7 @@ from trainers.data.annotations import BoxEntry, ImageEntry
 from trainers.data.assembling import assemble
 from trainers.data.detection_set import Category, DetectionSet
 from trainers.data.masks import Mask, encode_mask, mask_area, read_mask
-from trainers.evaluate import Backend, BoxTruth, Overlap, coco_metrics, evaluated
+from trainers.evaluate import Backend, Boxes, BoxTruth, Overlap, coco_metrics, evaluated
 
 SIDE = 200
 IMAGES = (0, 3, 9, 42, 5_000_000_000)
@@ -146,10 +146,10 @@ def test_boxes_of_random_scenes(seed: int) -> None:
     known = set(data.image_ids)
     kept = [one for one in results if one["image_id"] in known]
     truth, whole = BoxTruth(data.ground_truth), coco_metrics(data, results)
-    assert truth.aps(kept) == (whole.AP, whole.AP50, whole.AP75)
+    assert truth.aps(Boxes.of_results(kept)) == (whole.AP, whole.AP50, whole.AP75)
     # Nothing of what it was asked before stays in it.
     for part in ([], kept[::2], kept):
-        alone, whole = truth.aps(part), coco_metrics(data, part)
+        alone, whole = truth.aps(Boxes.of_results(part)), coco_metrics(data, part)
         assert alone == (whole.AP, whole.AP50, whole.AP75)
 
 
