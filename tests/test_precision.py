@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "benchmarks/results").glob("precision*.json"))
 BENCHMARK = runpy.run_path(str(ROOT / "benchmarks/precision.py"))
 
 
@@ -33,11 +34,17 @@ def test_differences_are_of_pairs() -> None:
     assert found["ap"]["off"]["mean"] == 15.0 and found["ap"]["bf16"]["mean"] == 16.0
     assert found["bf16_minus_off"]["mean"] == 1.0
     assert found["bf16_minus_off"]["interval_95"] == pytest.approx([1.0, 1.0], abs=1e-6)
-    assert found["seconds"] == {"off": [10.0] * 4, "bf16": [5.0] * 4}
+    assert found["seconds"] == {"off": [10.0] * 4, "bf16": [5.0] * 4} and "masks" not in found
+    for by_seed in (off, bf16):
+        for one in by_seed.values():
+            one["metrics"]["mask_AP"] = one["metrics"]["AP"] / 2
+    found = BENCHMARK["compared"]({"off": off, "bf16": bf16})
+    assert found["masks"]["bf16_minus_off"]["mean"] == 0.5 and found["bf16_minus_off"]["mean"] == 1.0
 
 
-def test_the_committed_result_is_what_its_seeds_give() -> None:
-    stored = json.loads((ROOT / "benchmarks/results/precision.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_the_committed_result_is_what_its_seeds_give(path: Path) -> None:
+    stored = json.loads(path.read_text(encoding="utf-8"))
     results = {
         amp: {
             int(seed): {"metrics": {"AP": ap / 100.0}, "seconds": seconds}
