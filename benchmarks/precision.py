@@ -8,7 +8,8 @@ once with ``bf16``, one after the other or, with more workers, side by side. A f
 done again. ``--set`` changes the recipe, for instance its detector.
 
 The result, benchmarks/results/precision.json: AP on ``val`` of every seed, bf16 minus off paired by seed with a 95 %
-interval, the same of masks where there are any, and seconds of both, which mean something where one ran after the other (``--workers 1``).
+interval, the same of masks where there are any, and seconds of both, which mean something where one ran after the
+other (``--workers 1``).
 """
 
 import argparse
