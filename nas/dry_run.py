@@ -133,7 +133,7 @@ class DryRun:
             "images": self.images,
             "images_given": self.given,
             "batch_size": train.batch_size,
-            "amp": train.precision,
+            "amp": train.amp,
             "epochs": self.learned_from / self.images,
             "steps": self.steps,
             "steps_an_epoch": self.images / train.batch_size,
@@ -182,8 +182,7 @@ def dry_run(
     shared = share_batch(recipe.train, gpus=recipe.ranks if gpus is None else gpus, per_gpu=per_gpu)
     described = gpus is not None or speed != 1.0
     place = Place(workers=shared.gpus, speed=speed) if described else None
-    auto = recipe.train.amp == "auto"
-    recipe = _shared(recipe, shared)
+    recipe, precision = _with_precision(_shared(recipe, shared))
     network = trained_architecture(read_architecture(bundle), recipe)
     if images is None:
         train_set, val = _opened(recipe, classes, say)
@@ -216,15 +215,14 @@ def dry_run(
         pace=pace,
         place=place,
         image_bytes=kept,
-        notes=(*_precision(recipe, auto), *_notes(recipe, shared, pace, place)),
+        notes=(*precision, *_notes(recipe, shared, pace, place)),
     )
 
 
 def _shared(recipe: TrainJobRecipe, batch: SharedBatch) -> TrainJobRecipe:
     """The recipe as so many GPUs carry it out."""
     try:
-        train = settled(recipe.train, resolve_device(recipe.device))
-        train = replace(train, accumulate=batch.accumulate)
+        train = replace(recipe.train, accumulate=batch.accumulate)
         return replace(recipe, ranks=batch.gpus, train=train)
     except FieldError as error:
         raise ConfigError(str(error)) from error
@@ -367,16 +365,19 @@ def _fits(step: float, left: float) -> bool:
     return (WARM + 1) * step < left and 4 * peak_memory() < present
 
 
-def _precision(recipe: TrainJobRecipe, auto: bool) -> tuple[str, ...]:
-    """What ``auto`` is here."""
-    if not auto:
-        return ()
-    found = recipe.train.precision
-    here = "has" if found == "bf16" else "is not known to have"
-    return (
-        f"train.amp: auto is {found} on this machine, whose {resolve_device(recipe.device).type} {here} bfloat16 "
-        "arithmetic; it is decided where the training begins",
-    )
+def _with_precision(recipe: TrainJobRecipe) -> tuple[TrainJobRecipe, tuple[str, ...]]:
+    """The recipe in the precision that ``auto`` is here, and what to say of it."""
+    if recipe.train.amp != "auto":
+        return recipe, ()
+    elsewhere = "it is decided where the training begins"
+    try:
+        device = resolve_device(recipe.device)
+    except ConfigError:
+        return recipe, (f"train.amp: auto; this machine has no {recipe.device}, and {elsewhere}",)
+    train = settled(recipe.train, device)
+    known = "has" if train.amp == "bf16" else "is not known to have"
+    note = f"train.amp: auto is {train.amp} on this machine, whose {device.type} {known} bfloat16 arithmetic; {elsewhere}"
+    return replace(recipe, train=train), (note,)
 
 
 def _notes(

@@ -189,9 +189,9 @@ def _by_all(recipe: R, ranks: Ranks) -> R:
 
 
 def _settled(job: J, ranks: Ranks, progress: RunProgress) -> J:
-    """The training as these ranks carry it out, and in which precision: its record's, or the fastest of the first rank.
+    """The training as these ranks carry it out, and in which precision: its record's, or the fastest for all of them.
 
-    Where the ranks are still to be started, maybe on other machines, a precision nobody has chosen yet stays ``auto``.
+    Where the ranks are still to be started on other machines, a precision that nobody has chosen yet stays ``auto``.
 
     Raises:
         ConfigError: see :func:`_by_all`.
@@ -199,9 +199,9 @@ def _settled(job: J, ranks: Ranks, progress: RunProgress) -> J:
     recipe = _by_all(job.recipe, ranks)
     if recipe.train.amp == "auto":
         found = ranks.of_first(_recorded(job.directory) if ranks.first else None)
-        if found is None and recipe.ranks == ranks.count:
+        if found is None and (recipe.ranks == ranks.count or recipe.address is None):
             device = ranks.device if ranks.count > 1 else resolve_device(recipe.device)
-            found = ranks.of_first(fastest(device))
+            found = "bf16" if all(one == "bf16" for one in ranks.all_of(fastest(device))) else "off"
         if found is not None:
             recipe = replace(recipe, train=replace(recipe.train, amp=found))
             if ranks.first:

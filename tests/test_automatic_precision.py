@@ -141,42 +141,52 @@ def test_a_training_keeps_the_precision_it_began_with(
 
 
 class OneOfTwo(Ranks):
-    """One of two ranks; ``first_says`` is what the first has found."""
+    """One of two ranks; ``recorded`` is what the first has read, ``others`` what is fastest for the other one."""
 
-    first_says: Sequence[Any] = ()
+    recorded: Amp | None = None
+    others: Amp = "off"
 
     def of_first(self, thing: Any) -> Any:
-        if self.first:
-            return thing
-        said, *self.first_says = self.first_says
-        return said
+        return thing if self.first else self.recorded
+
+    def all_of(self, thing: Any) -> list[Any]:
+        return [thing, self.others]
 
 
-def test_the_first_rank_decides_for_all(machine: Machine, tmp_path: Path) -> None:
-    machine("bf16")
-    heard = Heard()
-    first = _settled(job(tmp_path, "auto"), OneOfTwo(count=2), heard)
-    assert first.recipe.train.amp == "bf16" and first.recipe.ranks == 2 and len(heard.said) == 1
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("mine", "others", "amp"), [("bf16", "bf16", "bf16"), ("bf16", "off", "off"), ("off", "bf16", "off")]
+)
+def test_ranks_take_what_all_of_them_are_fast_in(
+    rank: int, mine: Amp, others: Amp, amp: Amp, machine: Machine, tmp_path: Path
+) -> None:
+    machine(mine)
+    ranks, heard = OneOfTwo(count=2, rank=rank), Heard()
+    ranks.others = others
+    found = _settled(job(tmp_path, "auto"), ranks, heard)
+    assert found.recipe.train.amp == amp and found.recipe.ranks == 2
+    assert len(heard.said) == (rank == 0), "one of them says it"
+
+
+def test_a_record_that_the_first_has_read_holds_for_the_other(machine: Machine, tmp_path: Path) -> None:
     machine("off")
     other = OneOfTwo(count=2, rank=1)
-    other.first_says = (None, "bf16")
-    heard = Heard()
-    assert _settled(job(tmp_path, "auto"), other, heard) == first and heard.said == []
-    # A training that is recorded already; the second look is not needed then.
-    other.first_says = ("bf16",)
-    assert _settled(job(tmp_path, "auto"), other, heard) == first
+    other.recorded = "bf16"
+    assert _settled(job(tmp_path, "auto"), other, Silent()).recipe.train.amp == "bf16"
 
 
-def test_who_only_starts_the_ranks_leaves_it_to_them(machine: Machine, tmp_path: Path) -> None:
+def test_who_starts_ranks_elsewhere_leaves_it_to_them(machine: Machine, tmp_path: Path) -> None:
     machine("bf16")
     two = job(tmp_path, "auto")
-    two = replace(two, recipe=replace(two.recipe, ranks=2))
-    assert _settled(two, Ranks(), Silent()) == two
-    # They are told what they began with.
+    here = replace(two, recipe=replace(two.recipe, ranks=2))
+    there = replace(two, recipe=replace(here.recipe, launcher="ray", address="10.0.0.1:6379"))
+    assert _settled(here, Ranks(), Silent()).recipe.train.amp == "bf16"
+    assert _settled(there, Ranks(), Silent()) == there
+    # What they began with is known here too.
     with pytest.raises(KeyboardInterrupt):
         train_to_completion(job(tmp_path, "auto"), Heard(stop=5))
     machine("off")
-    assert _settled(two, Ranks(), Silent()).recipe.train.amp == "bf16"
+    assert _settled(there, Ranks(), Silent()).recipe.train.amp == "bf16"
 
 
 def test_loggers_get_what_it_came_to(
@@ -214,7 +224,8 @@ def one_step(amp: Amp | str) -> TrainRecipe:
 )
 def test_networks_that_are_compared_have_one_precision(name: str, field: str) -> None:
     data = apply_overrides(read_yaml(RECIPES / f"{name}.yaml"), [f"{field}=auto"])
-    with pytest.raises(ConfigError, match=rf"{field}: found 'auto'; allowed in a search are off and bf16"):
+    said = rf"^{name}: {field}: found 'auto'; allowed in a search are off and bf16, "
+    with pytest.raises(ConfigError, match=said):
         check_search(data, source=name)
 
 
@@ -231,6 +242,20 @@ def test_a_dry_run_says_what_it_is_here(amp: Amp, word: str, monkeypatch: pytest
     (note,) = [one for one in found.notes if "amp" in one]
     assert note.startswith(f"train.amp: auto is {amp} on this machine, whose cpu {word} bfloat16 arithmetic")
     assert not any("amp" in one for one in dry_run("resnet18", recipe("off"), images=8, measure=0).notes)
+
+
+@pytest.mark.parametrize("amp", ["off", "auto"])
+def test_a_dry_run_for_another_machine_needs_none_of_its_devices(
+    amp: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    there = replace(recipe(amp), device="cuda")
+    found = dry_run("resnet18", there, images=8, measure=0)
+    notes = [one for one in found.notes if "amp" in one]
+    assert found.to_dict()["amp"] == amp and len(notes) == (amp == "auto")
+    assert all(
+        "this machine has no cuda, and it is decided where the training begins" in one for one in notes
+    )
 
 
 def test_our_own_recipes_take_what_is_fastest_and_the_papers_what_they_say() -> None:

@@ -29,7 +29,7 @@ from trainers.data.catalog import open_split
 from trainers.data.detection_set import hold_out
 from trainers.detectors.catalog import build_detector
 from trainers.evaluate import Boxes, coco_metrics, detect
-from trainers.image_groups import aps_of_groups
+from trainers.image_groups import GroupTruth
 from trainers.loop import Trainer
 
 RECIPE = check(CRNASRecipe, read_yaml(Path(__file__).parent / "recipes/tiny.yaml"), source="tiny.yaml")
@@ -366,13 +366,13 @@ def made_up(shift: float) -> list[dict[str, Any]]:
 
 def test_ap_of_a_group_is_that_of_its_images() -> None:
     results = made_up(4.0)
-    whole, parts = aps_of_groups(HELD_OUT, Boxes.of_results(results), 3)
+    whole, parts = GroupTruth(HELD_OUT, 3).aps(Boxes.of_results(results))
     assert whole == coco_metrics(HELD_OUT, results).AP and len(set(parts)) > 1
     for group, ap in enumerate(parts):
         own = HELD_OUT.subset(index for index in range(len(HELD_OUT)) if index % 3 == group)
         assert ap == coco_metrics(own, results).AP
     with pytest.raises(ValueError, match="groups: found 1; allowed is 2 to 6"):
-        aps_of_groups(HELD_OUT, Boxes.of_results(results), 1)
+        GroupTruth(HELD_OUT, 1)
 
 
 def test_a_rung_is_the_first_part_of_the_whole_score(tmp_path: Path) -> None:

@@ -309,7 +309,7 @@ class BoxAPs(NamedTuple):
 
 class BoxTruth:
     """Ground truth for AP of boxes alone, in a fraction of the time: no ranges of area, no other numbers of
-    detections, and what can be made once is made once for all that is found.
+    detections, and what can be made once is made once for all that is found. Not for two threads at a time.
 
     Args:
         truth: a COCO dictionary.
@@ -373,6 +373,8 @@ class _BoxesAlone(COCOeval_faster):  # type: ignore[misc]
             self.evaluate()
         finally:
             self.dt_dataset.clean()
+            self._found = {}
+            self.ious.clear()
         return np.asarray(self.eval["precision"])
 
     def _take(self, found: Boxes) -> None:
@@ -393,7 +395,7 @@ class _BoxesAlone(COCOeval_faster):  # type: ignore[misc]
 
     def _prepare(self) -> None:
         """Called by ``evaluate``: nothing is left to be read."""
-        self._nonempty_iou_pairs = self._found.keys()
+        self._nonempty_iou_pairs = set(self._found)
 
     def computeIoU(self, imgId: int, catId: int) -> Any:
         """Overlaps of what was found, falling by score, with the objects; one image, one category."""

@@ -441,7 +441,7 @@ def require_trainable(
     ):
         raise ConfigError(
             "train.amp: found 'bf16', but this GPU has no bf16 arithmetic (NVIDIA's have it from compute capability "
-            "8.0 on) and would be slower with it than without; set it to off or auto, or "
+            "8.0 on) and would be slower with it than without; for a new training set it to off or auto, or "
             "go on with a run that has begun on a GPU that has it. fp16 is not offered: its gradients would "
             "need a scaled loss, which there is not here"
         )

@@ -331,15 +331,15 @@ def require_masks(data: DataRecipe, detector: DetectorRecipe) -> None:
         raise FieldError("data.masks", data.masks, f"allowed for detector {detector.name} is {allowed}")
 
 
-def refuse_auto(train: "TrainRecipe", path: str = "train") -> None:
+def refuse_auto(train: "TrainRecipe") -> None:
     """Networks that are compared are trained in one precision, wherever each of them is trained.
 
     Raises:
-        FieldError: naming ``amp`` of the training at ``path`` in the recipe.
+        FieldError: naming ``train.amp``.
     """
     if train.amp == "auto":
         raise FieldError(
-            f"{path}.amp",
+            "train.amp",
             train.amp,
             "allowed in a search are off and bf16, for its networks are compared and another machine may take another",
         )
@@ -374,8 +374,9 @@ class TrainRecipe(Recipe):
         clip_norm: gradient norm is scaled down to this; 0 leaves it alone.
         amp: ``bf16`` autocast; faster than ``off`` on a CPU with AMX or the bf16 instructions of AVX-512, the more the
             wider the network (docs/evidence.md), slower on one without; refused on a GPU without bf16 arithmetic.
-            ``auto``: whichever of the two is faster where the training begins. It is then part of the training's
-            record and stays so wherever the training goes on. Searches refuse it, for their networks are compared.
+            ``auto``: whichever of the two is faster where the training begins, for all of its ranks. It is then part of
+            the training's record and stays so wherever the training goes on. Searches refuse it, for their networks are
+            compared.
         compile: ``torch.compile`` of the backbone; costs minutes before the first step.
         frozen_bn: BN of the backbone keeps its statistics and affine weights (for pretrained backbones).
         drop_path: rate of stochastic depth, that of the last block, for backbones that have it (SpineNet).

@@ -37,7 +37,7 @@ from trainers.checkpoint import load_checkpoint
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
 from trainers.evaluate import Boxes, BoxTruth, boxes_evaluating
-from trainers.image_groups import aps_of_groups
+from trainers.image_groups import GroupTruth
 from trainers.loop import CHECKPOINT, StepRecord, Trainer, total_steps
 from trainers.precision import autocast
 from trainers.process import uncollected
@@ -98,7 +98,7 @@ class SupernetProxy:
         self.beside = beside
         self._path_of = draw_path
         self._memory = PathMemory()
-        self._parts: dict[int, DetectionSet] = {}
+        self._parts: dict[int, GroupTruth] = {}
         self._truth = BoxTruth(held_out.ground_truth)
         size = recipe.score_batch
         # Cut once: every candidate is scored on the same mini-batches.
@@ -212,8 +212,8 @@ class SupernetProxy:
         with uncollected():
             boxes = self._detections(candidate, step)
             if step not in self._parts:
-                self._parts[step] = self.held_out.subset(range(step))
-            ap, parts = aps_of_groups(self._parts[step], boxes, min(groups, step))
+                self._parts[step] = GroupTruth(self.held_out.subset(range(step)), min(groups, step))
+            ap, parts = self._parts[step].aps(boxes)
         found = [round(100.0 * one, 6) for one in parts]
         return Score(value=100.0 * ap, attributes={BY_GROUP: found, **watch.read()})
 

@@ -58,7 +58,7 @@ def naswot(architecture: Architecture, images: Tensor, *, seed: int = 0) -> floa
         seed: of the weights.
 
     Raises:
-        CandidateFailed: a network without ReLU, or two images that no unit tells apart.
+        CandidateFailed: a network without ReLU or with NaN behind one, or two images that no unit tells apart.
     """
     built = family_of(architecture).build(architecture, seed=seed_for(seed, "weights"))
     backbone = built.to(images.device).train()
@@ -68,8 +68,8 @@ def naswot(architecture: Architecture, images: Tensor, *, seed: int = 0) -> floa
         del module, inputs
         # In the order in which they lie, for any will do.
         units = output.movedim(1, -1) if output.is_contiguous(memory_format=torch.channels_last) else output
-        # 1 where a ReLU is on and 0 where it is off, in one pass.
-        on = units.flatten(1).sign()
+        # 1 where a ReLU is on and 0 where it is off, in one pass; counted in float32, whatever they come in.
+        on = units.flatten(1).sign().float()
         both = (on @ on.T).cpu().double()
         own = both.diagonal()
         # Those that are off in both are the rest: counts are whole numbers, so one product does.
@@ -84,8 +84,12 @@ def naswot(architecture: Architecture, images: Tensor, *, seed: int = 0) -> floa
         )
     with torch.no_grad():
         backbone(images)
+    if kernel.isnan().any():
+        raise CandidateFailed(
+            "naswot: a ReLU gives NaN at random weights; look at the network, or the images"
+        )
     sign, logarithm = torch.linalg.slogdet(kernel)
-    if not sign > 0:
+    if sign <= 0:
         raise CandidateFailed("naswot: two images switch every unit alike; take other images")
     return float(logarithm)
 

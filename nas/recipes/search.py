@@ -75,7 +75,7 @@ class RetrainRecipe(Recipe):
     def __post_init__(self) -> None:
         self.require("seeds", self.seeds >= 1, "at least 1")
         self.require("rival_seeds", self.rival_seeds >= 1, "at least 1")
-        refuse_auto(self.train, "retrain.train")
+        refuse_auto(self.train)
         require_ranks(self.ranks, self.train, "retrain.train")
         names = [one.name for one in self.hand_made]
         taken = {"winner", "baseline", "random", "stages"}.intersection(names)
