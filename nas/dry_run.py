@@ -376,7 +376,10 @@ def _with_precision(recipe: TrainJobRecipe) -> tuple[TrainJobRecipe, tuple[str, 
         return recipe, (f"train.amp: auto; this machine has no {recipe.device}, and {elsewhere}",)
     train = settled(recipe.train, device)
     known = "has" if train.amp == "bf16" else "is not known to have"
-    note = f"train.amp: auto is {train.amp} on this machine, whose {device.type} {known} bfloat16 arithmetic; {elsewhere}"
+    note = (
+        f"train.amp: auto is {train.amp} on this machine, whose {device.type} {known} bfloat16 arithmetic; "
+        f"{elsewhere}"
+    )
     return replace(recipe, train=train), (note,)
 
 
