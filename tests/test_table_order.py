@@ -1,4 +1,4 @@
-"""Cheap scores against a table: they are those of its networks, and the committed results are of the committed tables."""
+"""Cheap scores against a table: they are those of its networks, and committed results are of the committed tables."""
 
 import json
 import runpy
