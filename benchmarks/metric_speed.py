@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/metric_speed.json"
 BACKENDS: tuple[Backend, ...] = ("pycocotools", "faster")
 PARTS = {
-    "ground truth and results into objects": ((evaluate, "_rebased"), (evaluate, "_coco")),
+    "ground truth and results into objects": ((evaluate, "with_ids_from_one"), (evaluate, "indexed")),
     "overlaps and matches": ((COCOeval, "evaluate"), (COCOeval_faster, "evaluate")),
     "curves": ((COCOeval, "accumulate"), (COCOeval_faster, "accumulate")),
     "summary": ((COCOeval, "summarize"), (COCOeval_faster, "summarize")),

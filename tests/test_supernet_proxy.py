@@ -25,10 +25,11 @@ from search_spaces.crnas.path_memory import PathMemory
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
 from search_spaces.randomness import rng_for
 from search_spaces.space import SearchSpace
+from trainers.boxes import Boxes
 from trainers.data.catalog import open_split
 from trainers.data.detection_set import hold_out
 from trainers.detectors.catalog import build_detector
-from trainers.evaluate import Boxes, coco_metrics, detect
+from trainers.evaluate import coco_metrics, detect
 from trainers.image_groups import GroupTruth
 from trainers.loop import Trainer
 

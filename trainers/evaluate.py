@@ -3,23 +3,20 @@
 import contextlib
 import functools
 import io
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from faster_coco_eval import COCO as FasterCOCO
 from faster_coco_eval import COCOeval_faster
-from faster_coco_eval.core.mask import iou as overlaps
-from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from search_spaces.errors import NonFiniteDetection
+from trainers.boxes import Boxes, require_finite
 from trainers.data.detection_set import DetectionSet
 from trainers.data.masks import Rle, encode_mask, mask_area
 from trainers.detectors.detector import Detections, Detector
@@ -36,8 +33,6 @@ _BACKENDS: Mapping[Backend, tuple[Callable[[], Any], Callable[[Any, Any, str], A
 }
 _HEADLINE = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _PROBABLE = 0.5
-# Of an image and category the best so many count.
-_MOST = 100
 # Pixels of pasted masks at a time.
 _PASTED = 2**24
 
@@ -84,55 +79,6 @@ class Metrics:
 
     def _headline(self) -> dict[str, float]:
         return {name: getattr(self, name) for name in _HEADLINE}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Boxes:
-    """Boxes that were found in images, a row each.
-
-    Args:
-        images: ids of their images (n,).
-        categories: ids of their categories (n,).
-        boxes: x, y, width and height in original px (n, 4).
-        scores: (n,).
-    """
-
-    images: NDArray[np.int64]
-    categories: NDArray[np.int64]
-    boxes: NDArray[np.float64]
-    scores: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    @classmethod
-    def together(cls, parts: Sequence["Boxes"]) -> "Boxes":
-        """The rows of one after those of the other; at least one part."""
-        columns = (field.name for field in fields(cls))
-        return cls(**{name: np.concatenate([getattr(one, name) for one in parts]) for name in columns})
-
-    @classmethod
-    def of_results(cls, results: Sequence[Mapping[str, Any]]) -> "Boxes":
-        """Those of results in COCO's form."""
-        return cls(
-            images=np.asarray([one["image_id"] for one in results], dtype=np.int64),
-            categories=np.asarray([one["category_id"] for one in results], dtype=np.int64),
-            boxes=np.asarray([one["bbox"] for one in results], dtype=np.float64).reshape(-1, 4),
-            scores=np.asarray([one["score"] for one in results], dtype=np.float64),
-        )
-
-    def results(self) -> list[dict[str, Any]]:
-        """The rows in COCO's result form."""
-        columns = (one.tolist() for one in (self.images, self.categories, self.boxes, self.scores))
-        return [
-            {"image_id": image, "category_id": category, "bbox": box, "score": score}
-            for image, category, box, score in zip(*columns, strict=True)
-        ]
-
-    def of_images(self, ids: Collection[int]) -> "Boxes":
-        """The rows of these images."""
-        kept = np.isin(self.images, np.asarray(sorted(ids), dtype=np.int64))
-        return Boxes(**{field.name: getattr(self, field.name)[kept] for field in fields(self)})
 
 
 @torch.no_grad()
@@ -299,129 +245,6 @@ def coco_metrics(
     return replace(found, masks=masks)
 
 
-class BoxAPs(NamedTuple):
-    """AP of boxes as fractions, -1 without an object: as in :class:`Metrics`."""
-
-    AP: float
-    AP50: float
-    AP75: float
-
-
-class BoxTruth:
-    """Ground truth for AP of boxes alone, in a fraction of the time: no ranges of area, no other numbers of
-    detections, and what can be made once is made once for all that is found. Not for two threads at a time.
-
-    Args:
-        truth: a COCO dictionary.
-    """
-
-    def __init__(self, truth: Mapping[str, Any]) -> None:
-        self._evaluation = _BoxesAlone(_rebased(truth))
-
-    def aps(self, found: Boxes) -> BoxAPs:
-        """AP of what was found in its images.
-
-        Args:
-            found: rows of its images only.
-
-        Raises:
-            NonFiniteDetection: see :func:`require_finite`.
-        """
-        if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
-            require_finite(found.results())
-        precision = self._evaluation.precision(found)
-        thresholds = np.asarray(self._evaluation.params.iouThrs)
-        return BoxAPs(
-            AP=_mean(precision),
-            **{f"AP{at}": _mean(precision[np.isclose(thresholds, at / 100)]) for at in (50, 75)},
-        )
-
-
-class _BoxesAlone(COCOeval_faster):  # type: ignore[misc]
-    """faster-coco-eval's evaluation of boxes that lie in arrays.
-
-    Its own way makes a dictionary of every box three times, of the ground truth too, and an index of them, and takes
-    their overlaps from lists; its matching, and what comes of it, are left as they are. What it asks of us are its two
-    methods that are replaced here.
-
-    Args:
-        truth: a COCO dictionary, each object with ``area`` and ``iscrowd``.
-    """
-
-    def __init__(self, truth: Mapping[str, Any]) -> None:
-        super().__init__(_coco(FasterCOCO, dict(truth)), None, "bbox", rle_iou_max_workers=1)
-        self.params.areaRng, self.params.areaRngLbl = [[0, 1e10]], ["all"]
-        self.params.maxDets = [_MOST]
-        objects: dict[tuple[int, int], list[dict[str, Any]]] = {}
-        for one in truth["annotations"]:
-            pair = (one["image_id"], one["category_id"])
-            objects.setdefault(pair, []).append(one)
-            self.gt_dataset.append_ref(*pair, {**one, "ignore": one["iscrowd"]})
-        self._objects = {
-            pair: (
-                np.asarray([one["bbox"] for one in some], dtype=np.float64),
-                [one["iscrowd"] for one in some],
-            )
-            for pair, some in objects.items()
-        }
-        self._found: dict[tuple[int, int], NDArray[np.float64]] = {}
-
-    def precision(self, found: Boxes) -> NDArray[np.float64]:
-        """By IoU, recall and category, and twice one place."""
-        self._take(found)
-        try:
-            self.evaluate()
-        finally:
-            self.dt_dataset.clean()
-            self._found = {}
-            self.ious.clear()
-        return np.asarray(self.eval["precision"])
-
-    def _take(self, found: Boxes) -> None:
-        self.dt_dataset.clean()
-        areas = (found.boxes[:, 2] * found.boxes[:, 3]).tolist()
-        columns = (found.images.tolist(), found.categories.tolist(), found.scores.tolist(), areas)
-        rows: dict[tuple[int, int], list[int]] = {}
-        for row, (image, category, score, area) in enumerate(zip(*columns, strict=True)):
-            self.dt_dataset.append_ref(
-                image, category, {"id": row + 1, "score": score, "area": area, "iscrowd": 0}
-            )
-            rows.setdefault((image, category), []).append(row)
-        self._found = {}
-        for pair in rows.keys() & self._objects.keys():
-            # Stable, as COCO has it: of equal scores the first is the first.
-            order = np.argsort(-found.scores[rows[pair]], kind="stable")[:_MOST]
-            self._found[pair] = found.boxes[np.asarray(rows[pair])[order]]
-
-    def _prepare(self) -> None:
-        """Called by ``evaluate``: nothing is left to be read."""
-        self._nonempty_iou_pairs = set(self._found)
-
-    def computeIoU(self, imgId: int, catId: int) -> Any:
-        """Overlaps of what was found, falling by score, with the objects; one image, one category."""
-        pair = (imgId, catId)
-        return overlaps(self._found[pair], *self._objects[pair]) if pair in self._found else []
-
-
-def _mean(precision: Any) -> float:
-    there = precision[precision > -1]
-    return float(there.mean()) if len(there) else -1.0
-
-
-def require_finite(results: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a box or a score that is NaN or infinite.
-
-    Raises:
-        NonFiniteDetection: names the image.
-    """
-    for one in results:
-        if not math.isfinite(sum(one["bbox"]) + one["score"]):
-            raise NonFiniteDetection(
-                f"image {one['image_id']}: the detector found the box {one['bbox']} with the score {one['score']}; "
-                "needed are finite numbers. Its training has diverged: lower the learning rate or lengthen the warm-up"
-            )
-
-
 def evaluated(
     data: DetectionSet, results: Sequence[dict[str, Any]], *, backend: Backend, overlap: Overlap
 ) -> Any:
@@ -450,8 +273,8 @@ def _pair(
     overlap: Overlap,
 ) -> tuple[Any, Any]:
     """Ground truth and results as a library's objects."""
-    truth = _rebased(ground_truth)
-    return _coco(dataset, truth), _coco(dataset, {**truth, "annotations": _numbered(results, overlap)})
+    truth = with_ids_from_one(ground_truth)
+    return indexed(dataset, truth), indexed(dataset, {**truth, "annotations": _numbered(results, overlap)})
 
 
 def _numbered(results: Sequence[Mapping[str, Any]], overlap: Overlap) -> list[dict[str, Any]]:
@@ -479,8 +302,8 @@ def _metrics(data: DetectionSet, found: Any) -> Metrics:
     return Metrics(**dict(zip(_HEADLINE, stats, strict=True)), per_class=per_class)  # type: ignore[arg-type]
 
 
-def _rebased(truth: Any) -> dict[str, Any]:
-    """Annotation ids from 1: pycocotools takes id 0 for "no match" and loses the object."""
+def with_ids_from_one(truth: Mapping[str, Any]) -> dict[str, Any]:
+    """With annotation ids from 1: pycocotools takes id 0 for "no match" and loses the object."""
     annotations = [
         {
             **one,
@@ -493,7 +316,8 @@ def _rebased(truth: Any) -> dict[str, Any]:
     return {**truth, "annotations": annotations}
 
 
-def _coco(dataset: Callable[[], Any], content: dict[str, Any]) -> Any:
+def indexed(dataset: Callable[[], Any], content: dict[str, Any]) -> Any:
+    """A COCO dictionary as a library's object."""
     # loadRes cannot take an empty list; an index built by hand can.
     coco = dataset()
     coco.dataset = content

@@ -1,7 +1,8 @@
 """Average precision of parts of the images: how much of it is luck of the images."""
 
+from trainers.box_truth import BoxTruth
+from trainers.boxes import Boxes
 from trainers.data.detection_set import DetectionSet
-from trainers.evaluate import Boxes, BoxTruth
 
 
 class GroupTruth:
@@ -36,7 +37,7 @@ class GroupTruth:
             As fractions: the AP, and that of each group, -1 where it has no object.
 
         Raises:
-            NonFiniteDetection: see :func:`trainers.evaluate.require_finite`.
+            NonFiniteDetection: see :func:`trainers.boxes.require_finite`.
         """
         parts = tuple(truth.aps(found.of_images(own)).AP for own, truth in self._groups)
         return self._whole.aps(found).AP, parts

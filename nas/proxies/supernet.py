@@ -33,10 +33,12 @@ from search_spaces.errors import RunError
 from search_spaces.files import write_atomic
 from search_spaces.randomness import rng_for
 from search_spaces.space import SearchSpace
+from trainers.box_truth import BoxTruth
+from trainers.boxes import Boxes
 from trainers.checkpoint import load_checkpoint
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.detector import Detector
-from trainers.evaluate import Boxes, BoxTruth, boxes_evaluating
+from trainers.evaluate import boxes_evaluating
 from trainers.image_groups import GroupTruth
 from trainers.loop import CHECKPOINT, StepRecord, Trainer, total_steps
 from trainers.precision import autocast

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from search_spaces.errors import NonFiniteDetection
+from trainers.box_truth import BoxTruth
+from trainers.boxes import Boxes
 from trainers.data.annotations import BoxEntry, ImageEntry
 from trainers.data.assembling import assemble
 from trainers.data.detection_set import Category, DetectionSet, Target
 from trainers.detectors.detector import Detections
-from trainers.evaluate import Backend, Boxes, BoxTruth, boxes_evaluating, coco_metrics, detect
+from trainers.evaluate import Backend, boxes_evaluating, coco_metrics, detect
 
 # (image, category, x, y, width, height): two images, six objects, four of category 5 and two of 9.
 OBJECTS = (

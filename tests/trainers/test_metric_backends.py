@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from search_spaces.errors import NonFiniteDetection
+from trainers.box_truth import BoxTruth
+from trainers.boxes import Boxes
 from trainers.data.annotations import BoxEntry, ImageEntry
 from trainers.data.assembling import assemble
 from trainers.data.detection_set import Category, DetectionSet
 from trainers.data.masks import Mask, encode_mask, mask_area, read_mask
-from trainers.evaluate import Backend, Boxes, BoxTruth, Overlap, coco_metrics, evaluated
+from trainers.evaluate import Backend, Overlap, coco_metrics, evaluated
 
 SIDE = 200
 IMAGES = (0, 3, 9, 42, 5_000_000_000)
