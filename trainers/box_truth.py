@@ -85,8 +85,8 @@ class _BoxesAlone(COCOeval_faster):  # type: ignore[misc]
 
     def precision(self, found: Boxes) -> NDArray[np.float64]:
         """By IoU, recall and category, and twice one place."""
-        self._take(found)
         try:
+            self._take(found)
             self.evaluate()
         finally:
             self.dt_dataset.clean()
@@ -95,7 +95,6 @@ class _BoxesAlone(COCOeval_faster):  # type: ignore[misc]
         return np.asarray(self.eval["precision"])
 
     def _take(self, found: Boxes) -> None:
-        self.dt_dataset.clean()
         areas = (found.boxes[:, 2] * found.boxes[:, 3]).tolist()
         columns = (found.images.tolist(), found.categories.tolist(), found.scores.tolist(), areas)
         rows: dict[tuple[int, int], list[int]] = {}
@@ -104,7 +103,6 @@ class _BoxesAlone(COCOeval_faster):  # type: ignore[misc]
                 image, category, {"id": row + 1, "score": score, "area": area, "iscrowd": 0}
             )
             rows.setdefault((image, category), []).append(row)
-        self._found = {}
         for pair in rows.keys() & self._objects.keys():
             # Stable, as COCO has it: of equal scores the first is the first.
             order = np.argsort(-found.scores[rows[pair]], kind="stable")[:_MOST]
