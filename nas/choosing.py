@@ -7,11 +7,19 @@ from search_spaces.architecture import Architecture, Candidate
 
 MEAN_RANK = "mean_rank"
 """What a recipe says for :class:`ByMeanRank`."""
-SAID = {
-    "score": "highest AP in the supernet",
-    MEAN_RANK: "best mean of two ranks, by AP in the supernet and by NASWOT at random weights",
-}
-"""What a recipe says -> by what a person reads that the winner was chosen."""
+
+
+def said(choose_by: str, members: int) -> str:
+    """By what a person reads that the winner was chosen.
+
+    Args:
+        choose_by: what a recipe says.
+        members: its supernets.
+    """
+    score = "AP in the supernet" if members == 1 else f"mean AP in {members} supernets"
+    if choose_by == MEAN_RANK:
+        return f"best mean of two ranks, by {score} and by NASWOT at random weights"
+    return f"highest {score}"
 
 
 def naswot_of(record: Record) -> float | None:

@@ -37,6 +37,8 @@ PACKAGES = (
 )
 FINISHED = "done.json"
 """Written when everything of a run is done."""
+MEMBER = "supernet_"
+"""Where in a phase's directory the second and further supernets are, before their number."""
 ENVIRONMENT = "environment.json"
 """With what the run was begun, and with what else it was resumed."""
 EXTENSIBLE = (
@@ -226,6 +228,23 @@ class Run:
             data = {**data, "environment": environment(self.recipe)}
         write_atomic(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
         return path
+
+    def spent(self, phase: str) -> dict[str, Any] | None:
+        """What the supernets of a phase have spent, all that are trained by now, and their ``warnings``.
+
+        Returns:
+            Sums of ``steps``, ``images`` and ``seconds``; None before the first is trained, and where there are none.
+        """
+        names = [f"{phase}/spent.json"]
+        names += [
+            str(one.relative_to(self.directory))
+            for one in self.directory.glob(f"{phase}/{MEMBER}*/spent.json")
+        ]
+        found = [one for name in sorted(names) if (one := self.read_json(name)) is not None]
+        if not found:
+            return None
+        totals = {name: sum(one[name] for one in found) for name in ("steps", "images", "seconds")}
+        return totals | {"warnings": [text for one in found for text in one["warnings"]]}
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """A result file's data, or None where it was not written yet.

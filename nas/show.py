@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from nas.choosing import SAID, mean_ranks, naswot_of
+from nas.choosing import mean_ranks, naswot_of, said
 from nas.journal import JOURNAL
 from nas.methods.budgeting import Allowance
 from nas.methods.catalog import method_of
@@ -94,7 +94,9 @@ def own_proxy(recipe: SearchRecipe) -> str | None:
 
 def allocation_chosen_by(recipe: SearchRecipe) -> str | None:
     """By what the allocation of CR-NAS is chosen, as a person reads it; None of other methods."""
-    return SAID[recipe.stages.choose_by] if isinstance(recipe, CRNASRecipe) else None
+    if not isinstance(recipe, CRNASRecipe):
+        return None
+    return said(recipe.stages.choose_by, recipe.stages.supernet.members)
 
 
 def state_of(run: Run, trials: dict[str, History]) -> str:
@@ -112,7 +114,7 @@ def spending(run: Run, trials: dict[str, History]) -> dict[str, float]:
     for name, history in trials.items():
         found[f"{name}_candidates"] = sum(record.state == "complete" for record in history)
         found[f"{name}_scoring_seconds"] = round(sum(record.seconds for record in history), 1)
-        spent = run.read_json(f"{name}/spent.json")
+        spent = run.spent(name)
         if spent is not None:
             found[f"{name}_supernet_seconds"] = spent["seconds"]
             found[f"{name}_supernet_images"] = spent["images"]

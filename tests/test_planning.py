@@ -148,7 +148,7 @@ def test_images_of_several_sizes_count_by_their_pixels(tmp_path: Path) -> None:
         data = read_data(run.recipe)
         works = [one for one in procedure(run.recipe).foreseen(run, data) if isinstance(one, Work)]
         found.append([one.macs for one in (*works, *(table for table, _ in table_jobs(run, data)))])
-        run.write_json("stages/spent.json", {"seconds": 1.0, "images": 48})
+        run.write_json("stages/spent.json", {"seconds": 1.0, "steps": 12, "images": 48, "warnings": []})
         found[-1].append(phase_costs(run, {"stages": ()}, data.train_set.image_size)[0].macs)
     # The mean of 0.25 and 2.25; scoring and the dilations' supernet are at the stored size.
     for place, (plain, several) in enumerate(zip(*found, strict=True)):

@@ -44,7 +44,7 @@ def supernet_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int
     whole = crnas_recipe(run.recipe)
     for name, history in trials.items():
         recipe = whole.stages if name == "stages" else whole.dilations or whole.stages
-        spent = run.read_json(f"{name}/spent.json")
+        spent = run.spent(name)
         if spent is not None:
             path = 3 * round(recipe.supernet.train.area * paths.get(name, macs))
             costs.append(_phase_cost(f"{name}: supernet training", spent["seconds"], spent["images"], path))
@@ -53,7 +53,7 @@ def supernet_costs(run: Run, trials: Mapping[str, History], size: tuple[int, int
         )
         scored = sum("seconds" in record.attributes for record in history)
         seconds = sum(record.seconds for record in history)
-        counted = _phase_cost(f"{name}: scoring", seconds, each * scored, macs)
+        counted = _phase_cost(f"{name}: scoring", seconds, recipe.supernet.members * each * scored, macs)
         costs.append(_booked(replace(counted, trials=len(history)), history))
     return tuple(costs)
 

@@ -4,11 +4,12 @@ Every step is skipped when its result is in the run directory, so carrying out a
 one function.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
 
+from nas.agreement import agreement_line
 from nas.choosing import MEAN_RANK
 from nas.methods.catalog import baseline_of
 from nas.methods.checking import refused, require_all
@@ -29,18 +30,20 @@ from nas.methods.spaces import allocation, crnas_recipe, dilation_space, stage_s
 from nas.planning import LEAST, PlannedSpace, Work
 from nas.progress import RunProgress
 from nas.proxies.base import Proxy
+from nas.proxies.ensemble import SupernetEnsemble
 from nas.proxies.paths import Draw, drawer
 from nas.proxies.supernet import SupernetProxy
 from nas.proxies.zero_cost import IMAGES, first_images
 from nas.racing import Race
 from nas.recipes.controller import ControllerRecipe
 from nas.recipes.crnas import CRNASRecipe, PhaseRecipe
-from nas.run import Run
+from nas.run import MEMBER, Run
 from nas.study import Study
 from search_spaces.architecture import Architecture
 from search_spaces.cost import cost
 from search_spaces.crnas.dilations import DilationSpace
 from search_spaces.crnas.families import DILATIONS
+from search_spaces.crnas.path_memory import LIMIT
 from search_spaces.crnas.stages import StageSpace
 from search_spaces.crnas.supernet import DilationSupernet, StageSupernet, Supernet
 from search_spaces.errors import ConfigError
@@ -48,7 +51,7 @@ from search_spaces.randomness import seed_for
 from search_spaces.space import SearchSpace
 from trainers.data.stored import Say
 from trainers.detectors.catalog import build_detector
-from trainers.loop import CHECKPOINT, resolve_device, total_steps
+from trainers.loop import CHECKPOINT, StepRecord, resolve_device, total_steps
 
 ALLOCATION = "dilations/allocation.json"
 """The winner of the first step, for workers, which never open the study."""
@@ -92,15 +95,18 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
 
 def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgress) -> Architecture:
     """Step 1: the best allocation of blocks to stages (section 3.2.1)."""
-    progress.training(run.directory / "stages")
-    return search_phase(
+    _followed(run, "stages", progress)
+    winner = search_phase(
         run,
         study,
         data,
         stages(run, data),
-        proxy=lambda: _trained(run, stage_proxy(run, data), "stages", progress),
+        proxy=lambda: _trained(run, supernets(run, data), "stages", progress),
         progress=progress,
     )
+    if (line := agreement_line(study.records("stages"))) is not None:
+        progress.say(f"  stages: {line}")
+    return winner
 
 
 def search_dilations(
@@ -132,13 +138,13 @@ def _search_lists(
     progress: RunProgress,
 ) -> Architecture:
     space = dilation_space(allocation)
-    progress.training(run.directory / "dilations")
+    _followed(run, "dilations", progress)
     return search_phase(
         run,
         study,
         data,
         lists(run, data, phase, space, controller),
-        proxy=lambda: _trained(run, dilation_proxy(run, space, data), "dilations", progress),
+        proxy=lambda: _trained(run, supernets(run, data, space), "dilations", progress),
         progress=progress,
     )
 
@@ -240,32 +246,78 @@ def any_allocation(space: StageSpace, rng: Random) -> Architecture:
     return allocation(space.baseline, [rng.choice(counts) for counts in space.branches])
 
 
-def _trained(run: Run, proxy: SupernetProxy, phase: str, progress: RunProgress) -> SupernetProxy:
+def supernets(
+    run: Run, data: SearchData, space: DilationSpace | None = None, *, trained: bool = False
+) -> list[SupernetProxy]:
+    """The members of a phase.
+
+    Args:
+        run: the search.
+        data: its images.
+        space: of the dilation lists; None for the supernets over allocations.
+        trained: see :func:`dilation_proxy`.
+    """
+    if space is None:
+        return [stage_proxy(run, data, one) for one in range(members_of(run, "stages"))]
+    numbers = range(members_of(run, "dilations"))
+    return [dilation_proxy(run, space, data, trained=trained, member=one) for one in numbers]
+
+
+def members_of(run: Run, phase: str) -> int:
+    """How many supernets a phase has."""
+    return phase_recipe(run, phase).supernet.members
+
+
+def directory_of(run: Run, phase: str, member: int) -> Path:
+    """Where a supernet of a phase is trained; the first in the directory of the phase."""
+    directory = run.directory / phase
+    return directory if member == 0 else directory / f"{MEMBER}{member + 1}"
+
+
+def together(members: Sequence[SupernetProxy]) -> SupernetProxy | SupernetEnsemble:
+    """One proxy of all supernets of a phase."""
+    return members[0] if len(members) == 1 else SupernetEnsemble(members)
+
+
+def _followed(run: Run, phase: str, progress: RunProgress) -> None:
+    for member in range(members_of(run, phase)):
+        progress.training(directory_of(run, phase, member))
+
+
+def _trained(run: Run, members: Sequence[SupernetProxy], phase: str, progress: RunProgress) -> Proxy:
     title = f"{phase}: supernet training"
-    progress.phase(title, proxy.total_steps)
-    with run.books.activity(title, devices=float(proxy.device.type != "cpu")):
-        proxy.prepare(lambda step: progress.advance(step.step + 1, f"loss {step.loss:.3f}"), progress.say)
-    return proxy
+    progress.phase(title, sum(one.total_steps for one in members))
+    with run.books.activity(title, devices=float(members[0].device.type != "cpu")):
+        before = 0
+        for number, member in enumerate(members, start=1):
+            whose = "" if len(members) == 1 else f"supernet {number} of {len(members)}, "
+
+            def stepped(step: StepRecord, before: int = before, whose: str = whose) -> None:
+                progress.advance(before + step.step + 1, f"{whose}loss {step.loss:.3f}")
+
+            member.prepare(stepped, progress.say)
+            before += member.total_steps
+    return together(members)
 
 
 def scorer(run: Run, data: SearchData, phase: str) -> Proxy:
-    """The proxy of a phase whose supernet is trained."""
-    if phase == "stages":
-        proxy = stage_proxy(run, data)
-    else:
+    """The proxy of a phase whose supernets are trained."""
+    space = None
+    if phase != "stages":
         facts = run.read_json(ALLOCATION)
         assert facts is not None, "written before the second step begins"
-        allocation = Architecture.from_dict(facts["architecture"])
-        proxy = dilation_proxy(run, dilation_space(allocation), data, trained=True)
+        space = dilation_space(Architecture.from_dict(facts["architecture"]))
+    proxy = together(supernets(run, data, space, trained=True))
     proxy.load()
     return proxy
 
 
 def worker_files(run: Run, phase: str) -> list[Path]:
     """What :func:`scorer` reads in the run's directory."""
-    if phase == "stages":
-        return [run.directory / phase / CHECKPOINT]
-    return [run.directory / ALLOCATION, run.directory / "dilations" / CHECKPOINT]
+    # The rival of the dilations is scored by their supernets.
+    own = "stages" if phase == "stages" else "dilations"
+    weights = [directory_of(run, own, one) / CHECKPOINT for one in range(members_of(run, own))]
+    return weights if phase == "stages" else [run.directory / ALLOCATION, *weights]
 
 
 def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
@@ -280,10 +332,10 @@ def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
     for name, space, phase, path in steps:
         yield PlannedSpace(name=name, space=space)
         train, count = phase.supernet.train, expected_trials(phase.controller, space)
-        batch = min(train.batch_size, len(data.train_set))
+        batch, members = min(train.batch_size, len(data.train_set)), phase.supernet.members
         yield Work(
             name=f"{name}: supernet training",
-            count=total_steps(train, len(data.train_set)),
+            count=members * total_steps(train, len(data.train_set)),
             unit="steps",
             by="driver",
             macs=3.0 * train.batch_size * train.area * path,
@@ -292,7 +344,7 @@ def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
         raced = race(phase, phase.controller, data)
         rungs = () if raced is None else tuple(raced.rungs)
         recalibration = phase.supernet.recalibration_batches * batch
-        looked_at = sum((*rungs, len(data.held_out))) + (1 + len(rungs)) * recalibration
+        looked_at = members * (sum((*rungs, len(data.held_out))) + (1 + len(rungs)) * recalibration)
         by_rank = phase.choose_by == MEAN_RANK
         if by_rank:
             looked_at += min(IMAGES, len(data.train_set))
@@ -318,70 +370,80 @@ def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
 def rehearse(run: Run, data: SearchData, work: str, seconds: float, rng: Random) -> list[float]:
     """Seconds of steps of a supernet's training, or of the scoring of candidates with one that has learned little."""
     phase, _, what = work.partition(": ")
-    if phase == "stages":
-        proxy = stage_proxy(run, data)
-    else:
-        proxy = dilation_proxy(run, dilation_space(stages(run).space.baseline), data, trained=True)
+    space = None if phase == "stages" else dilation_space(stages(run).space.baseline)
+    members = supernets(run, data, space, trained=True)
+    first, proxy = members[0], together(members)
     if what == "supernet training":
-        return [seconds_a_step(proxy.trainer(None), seconds)]
+        return [seconds_a_step(first.trainer(None), seconds)]
     recipe = phase_recipe(run, phase)
     raced = race(recipe, recipe.controller, data)
 
     def scored() -> None:
-        candidate = proxy.space.sample(rng)
+        candidate = first.space.sample(rng)
         for step in () if raced is None else raced.rungs:
-            proxy.at(candidate, step)
+            # A race has one supernet.
+            first.at(candidate, step)
         proxy(candidate)
 
     return repeated(scored, seconds)
 
 
-def stage_proxy(run: Run, data: SearchData) -> SupernetProxy:
-    """The supernet over allocations, untrained."""
+def member_seed(run: Run, phase: str, member: int) -> int:
+    """Seed of everything in one supernet of a phase; the first one's is the phase's, as if it were alone."""
+    seed = phase_seed(run, phase)
+    return seed if member == 0 else seed_for(seed, "member", member)
+
+
+def stage_proxy(run: Run, data: SearchData, member: int = 0) -> SupernetProxy:
+    """A supernet over allocations, untrained."""
     recipe = crnas_recipe(run.recipe)
     space = stage_space(recipe.space)
+    seed = member_seed(run, "stages", member)
     supernet = StageSupernet(
         settings=space.baseline.settings,
         family=space.baseline.family,
         branches=space.branches,
         sharing=recipe.stages.supernet.sharing,
-        seed=seed_for(phase_seed(run, "stages"), "weights"),
+        seed=seed_for(seed, "weights"),
     )
     draw = drawer(
         recipe.stages.supernet.sampling,
         space.branches,
         lambda counts: allocation(space.baseline, counts),
         lambda rng: any_allocation(space, rng),
-        phase_seed(run, "stages"),
+        seed,
     )
-    return _proxy(run, "stages", space, supernet, draw, data)
+    return _proxy(run, "stages", space, supernet, draw, data, member)
 
 
 def dilation_proxy(
-    run: Run, space: DilationSpace, data: SearchData, *, trained: bool = False
+    run: Run, space: DilationSpace, data: SearchData, *, trained: bool = False, member: int = 0
 ) -> SupernetProxy:
-    """The supernet over dilation lists.
+    """A supernet over dilation lists.
 
-    It begins with the weights of the trained one over allocations, where the recipe says so.
+    It begins with the weights of a trained one over allocations, where the recipe says so: of that of the same number,
+    and from the first on again where there are fewer.
 
     Args:
         run: the search.
         space: of the lists.
         data: its images.
         trained: its weights will be loaded, so none are inherited.
+        member: which of the phase's supernets, from 0 on.
     """
-    supernet = DilationSupernet(space.baseline, seed=seed_for(phase_seed(run, "dilations"), "weights"))
+    seed = member_seed(run, "dilations", member)
+    supernet = DilationSupernet(space.baseline, seed=seed_for(seed, "weights"))
     recipe = crnas_recipe(run.recipe).dilations
     draw = drawer(
         "uniform" if recipe is None else recipe.supernet.sampling,
         [DILATIONS] * len(space.genes),
         lambda values: space.architecture(dict(zip(space.genes, values, strict=True))),
         space.sample,
-        phase_seed(run, "dilations"),
+        seed,
     )
-    proxy = _proxy(run, "dilations", space, supernet, draw, data)
+    proxy = _proxy(run, "dilations", space, supernet, draw, data, member)
     if recipe is not None and recipe.supernet.inherit and not trained:
-        donor = stage_proxy(run, data)
+        donor = stage_proxy(run, data, member % members_of(run, "stages"))
         donor.prepare()  # trained already: this only reads its checkpoint
         assert isinstance(donor.supernet, StageSupernet)
         supernet.inherit(donor.supernet.slice(space.baseline))
@@ -396,11 +458,12 @@ def _proxy(
     supernet: Supernet,
     draw_path: Draw,
     data: SearchData,
+    member: int,
 ) -> SupernetProxy:
     recipe = crnas_recipe(run.recipe)
     searching = phase_recipe(run, phase)
     settings = searching.supernet
-    seed = phase_seed(run, phase)
+    seed = member_seed(run, phase, member)
     detector = build_detector(
         recipe.detector, supernet, data.train_set.num_classes, data.train_set.image_size, seed=seed
     )
@@ -413,8 +476,10 @@ def _proxy(
         held_out=data.held_out,
         recipe=settings,
         race=searching.race,
-        beside=searching.choose_by == MEAN_RANK,
+        # One network has one NASWOT.
+        beside=searching.choose_by == MEAN_RANK and member == 0,
         seed=seed,
-        directory=run.directory / phase,
+        directory=directory_of(run, phase, member),
         device=resolve_device(recipe.device),
+        remembers=LIMIT // settings.members,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from nas.agreement import agreement_line
 from nas.choosing import mean_ranks, naswot_of
 from nas.config import dump_yaml
 from nas.latency import LATENCY, quartiles
@@ -393,8 +394,11 @@ def _notes(
     notes = [starved_level(name) for name, count in by_level.items() if count == 0]
     if (own := own_proxy(run.recipe)) is not None:
         notes.append(f"Scores of the search are those of {own}, not AP; the final table is AP.")
+    trials = histories(run)
+    lines = {name: agreement_line(history) for name, history in trials.items()}
+    notes += [f"Phase {name}: {line}." for name, line in lines.items() if line is not None]
     allowance = Allowance.of(run)
-    if allowance is not None and (line := allowance.last_line(histories(run))) is not None:
+    if allowance is not None and (line := allowance.last_line(trials)) is not None:
         notes.append(f"Budget: {line}.")
     stages = rivals.get("stages")
     if stages is not None and winner is not None and stages.digest != winner.digest:
@@ -407,7 +411,7 @@ def _notes(
     warnings = [
         f"{name}: {text}."
         for name in method_of(run.recipe).phases
-        for text in (run.read_json(f"{name}/spent.json") or {"warnings": []})["warnings"]
+        for text in (run.spent(name) or {"warnings": []})["warnings"]
     ]
     networks: list[Architecture | str] = [*([] if winner is None else [winner]), *rivals.values(), *by_hand]
     for network in networks:

@@ -27,7 +27,7 @@ from nas.study import Score
 from nas.trials import BY_GROUP, NASWOT, Json
 from search_spaces.architecture import Architecture, Candidate, Prefix
 from search_spaces.cost import cost
-from search_spaces.crnas.path_memory import PathMemory
+from search_spaces.crnas.path_memory import LIMIT, PathMemory
 from search_spaces.crnas.supernet import DilationSupernet, Supernet
 from search_spaces.errors import RunError
 from search_spaces.files import write_atomic
@@ -65,6 +65,7 @@ class SupernetProxy:
         ranks: those that train it together, each with a proxy of the same arguments; every one draws the same paths.
         beside: whether whole networks also get their NASWOT, at random weights of a fixed seed and on images of
             ``train_set``, as a further attribute of their score.
+        remembers: bytes of maps that are kept for candidates that begin alike.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class SupernetProxy:
         race: RaceRecipe | None = None,
         ranks: Ranks = ALONE,
         beside: bool = False,
+        remembers: int = LIMIT,
     ) -> None:
         if race is not None:
             held_out = held_out.subset(rng_for(seed, "race").sample(range(len(held_out)), len(held_out)))
@@ -99,7 +101,8 @@ class SupernetProxy:
         self.ranks = ranks
         self.beside = beside
         self._path_of = draw_path
-        self._memory = PathMemory()
+        self._remembers = remembers
+        self._memory = PathMemory(remembers)
         self._parts: dict[int, GroupTruth] = {}
         self._truth = BoxTruth(held_out.ground_truth)
         size = recipe.score_batch
@@ -126,7 +129,7 @@ class SupernetProxy:
             say: see :class:`trainers.loop.Trainer`.
         """
         result = self.trainer(self.directory, on_step, say).run()
-        self._memory = PathMemory()
+        self._memory = PathMemory(self._remembers)
         if not self.ranks.first:
             return
         spent = {
@@ -171,7 +174,7 @@ class SupernetProxy:
                 f"{path}: the supernet is trained for {state['step']} of {self.total_steps} steps only"
             )
         self.detector.load_state_dict(state["model"])
-        self._memory = PathMemory()
+        self._memory = PathMemory(self._remembers)
 
     def __call__(self, candidate: Candidate) -> Score:
         """Score one candidate: AP in percent on the held-out images."""

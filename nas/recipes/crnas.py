@@ -31,6 +31,9 @@ class SupernetRecipe(Recipe):
             scored with those that the training left, which are of all paths; what that does to the order of
             candidates, docs/evidence.md measures.
         score_batch: images in one mini-batch of scoring; undecided genes are drawn anew for each.
+        members: supernets that are trained, one after the other, each under a seed of its own; a candidate's score is
+            its mean AP in all of them. The order of one supernet moves with its seed, and that of the mean less:
+            docs/evidence.md. Training, scoring and memory cost as many times as much.
     """
 
     sharing: Literal["independent", "prefix"] = "independent"
@@ -39,10 +42,12 @@ class SupernetRecipe(Recipe):
     train: TrainRecipe = field(default_factory=lambda: TrainRecipe(steps=1000))
     recalibration_batches: int = 50
     score_batch: int = 16
+    members: int = 1
 
     def __post_init__(self) -> None:
         self.require("recalibration_batches", self.recalibration_batches >= 0, "0 or more")
         self.require("score_batch", self.score_batch >= 1, "at least 1")
+        self.require("members", self.members >= 1, "at least 1")
         refuse_auto(self.train)
         if self.train.compile:
             raise FieldError(
@@ -91,7 +96,16 @@ class CRNASRecipe(SearchRecipe):
         super().__post_init__()
         for name, phase in (("stages", self.stages), ("dilations", self.dilations)):
             refuse_free_rungs(self, phase and phase.race, f"{name}.race")
-            if phase is not None and phase.race is not None and phase.controller.name not in RACED:
+            if phase is None or phase.race is None:
+                continue
+            if phase.supernet.members > 1:
+                raise FieldError(
+                    f"{name}.supernet.members",
+                    phase.supernet.members,
+                    f"allowed with {name}.race is 1, for every supernet takes the images of a race in an order of "
+                    "its own; or leave the race out",
+                )
+            if phase.controller.name not in RACED:
                 raise FieldError(
                     f"{name}.controller",
                     phase.controller.name or phase.controller.target,

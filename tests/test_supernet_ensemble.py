@@ -1,0 +1,242 @@
+"""Several supernets as one proxy: their mean, trained and resumed one by one, shipped to workers, booked as many."""
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from nas.agreement import agreement, agreement_line
+from nas.config import apply_overrides, check, read_yaml
+from nas.methods.catalog import procedure
+from nas.methods.costs import phase_costs
+from nas.methods.crnas import carry_out, scorer, stage_proxy, together, worker_files
+from nas.methods.data import read_data
+from nas.methods.reporting import collect
+from nas.methods.spaces import stage_space
+from nas.planning import Work
+from nas.progress import Silent
+from nas.proxies.ensemble import SupernetEnsemble
+from nas.proxies.supernet import SupernetProxy
+from nas.recipes.crnas import CRNASRecipe
+from nas.run import Run
+from nas.show import histories, summary
+from nas.trials import AP_BY_SUPERNET, NASWOT, Record
+from search_spaces.errors import ConfigError, RunError
+
+TINY = Path(__file__).parent / "recipes/tiny.yaml"
+TWO = ("stages.supernet.members=2", "dilations.supernet.members=3", "dilations.supernet.inherit=true")
+
+
+def tiny(*overrides: str) -> CRNASRecipe:
+    return check(
+        CRNASRecipe, apply_overrides(read_yaml(TINY), ["retrain=null", *overrides]), source=str(TINY)
+    )
+
+
+def rows(run: Run) -> dict[str, list[tuple[str, float | None]]]:
+    return {name: [(one.digest, one.value) for one in history] for name, history in histories(run).items()}
+
+
+def by_supernet(record: Record) -> list[float]:
+    found = record.attributes[AP_BY_SUPERNET]
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run.create(tmp_path_factory.mktemp("runs") / "two", tiny(*TWO, "stages.choose_by=mean_rank"))
+    carry_out(run, Silent())
+    return run
+
+
+def test_a_score_is_the_mean_over_supernets_and_each_is_written_down(finished: Run) -> None:
+    trials = histories(finished)
+    assert len(trials["stages"]) == 6 and len(trials["dilations"]) == 24
+    for name, count in (("stages", 2), ("dilations", 3)):
+        for record in trials[name]:
+            each = by_supernet(record)
+            assert len(each) == count and record.value == pytest.approx(fmean(each), abs=1e-6)
+        assert any(len(set(by_supernet(record))) == count for record in trials[name]), (
+            "they are not one supernet"
+        )
+    assert all(NASWOT in one.attributes for one in trials["stages"])
+
+
+def test_the_first_supernet_is_that_of_a_search_with_one(finished: Run, tmp_path: Path) -> None:
+    single = Run.create(tmp_path / "one", tiny("dilations=null"))
+    carry_out(single, Silent())
+    expected = {one.digest: one.value for one in histories(single)["stages"]}
+    found = {one.digest: by_supernet(one)[0] for one in histories(finished)["stages"]}
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_members_say_what_they_say_alone(finished: Run) -> None:
+    data = read_data(finished.recipe)
+    whole = scorer(finished, data, "stages")
+    assert isinstance(whole, SupernetEnsemble)
+    record = histories(finished)["stages"][3]
+    again = whole(record.candidate)
+    assert again.value == record.value
+    for number, one in enumerate(by_supernet(record)):
+        member = stage_proxy(finished, data, number)
+        member.load()
+        assert member(record.candidate).value == pytest.approx(one, abs=1e-6)
+    assert again.attributes["detections"] == fmean(
+        float(str(one(record.candidate).attributes["detections"])) for one in whole.members
+    )
+
+
+def test_inherited_weights_are_those_of_the_same_number_and_then_again_from_the_first(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del finished
+    donors: list[str] = []
+    prepare = SupernetProxy.prepare
+
+    def noted(self: SupernetProxy, *rest: Any) -> None:
+        donors.append(str(self.directory.relative_to(tmp_path)))
+        prepare(self, *rest)
+
+    monkeypatch.setattr(SupernetProxy, "prepare", noted)
+    carry_out(Run.create(tmp_path / "run", tiny(*TWO)), Silent())
+    stages = ["run/stages", "run/stages/supernet_2"]
+    dilations = ["run/dilations", "run/dilations/supernet_2", "run/dilations/supernet_3"]
+    assert donors == [*stages, *stages, "run/stages", *dilations]
+
+
+def test_workers_score_with_all_of_them(finished: Run, tmp_path: Path) -> None:
+    recipe = replace(finished.recipe, engine="processes", workers=2)
+    run = Run.create(tmp_path / "workers", recipe)
+    carry_out(run, Silent())
+    assert rows(run) == rows(finished)
+    for phase, count in (("stages", 2), ("dilations", 4), ("random", 4)):
+        files = worker_files(run, phase)
+        assert len(files) == count and all(one.exists() for one in files)
+
+
+def test_a_stop_between_two_supernets_costs_neither(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    steps: list[str] = []
+
+    class Stopping(Silent):
+        def __init__(self, at: int | None) -> None:
+            self.at = at
+
+        def advance(self, done: int, note: str = "") -> None:
+            if note.startswith("supernet"):
+                steps.append(f"{done} {note.split(',')[0]}")
+            if done == self.at:
+                raise Stopped
+
+    run = Run.create(tmp_path / "stopped", finished.recipe)
+    with pytest.raises(Stopped):
+        carry_out(run, Stopping(17))
+    assert steps[0] == "1 supernet 1 of 2" and steps[-1] == "17 supernet 2 of 2"
+    proxy = together([stage_proxy(run, read_data(run.recipe), one) for one in range(2)])
+    with pytest.raises(RunError, match=r"stages/supernet_2/checkpoint.pt: .* 3 of 12 steps"):
+        proxy.load()
+    steps.clear()
+    carry_out(run, Stopping(None))
+    assert steps[0] == "16 supernet 2 of 2", "it goes on from the checkpoint of the second"
+    assert rows(run) == rows(finished)
+
+
+def test_what_they_cost_is_booked_and_planned(finished: Run, tmp_path: Path) -> None:
+    facts, trials = finished.read_json("data.json"), histories(finished)
+    assert facts is not None
+    one = len(facts["held_out"]) + 2 * 4
+    assert {record.images_seen for record in trials["dilations"]} == {3 * one}
+    # NASWOT looks at the images once, however many supernets there are.
+    free = {record.images_seen - 2 * one for record in trials["stages"]}
+    assert len(free) == 1 and 0 < free.pop() <= 64
+    shown = summary(finished.directory)
+    assert shown["cost"]["stages_supernet_images"] == 2 * 12 * 4
+    assert shown["cost"]["dilations_supernet_images"] == 3 * 8 * 4
+    counted = {one.name: one.images for one in phase_costs(finished, trials, (64, 64))}
+    assert counted["dilations: supernet training"] == 3 * 8 * 4
+
+    single = Run.create(tmp_path / "one", tiny())
+    works = []
+    for run in (single, Run.create(tmp_path / "more", tiny(*TWO))):
+        data = read_data(run.recipe)
+        works.append([one for one in procedure(run.recipe).foreseen(run, data) if isinstance(one, Work)])
+    for plain, several in zip(*works, strict=True):
+        times = 2 if plain.name.startswith("stages") else 3
+        if plain.unit == "steps":
+            assert several.count == times * plain.count and several.macs == plain.macs
+        else:
+            assert several.count == plain.count and several.macs == pytest.approx(times * plain.macs)
+
+
+def test_a_race_has_one_supernet() -> None:
+    with pytest.raises(
+        ConfigError, match=r"stages\.supernet\.members: found 2; allowed with stages\.race is 1"
+    ):
+        tiny("stages.supernet.members=2", "stages.race={first: 4}", "stages.controller.name=random")
+    with pytest.raises(ConfigError, match=r"dilations\.supernet\.members: found 0; allowed is at least 1"):
+        tiny("dilations.supernet.members=0")
+
+
+def history(*supernets: list[float]) -> list[Record]:
+    """Trials of so many networks, scored by these supernets."""
+    networks = islice(
+        stage_space(tiny("space.branches=[[1,2,3],[1,2,3],[1,2,3],[1,2,3]]").space).enumerate(), 99
+    )
+    return [
+        Record(
+            phase="stages",
+            number=number,
+            state="complete",
+            candidate=network,
+            digest=network.digest,
+            value=fmean(each),
+            attributes={AP_BY_SUPERNET: each},
+        )
+        for number, (network, *scores) in enumerate(zip(networks, *supernets, strict=False))
+        for each in [list(scores)]
+    ]
+
+
+def test_agreement_is_the_mean_tau_of_two_supernets(finished: Run) -> None:
+    assert agreement(histories(finished)["stages"]) is None, "six networks are too few"
+    up, swapped = [float(one) for one in range(8)], [1.0, 0.0, *map(float, range(2, 8))]
+    found = history(up, swapped, up[::-1])
+    assert len(found) == 8
+    # Of 28 pairs one is the other way round; the third supernet has all others so.
+    taus = [26 / 28, -1.0, -26 / 28]
+    assert agreement(found) == (3, pytest.approx(fmean(taus)))
+    assert agreement([*found, replace(found[0], number=8)]) == agreement(found), "each network once"
+    assert agreement(history(up, [2.0] * 8)) is None, "a supernet that says nothing"
+    assert agreement(found[:7]) is None and agreement([replace(one, attributes={}) for one in found]) is None
+    assert (agreement_line(history(up, up)) or "").endswith("by Kendall's tau 1.00, on average")
+
+
+def test_what_is_said_of_several(tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    class Heard(Silent):
+        def say(self, text: str) -> None:
+            lines.append(text)
+
+    run = Run.create(
+        tmp_path / "run",
+        tiny(
+            "stages.supernet.members=2", "dilations=null", "space.branches=[[1,2,3],[1,2,3],[1,2,3],[1,2,3]]"
+        ),
+    )
+    carry_out(run, Heard())
+    line = agreement_line(histories(run)["stages"])
+    assert line is not None and line.startswith("two of its 2 supernets agree")
+    assert f"  stages: {line}" in lines
+    report = collect(run)
+    assert f"Phase stages: {line}." in report.notes
+    assert report.allocation_chosen_by == "highest mean AP in 2 supernets"
+    assert summary(run.directory)["allocation_chosen_by"] == report.allocation_chosen_by
