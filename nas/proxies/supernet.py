@@ -44,7 +44,7 @@ from trainers.loop import CHECKPOINT, StepRecord, Trainer, total_steps
 from trainers.precision import autocast
 from trainers.process import uncollected
 from trainers.ranks import ALONE, Ranks
-from trainers.recalibration import recalibrated
+from trainers.recalibration import Recalibration
 
 
 class SupernetProxy:
@@ -100,6 +100,7 @@ class SupernetProxy:
         self.race = race
         self.ranks = ranks
         self.beside = beside
+        self._recalibrate = Recalibration(self.detector)
         self._path_of = draw_path
         self._remembers = remembers
         self._memory = PathMemory(remembers)
@@ -261,7 +262,7 @@ class SupernetProxy:
             yield
             return
         batches = self._recalibration(candidate, level)
-        with recalibrated(self.detector, batches, amp=self.recipe.train.precision):
+        with self._recalibrate.over(batches, amp=self.recipe.train.precision):
             yield
 
     @contextmanager

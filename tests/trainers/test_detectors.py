@@ -236,7 +236,8 @@ def test_fcos_losses_are_those_of_torchvision(tiny_backbone: Backbones, seed: in
         labels = torch.randint(0, 3, (count,), generator=generator)
         targets.append(Target(boxes=some_boxes(generator, count, 128), labels=labels, image_id=1))
     batch = images(4, 128, seed)
-    logits, distances, centerness, grids = detector._outputs(batch)
+    logits, reaches, centerness, grids = detector._outputs(batch)
+    distances = detector.head.distances(reaches)
     twin, anchors = torchvision_twin(detector, list(grids))
     expected = twin.compute_loss(
         targets,
@@ -254,7 +255,8 @@ def test_fcos_detections_are_those_of_torchvision(tiny_backbone: Backbones) -> N
     nn.init.normal_(detector.head.box.weight, std=0.5)
     nn.init.normal_(detector.head.cls_logits.weight, std=0.5)
     with torch.no_grad():
-        logits, distances, centerness, grids = detector._outputs(images())
+        logits, reaches, centerness, grids = detector._outputs(images())
+        distances = detector.head.distances(reaches)
         twin, anchors = torchvision_twin(detector, list(grids))
         counts = [height * width for height, width in grids]
         outputs = {"cls_logits": logits, "bbox_regression": distances, "bbox_ctrness": centerness[:, :, None]}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from trainers.data.detection_set import DetectionSet
 from trainers.detectors.catalog import build_detector
 from trainers.detectors.detector import Detector
-from trainers.recalibration import recalibrated
+from trainers.recalibration import Recalibration, recalibrated
 from trainers.recipes import DetectorRecipe
 
 
@@ -65,4 +65,28 @@ def test_what_goes_wrong_inside_leaves_nothing_behind(tiny_backbone: Callable[..
     before = statistics(detector)
     with pytest.raises(KeyboardInterrupt), recalibrated(detector, [torch.rand(2, 3, 64, 64)]):
         raise KeyboardInterrupt
+    assert all(torch.equal(one, other) for one, other in zip(statistics(detector), before, strict=True))
+
+
+def test_what_a_detector_consists_of_is_looked_at_once(
+    tiny_backbone: Callable[..., nn.Module], squares: Callable[..., DetectionSet]
+) -> None:
+    """Whoever comes again finds the detector as it is then: its weights and statistics, and training mode too."""
+    recipe = DetectorRecipe(name="fcos", fpn_channels=16, levels=("c3", "c4"), head_convs=1)
+    detector = build_detector(recipe, tiny_backbone(), 2, (64, 64), seed=0)
+    recalibration, batches = Recalibration(detector), list(squares(6, 64).images.split(2))
+    with recalibration.over(batches):
+        first = statistics(detector)
+    detector.train()
+    with torch.no_grad():
+        for one in (*detector.parameters(), *(norm.running_mean for norm in norms(detector))):
+            assert one is not None
+            one.add_(0.125)
+    before = statistics(detector)
+    with recalibration.over(batches):
+        again = statistics(detector)
+        assert not any(module.training for module in detector.modules())
+    with recalibrated(detector, batches):
+        assert all(torch.equal(one, other) for one, other in zip(statistics(detector), again, strict=True))
+    assert not torch.equal(first[0], again[0])
     assert all(torch.equal(one, other) for one, other in zip(statistics(detector), before, strict=True))

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
@@ -52,10 +53,13 @@ class DenseDetector(Detector, ABC):
 
     def detections(self, images: Tensor) -> list[Detections]:
         """The best-scored boxes of each image after non-maximum suppression within classes."""
-        return [self._suppressed(*one) for one in zip(*self.candidates(images), strict=True)]
+        boxes, scores, labels = self.candidates(images)
+        counts = (scores > self.score_threshold).sum(dim=1).tolist()
+        # Nothing here is for autocast to convert, and it would look at every operation on every image.
+        with torch.autocast(boxes.device.type, enabled=False):
+            return [self._suppressed(*one) for one in zip(boxes, scores, labels, counts, strict=True)]
 
-    def _suppressed(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
-        count = int((scores > self.score_threshold).sum())
+    def _suppressed(self, boxes: Tensor, scores: Tensor, labels: Tensor, count: int) -> Detections:
         boxes, scores, labels = boxes[:count], scores[:count], labels[:count]
         kept = batched_nms(boxes, scores, labels, self.nms)[: self.max_detections]
         return Detections(boxes=boxes[kept], scores=scores[kept], labels=labels[kept])

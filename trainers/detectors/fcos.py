@@ -42,12 +42,12 @@ class FCOS(DenseDetector):
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Focal loss, GIoU and centerness, each over the number of positive locations."""
-        logits, distances, centerness, grids = self._outputs(images)
+        logits, reaches, centerness, grids = self._outputs(images)
         points, sizes = self._locations(grids, images.device)
         image, location, boxes, labels = self.assign(targets, grids, images.device)
         return fcos_losses(
             logits=logits,
-            distances=distances[image, location] * sizes[location, None],
+            distances=self.head.distances(reaches)[image, location] * sizes[location, None],
             centerness=centerness[image, location],
             points=points[location],
             chosen=(image, location),
@@ -58,23 +58,23 @@ class FCOS(DenseDetector):
 
     def scored(self, images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Scores and boxes of all locations."""
-        logits, distances, centerness, grids = self._outputs(images)
+        logits, reaches, centerness, grids = self._outputs(images)
         points, sizes = self._locations(grids, images.device)
         # sqrt of the product, as torchvision scores.
         scores = (logits.sigmoid() * centerness.sigmoid()[:, :, None]).sqrt().flatten(1)
 
         def boxes_at(location: Tensor) -> Tensor:
-            reach = distances.gather(1, location[:, :, None].expand(-1, -1, 4)) * sizes[location][:, :, None]
-            return _corners(points[location], reach)
+            chosen = self.head.distances(reaches.gather(1, location[:, :, None].expand(-1, -1, 4)))
+            return _corners(points[location], chosen * sizes[location][:, :, None])
 
         return scores, boxes_at
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[tuple[int, int], ...]]:
-        """float32 logits (N, L, C), distances (N, L, 4) in anchors, centerness (N, L), map sizes."""
+        """float32 logits (N, L, C), reaches (N, L, 4), centerness (N, L), map sizes."""
         maps = list(self.backbone(self.normalise(images)).values())
-        logits, distances, centerness = self.head(maps)
+        logits, reaches, centerness = self.head(maps)
         grids = tuple((one.shape[-2], one.shape[-1]) for one in maps)
-        return logits, distances, centerness, grids
+        return logits, reaches, centerness, grids
 
     def _locations(self, grids: Sequence[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor]:
         """Middles of all cells (L, 2) as x, y and the anchor side of each (L,), px."""

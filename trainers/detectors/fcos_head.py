@@ -44,7 +44,8 @@ class FCOSHead(nn.Module):
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - _PRIOR) / _PRIOR))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """All levels in a row: logits (N, L, C), distances in anchors (N, L, 4), centerness logits (N, L).
+        """All levels in a row: logits (N, L, C), reaches (N, L, 4), of which :meth:`distances` are made, and centerness
+        logits (N, L).
 
         Args:
             maps: fine to coarse, (N, channels, H, W) each.
@@ -59,9 +60,14 @@ class FCOSHead(nn.Module):
         box = torch.cat(boxes, dim=2).transpose(1, 2).float()
         return (
             torch.cat(logits, dim=2).transpose(1, 2).float(),
-            nn.functional.softplus(box[..., :4]),
+            box[..., :4],
             box[..., 4],
         )
+
+    @staticmethod
+    def distances(reaches: Tensor) -> Tensor:
+        """In anchors, above zero; of some places as well as of all, for few of these are ever asked for."""
+        return nn.functional.softplus(reaches)
 
 
 def _tower(channels: int, convs: int) -> nn.Sequential:
