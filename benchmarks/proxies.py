@@ -152,6 +152,15 @@ def free_scores(table: Table, data: SearchData) -> Iterator[tuple[str, Scores]]:
         yield name, {one.architecture.digest: each[name](one.architecture) for one in table.networks}
 
 
+def known_free_scores(path: Path, table: Table, data: SearchData) -> dict[str, Scores]:
+    """The same from a file, where they are in it."""
+    found: dict[str, Scores] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if {name: set(some) for name, some in found.items()} != {name: set(table.by_digest) for name in FREE}:
+        found = dict(free_scores(table, data))
+        write_atomic(path, json.dumps(found).encode())
+    return found
+
+
 def _sides(boxes: torch.Tensor) -> list[float]:
     return ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt().tolist()  # type: ignore[no-any-return]
 
@@ -236,8 +245,8 @@ def main(words: Sequence[str]) -> None:
                 scores.setdefault(name, []).append(aps)
                 images = epochs * len(last.train_set)
                 macs[name] = float(sum(TRAINING * images * one.macs for one in table.networks))
-    for name, found in free_scores(table, last):
-        scores[name], macs[name] = [found], 0.0
+    for name, one in known_free_scores(given.dir / "free.json", table, last).items():
+        scores[name], macs[name] = [one], 0.0
     command = "python benchmarks/proxies.py " + " ".join(shown(words, given))
     made = {name: {"command": command, "processor": processor()} for name in scores}
     for name, (found_before, spent, words_before) in known.items():
@@ -266,7 +275,6 @@ def shown(words: Sequence[str], given: argparse.Namespace) -> list[str]:
 def summary(table: Table, scores: dict[str, list[Scores]], macs: dict[str, float]) -> dict[str, Any]:
     """Statistics of every arm and seed, and of combinations of the first seeds."""
     arms: dict[str, Any] = {}
-    reference = None
     known = [one.architecture for one in table.networks]
     costs = trivial(known, table.image_size)
     every = {name: [dict(zip(table.by_digest, values, strict=True))] for name, values in costs.items()}
@@ -277,21 +285,20 @@ def summary(table: Table, scores: dict[str, list[Scores]], macs: dict[str, float
             digests = list(table.by_digest)
             ranks = mean_rank([[part[one] for one in digests] for part in parts])
             every[f"mean rank of {name} and {other}"] = [dict(zip(digests, ranks, strict=True))]
-    for name, found in (scores | every).items():
-        rows = []
-        for one in found:
-            report = compare({"proxy": one}, table, phase=name)
-            reference = report
-            rows.append(report.to_dict()["rows"]["proxy"])
+    every = scores | every
+    # All at once, for what costs nothing stands beside them each time.
+    numbered = {f"{name} {place}": one for name, found in every.items() for place, one in enumerate(found)}
+    reference = compare(numbered, table, phase="proxies").to_dict()
+    for name, found in every.items():
+        rows = [reference["rows"][f"{name} {place}"] for place in range(len(found))]
         parts = [part for part in supernets if f"of {part} and" in name]
         spent = macs.get(name, macs[parts[0]] if parts else 0.0)
         arms[name] = {"seeds": rows, "macs": spent, "share_of_table": spent / table_macs(table)}
-    assert reference is not None
     return {
         "table": table.name,
-        "networks": reference.networks,
+        "networks": reference["networks"],
         "seeds_of_truth": list(table.seeds),
-        "ceiling": reference.to_dict()["ceiling"],
+        "ceiling": reference["ceiling"],
         "table_macs": table_macs(table),
         "arms": arms,
         "scores": scores,

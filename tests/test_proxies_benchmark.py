@@ -95,7 +95,10 @@ def test_the_proof_is_what_the_measured_files_say(
     # One pair of neighbours in the wrong order, so that an interval exists.
     nearly = {**right, first: right[second], second: right[first]}
     wrong = {digest: -value for digest, value in right.items()}
-    scores = {proof["SHORT"]: [nearly, nearly], proof["LONG"]: [right, wrong], "naswot": [right]}
+    # Five seeds whose luck cancels out, and one more that is left over.
+    luck = {digest: (-1.0) ** place * (1.0 + place) for place, digest in enumerate(nearly)}
+    lucky = [{one: nearly[one] + times * luck[one] for one in nearly} for times in (1, -1, 2, -2, 0)]
+    scores = {proof["SHORT"]: [*lucky, wrong], proof["LONG"]: [right, wrong], "naswot": [right]}
     macs = {name: {"macs": 0.1 * proof["table_macs"](table)} for name in scores}
     (tmp_path / "proxies.json").write_text(json.dumps({"scores": scores, "arms": macs}), encoding="utf-8")
     speed = {"evaluation_speedup": 8.0, "search_speedup": 3.0, "same_scores_speedup": 2.0}
@@ -104,6 +107,14 @@ def test_the_proof_is_what_the_measured_files_say(
     proof["main"]([*words, "--truth", str(tmp_path / "truth.json"), "--to", str(tmp_path / "proof.json")])
     found = json.loads((tmp_path / "proof.json").read_text(encoding="utf-8"))
     assert found["supernet_tau"] == pytest.approx(1 - 2 / 465, abs=0.02)
+    assert found["one_supernet_tau"] < 0.5 and found["supernet_share_of_table"] == pytest.approx(0.5)
+    assert found["supernet_regret_at_3"] == 0.0
+    several = proof["of_several"](5, proof["SHORT"])
+    assert several.startswith("mean of 5 supernets independent, uniform")
+    assert len(found["arms"][several]["tau"]) == 1 and len(found["arms"][proof["SHORT"]]["tau"]) == 6
+    assert len(found["arms"][proof["of_several"](3, proof["SHORT"])]["tau"]) == 2
+    assert f"mean rank of naswot and {several}" in found["arms"]
+    assert proof["of_several"](3, proof["LONG"]) not in found["arms"], "it has two seeds"
     assert found["supernet_tau_low"] < found["supernet_tau"] and found[
         "supernet_tau_ceiling"
     ] == pytest.approx(1.0)
@@ -120,7 +131,8 @@ def test_the_proof_is_what_the_measured_files_say(
     )
     assert both["share_of_table"] == pytest.approx(0.1)
     worst = min(right.values())
-    apart = right[second] - (right[best] + worst) / 2
+    winners = found["arms"][proof["SHORT"]]["ap_of_winners"]
+    apart = sum(winners[:2]) / 2 - (right[best] + worst) / 2
     assert found["short_minus_long_ap"]["mean"] == pytest.approx(apart, abs=0.01)
     assert found["arms"]["MACs"]["mean_tau"]["value"] is None, "equal in all of them"
     drawn = (tmp_path / "proof.svg").read_text(encoding="utf-8")
