@@ -1,5 +1,6 @@
 """Several supernets as one proxy: their mean, trained and resumed one by one, shipped to workers, booked as many."""
 
+from collections import Counter
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -7,15 +8,16 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+import torch
 
 from nas.agreement import agreement, agreement_line
 from nas.config import apply_overrides, check, read_yaml
 from nas.methods.catalog import procedure
 from nas.methods.costs import phase_costs
-from nas.methods.crnas import carry_out, scorer, stage_proxy, together, worker_files
-from nas.methods.data import read_data
+from nas.methods.crnas import carry_out, dilation_proxy, scorer, stage_proxy, together, worker_files
+from nas.methods.data import SearchData, read_data, shared_out
 from nas.methods.reporting import collect
-from nas.methods.spaces import stage_space
+from nas.methods.spaces import dilation_space, stage_space
 from nas.planning import Work
 from nas.progress import Silent
 from nas.proxies.ensemble import SupernetEnsemble
@@ -24,7 +26,8 @@ from nas.recipes.crnas import CRNASRecipe
 from nas.run import Run
 from nas.show import histories, summary
 from nas.trials import AP_BY_SUPERNET, NASWOT, Record
-from search_spaces.errors import ConfigError, RunError
+from search_spaces.architecture import Architecture
+from search_spaces.errors import ConfigError, DataError, RunError
 
 TINY = Path(__file__).parent / "recipes/tiny.yaml"
 TWO = ("stages.supernet.members=2", "dilations.supernet.members=3", "dilations.supernet.inherit=true")
@@ -88,6 +91,66 @@ def test_members_say_what_they_say_alone(finished: Run) -> None:
     assert again.attributes["detections"] == fmean(
         float(str(one(record.candidate).attributes["detections"])) for one in whole.members
     )
+
+
+def test_every_supernet_holds_out_other_images(finished: Run) -> None:
+    data = read_data(finished.recipe)
+    every = {*data.train_set.image_ids, *data.held_out.image_ids}
+    members = [stage_proxy(finished, data, one) for one in range(2)]
+    facts = finished.read_json("dilations/allocation.json")
+    assert facts is not None
+    allocation = dilation_space(Architecture.from_dict(facts["architecture"]))
+    members += [dilation_proxy(finished, allocation, data, trained=True, member=one) for one in range(3)]
+    held = [set(one.held_out.image_ids) for one in members]
+    for proxy, mine in zip(members, held, strict=True):
+        assert mine | set(proxy.train_set.image_ids) == every and not mine & set(proxy.train_set.image_ids)
+        assert len(mine) == len(data.held_out)
+    assert held[0] == set(data.held_out.image_ids) and not held[0] & held[1]
+    assert held[2] == held[4] == held[0] and held[3] == held[1], "those of the weights that they begin with"
+    alone = tiny("stages.supernet.members=2", "dilations.supernet.members=3")
+    run = Run.create(finished.directory.parent / "alone", alone)
+    third = dilation_proxy(run, allocation, data, trained=True, member=2)
+    assert not set(third.held_out.image_ids) & (held[0] | held[1])
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.7])
+def test_no_image_is_held_out_twice_while_others_are_left(share: float) -> None:
+    whole = read_data(tiny(f"data.hold_out={share}"))
+    count, total = len(whole.held_out), len(whole.held_out) + len(whole.train_set)
+    held = Counter[int]()
+    for member in range(4):
+        found = shared_out(whole, member, 5)
+        assert len(found.held_out) == count and len(found.train_set) == total - count
+        held.update(found.held_out.image_ids)
+        assert max(held.values()) == -(-(member + 1) * count // total)
+        again = shared_out(whole, member, 5)
+        assert again.held_out.image_ids == found.held_out.image_ids
+        # Pictures, boxes and ground truth are those of the images, as they lie in the parts of the search.
+        for place, image in enumerate(found.held_out.image_ids):
+            part = whole.held_out if image in whole.held_out.image_ids else whole.train_set
+            where = part.image_ids.index(image)
+            assert torch.equal(found.held_out.images[place], part.images[where])
+            assert torch.equal(found.held_out.targets[place]["boxes"], part.targets[where]["boxes"])
+            assert found.held_out.file_names[place] == part.file_names[where]
+        truth = found.held_out.ground_truth
+        assert {one["id"] for one in truth["images"]} == set(found.held_out.image_ids)
+        assert {one["image_id"] for one in truth["annotations"]} <= set(found.held_out.image_ids)
+
+
+def test_parts_without_an_object_are_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def emptied(recipe: Any, say: Any = None) -> SearchData:
+        data = read_data(recipe, say)
+        rest = data.train_set
+        empty = [{**one, "boxes": one["boxes"][:0], "labels": one["labels"][:0]} for one in rest.targets]
+        return replace(data, train_set=replace(rest, targets=tuple(empty)))
+
+    monkeypatch.setattr("nas.methods.data.read_data", emptied)
+    run = Run.create(tmp_path / "run", tiny("stages.supernet.members=2"))
+    with pytest.raises(DataError, match="no object in: held out for supernet 2"):
+        carry_out(run, Silent())
+    assert not (run.directory / "stages").exists()
 
 
 def test_inherited_weights_are_those_of_the_same_number_and_then_again_from_the_first(

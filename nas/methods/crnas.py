@@ -14,7 +14,7 @@ from nas.choosing import MEAN_RANK
 from nas.methods.catalog import baseline_of
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import mean_path_macs
-from nas.methods.data import SearchData
+from nas.methods.data import SearchData, shared_out
 from nas.methods.rehearsing import repeated, seconds_a_step
 from nas.methods.searching import (
     Searched,
@@ -83,7 +83,7 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
     """Do whatever of the run is not done yet and return the winner."""
     with opened(run, progress) as (data, study, progress):
         require_races(run, data)
-        require_different_images(run, data)
+        require_images(run, data)
         allocation = search_stages(run, study, data, progress)
         winner = search_dilations(run, study, data, allocation, progress)
         rivals = {"stages": allocation}
@@ -207,12 +207,16 @@ def require_races(run: Run, data: SearchData) -> None:
                 raise ConfigError("\n".join(problems))
 
 
-def require_different_images(run: Run, data: SearchData) -> None:
-    """Refuse images that say nothing of a network by its NASWOT, before anything is spent.
+def require_images(run: Run, data: SearchData) -> None:
+    """Refuse images that cannot do what the recipe asks of them, before anything is spent.
 
     Raises:
-        ConfigError: names the field.
+        ConfigError: they say nothing of a network by its NASWOT; names the field.
+        DataError: what one of several supernets learns from, or holds out, has no object.
     """
+    for phase in ("stages", "dilations"):
+        for member in range(members_of(run, phase)):
+            shared_out(data, member, run.split_seed)
     if crnas_recipe(run.recipe).stages.choose_by == MEAN_RANK and len(first_images(data.train_set)) < 2:
         raise ConfigError(
             f"stages.choose_by: found 'mean_rank'; allowed for {len(data.train_set)} images to learn from, of which no "
@@ -323,7 +327,7 @@ def worker_files(run: Run, phase: str) -> list[Path]:
 def foreseen(run: Run, data: SearchData) -> Iterator[PlannedSpace | Work]:
     """What the steps search and what they take; of the second the baseline's allocation stands for the winner's."""
     require_races(run, data)
-    require_different_images(run, data)
+    require_images(run, data)
     recipe, first = crnas_recipe(run.recipe), stages(run)
     size, macs = data.train_set.image_size, cost(first.space.baseline, data.train_set.image_size).macs
     steps = [("stages", first.space, recipe.stages, mean_path_macs(run, size))]
@@ -413,7 +417,7 @@ def stage_proxy(run: Run, data: SearchData, member: int = 0) -> SupernetProxy:
         lambda rng: any_allocation(space, rng),
         seed,
     )
-    return _proxy(run, "stages", space, supernet, draw, data, member)
+    return _proxy(run, "stages", space, supernet, draw, data, member, member)
 
 
 def dilation_proxy(
@@ -441,9 +445,12 @@ def dilation_proxy(
         space.sample,
         seed,
     )
-    proxy = _proxy(run, "dilations", space, supernet, draw, data, member)
-    if recipe is not None and recipe.supernet.inherit and not trained:
-        donor = stage_proxy(run, data, member % members_of(run, "stages"))
+    inherits = recipe is not None and recipe.supernet.inherit
+    # What its weights have learned from must not be held out for it.
+    first = member % members_of(run, "stages") if inherits else member
+    proxy = _proxy(run, "dilations", space, supernet, draw, data, member, first)
+    if inherits and not trained:
+        donor = stage_proxy(run, data, first)
         donor.prepare()  # trained already: this only reads its checkpoint
         assert isinstance(donor.supernet, StageSupernet)
         supernet.inherit(donor.supernet.slice(space.baseline))
@@ -459,8 +466,10 @@ def _proxy(
     draw_path: Draw,
     data: SearchData,
     member: int,
+    split: int,
 ) -> SupernetProxy:
     recipe = crnas_recipe(run.recipe)
+    data = shared_out(data, split, run.split_seed)
     searching = phase_recipe(run, phase)
     settings = searching.supernet
     seed = member_seed(run, phase, member)

@@ -12,8 +12,9 @@ from nas.recipes.search import SearchRecipe
 from nas.run import Run, split_seed
 from search_spaces.errors import RunError
 from search_spaces.families import family_of
+from search_spaces.randomness import rng_for
 from trainers.data.catalog import open_split
-from trainers.data.detection_set import DetectionSet, hold_out
+from trainers.data.detection_set import DetectionSet, hold_out, require_objects
 from trainers.data.stored import Say
 from trainers.detectors.catalog import build_detector
 from trainers.process import prepare_process
@@ -28,6 +29,35 @@ class SearchData:
 
     train_set: DetectionSet
     held_out: DetectionSet
+
+
+def shared_out(data: SearchData, member: int, seed: int) -> SearchData:
+    """The same images in two parts as one of several supernets has them.
+
+    The first holds out what the search holds out, each further one as many others, so that no image is held out twice
+    as long as there are others left.
+
+    Args:
+        data: the two parts of the search.
+        member: from 0 on.
+        seed: of the order in which images are held out, the same for all members.
+
+    Raises:
+        DataError: without an object in one of the parts; names it.
+    """
+    if member == 0:
+        return data
+    rest, count = len(data.train_set), len(data.held_out)
+    order = [*range(rest, rest + count), *rng_for(seed, "held out of members").sample(range(rest), rest)]
+    held = {order[place % len(order)] for place in range(member * count, (member + 1) * count)}
+    whole = data.train_set.and_then(data.held_out)
+    found = SearchData(
+        train_set=whole.subset(place for place in range(len(whole)) if place not in held),
+        held_out=whole.subset(sorted(held)),
+    )
+    which = f"supernet {member + 1}"
+    require_objects({f"train for {which}": found.train_set, f"held out for {which}": found.held_out})
+    return found
 
 
 def open_data(run: Run, progress: RunProgress) -> SearchData:

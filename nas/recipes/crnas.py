@@ -31,9 +31,10 @@ class SupernetRecipe(Recipe):
             scored with those that the training left, which are of all paths; what that does to the order of
             candidates, docs/evidence.md measures.
         score_batch: images in one mini-batch of scoring; undecided genes are drawn anew for each.
-        members: supernets that are trained, one after the other, each under a seed of its own; a candidate's score is
-            its mean AP in all of them. The order of one supernet moves with its seed, and that of the mean less:
-            docs/evidence.md. Training, scoring and memory cost as many times as much.
+        members: supernets that are trained, one after the other, each under a seed of its own and with other images of
+            the training split held out; a candidate's score is its mean AP in all of them. The order of one supernet
+            moves with both, and that of the mean less: docs/evidence.md. Training, scoring and memory cost as many
+            times as much; images in a file (``data.cache``) are not copied.
     """
 
     sharing: Literal["independent", "prefix"] = "independent"

@@ -175,6 +175,27 @@ class DetectionSet:
             masks=None if self.masks is None else tuple(self.masks[index] for index in chosen),
         )
 
+    def and_then(self, other: "DetectionSet") -> "DetectionSet":
+        """These images and then those of another part of the same split."""
+        if isinstance(self.images, StoredImages) and isinstance(other.images, StoredImages):
+            images: Tensor | StoredImages = self.images.and_then(other.images)
+        else:
+            images = torch.cat((self.images[:], other.images[:]))
+        names = ("images", "annotations")
+        truth = {name: [*self.ground_truth[name], *other.ground_truth[name]] for name in names}
+        none = self.masks is None or other.masks is None
+        return replace(
+            self,
+            images=images,
+            targets=self.targets + other.targets,
+            ground_truth={**self.ground_truth, **truth},
+            scales=torch.cat((self.scales, other.scales)),
+            sizes=self.sizes + other.sizes,
+            file_names=self.file_names + other.file_names,
+            digest=hashlib.sha256(f"{self.digest} {other.digest}".encode()).hexdigest(),
+            masks=None if none else (self.masks or ()) + (other.masks or ()),
+        )
+
     def truth_of(self, images: Container[int]) -> dict[str, Any]:
         """The COCO dictionary of the images with these ids."""
         return {

@@ -86,6 +86,16 @@ class StoredImages:
             canvas=self.canvas,
         )
 
+    def and_then(self, other: "StoredImages") -> "StoredImages":
+        """These pictures and then others of the same file."""
+        assert (self.file, self.canvas) == (other.file, other.canvas), "parts of one set"
+        return StoredImages(
+            file=self.file,
+            first=self.first + other.first,
+            contents=self.contents + other.contents,
+            canvas=self.canvas,
+        )
+
     def soon(self, indices: Sequence[int]) -> None:
         """Let the operating system begin to read pictures that are asked for next."""
         pixels = self._pixels()
