@@ -1,4 +1,4 @@
-"""Write the table of docs/evidence.md from the results of complete searches.
+"""Write two tables of docs/evidence.md: of complete searches, and of proxies beside networks trained alone.
 
 python benchmarks/table.py
 """
@@ -19,7 +19,9 @@ RESULTS = (
     "spinenet_bccd_first",
     "spinenet_bccd",
 )
-START, END = "<!-- table -->\n", "<!-- end -->"
+START, RANKS, END = "<!-- table -->\n", "<!-- ranks -->\n", "<!-- end -->"
+SEVERAL = 3
+"""Seeds that a supernet needs for its mean rank with NASWOT to have a line."""
 
 
 def rows(name: str) -> list[str]:
@@ -50,16 +52,44 @@ def difference(name: str) -> str:
     )
 
 
-def main() -> None:
-    """Replace what stands between the two marks."""
-    path = ROOT / "docs/evidence.md"
-    before, _, rest = path.read_text(encoding="utf-8").partition(START)
+def ranks() -> list[str]:
+    """One line a proxy, from benchmarks/results/proof.json, the highest tau first."""
+    arms = json.loads((ROOT / "benchmarks/results/proof.json").read_text(encoding="utf-8"))["arms"]
+    lines = []
+    for name, one in sorted(arms.items(), key=lambda arm: -(arm[1]["mean_tau"]["value"] or 0.0)):
+        taus, mean = one["tau"], one["mean_tau"]
+        alone = name.startswith("mean rank of") and "mean of" not in name
+        if not taus or (alone and len(taus) < SEVERAL):
+            continue
+        spread = "" if len(taus) == 1 else f" ({min(taus):.2f} to {max(taus):.2f})"
+        lines.append(
+            f"| {name} | {len(taus)} | {mean['value']:.2f}{spread} | {mean['low']:.2f} to {mean['high']:.2f} | "
+            f"{statistics.fmean(one['regret_at_3']):.2f} | {statistics.fmean(one['ap_of_winners']):.1f} | "
+            f"{100 * one['share_of_table']:.1f} % |"
+        )
+    return lines
+
+
+def replaced(text: str, start: str, lines: list[str]) -> str:
+    """The page with these lines between a mark and the next end."""
+    before, _, rest = text.partition(start)
     _, _, after = rest.partition(END)
+    return before + start + "\n".join(lines) + "\n" + END + after
+
+
+def main() -> None:
+    """Replace what stands between the marks."""
+    path = ROOT / "docs/evidence.md"
     present = [name for name in RESULTS if (ROOT / "benchmarks/results" / f"{name}.json").exists()]
     lines = ["| file in `benchmarks/results/` | network | architecture | AP | deviation | seeds |"]
     lines += ["|---|---|---|---|---|---|", *(line for name in present for line in rows(name))]
     lines += ["", "Winner minus baseline, paired by seed:", "", *(difference(name) for name in present)]
-    path.write_text(before + START + "\n".join(lines) + "\n" + END + after, encoding="utf-8")
+    text = replaced(path.read_text(encoding="utf-8"), START, lines)
+    lines = [
+        "| order by | seeds | tau-b (lowest to highest) | 95 % | regret at 3 | AP of the winner | cost of the table |"
+    ]
+    lines += ["|---|---|---|---|---|---|---|", *ranks()]
+    path.write_text(replaced(text, RANKS, lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -250,8 +250,8 @@ def test_ctrl_c_once_finishes_what_runs_and_twice_does_not(
 def test_a_driver_killed_beside_ray_goes_on_to_the_same_trials(whole: Path, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "calls.log"
     settings = ("--set", "engine=ray", "--set", "workers=2", "--set", "retrain=null")
-    nas(log, "3:done stages", "search", TINY, "--run", run, *settings)
-    nas(log, "4:done dilations", "resume", run)
+    # Once, for a cluster takes half a minute to start; beside other workers it is killed in the first phase too.
+    nas(log, "4:done dilations", "search", TINY, "--run", run, *settings)
     nas(log, "never", "resume", run)
     assert trials(run) == trials(whole / "run")
     assert_nothing_done_ran_twice(log)
