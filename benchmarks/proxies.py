@@ -154,11 +154,12 @@ def free_scores(table: Table, data: SearchData) -> Iterator[tuple[str, Scores]]:
 
 def known_free_scores(path: Path, table: Table, data: SearchData) -> dict[str, Scores]:
     """The same from a file, where they are in it."""
-    found: dict[str, Scores] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if {name: set(some) for name, some in found.items()} != {name: set(table.by_digest) for name in FREE}:
-        found = dict(free_scores(table, data))
+    made_of = {"images": data.train_set.digest, "size": list(data.train_set.image_size), "table": table.name}
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if found.get("made_of") != made_of:
+        found = {"made_of": made_of, "scores": dict(free_scores(table, data))}
         write_atomic(path, json.dumps(found).encode())
-    return found
+    return dict(found["scores"])
 
 
 def _sides(boxes: torch.Tensor) -> list[float]:

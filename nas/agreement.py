@@ -3,7 +3,8 @@
 Torch-free.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
@@ -13,10 +14,37 @@ from search_spaces.architecture import Architecture
 
 LEAST = 8
 """Networks of which an order says something."""
+RIVAL = "random"
+"""The phase that has no supernets of its own."""
 
 
-def agreement(history: History) -> tuple[int, float] | None:
-    """How many supernets scored the whole networks of a phase, and Kendall's tau-b between two of them, on average.
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """What several supernets say of one order.
+
+    Args:
+        supernets: how many there are.
+        tau: Kendall's tau-b between two of them, a mean over all pairs that have an order; None where none has.
+        silent: numbers, from 1 on, of those that give all networks one score.
+    """
+
+    supernets: int
+    tau: float | None
+    silent: tuple[int, ...]
+
+    def __str__(self) -> str:
+        parts = []
+        if self.tau is not None:
+            pairs = "" if self.supernets == 2 else ", on average"
+            parts.append(
+                f"the orders of two of its {self.supernets} supernets have Kendall's tau {self.tau:.2f}{pairs}"
+            )
+        parts += [f"supernet {number} gives all networks one score" for number in self.silent]
+        return "; ".join(parts)
+
+
+def agreement(history: History) -> Agreement | None:
+    """Of the whole networks of a phase.
 
     High agreement is no proof that the order is right, for all supernets may be wrong alike; low agreement is one that
     the order of a single supernet is mostly luck.
@@ -25,30 +53,27 @@ def agreement(history: History) -> tuple[int, float] | None:
         history: of one phase.
 
     Returns:
-        None with one supernet, with fewer than eight networks, and where a supernet gives all of them one score.
+        None with one supernet, and with fewer than eight networks.
     """
     rows: dict[str, Sequence[float]] = {}
     for record in history:
         found = record.attributes.get(AP_BY_SUPERNET)
-        if (
-            record.value is not None
-            and isinstance(record.candidate, Architecture)
-            and isinstance(found, list | tuple)
-        ):
+        whole = record.value is not None and isinstance(record.candidate, Architecture)
+        if whole and isinstance(found, list | tuple):
             rows.setdefault(record.digest, [float(str(one)) for one in found])
     if len(rows) < LEAST:
         return None
     members = list(zip(*rows.values(), strict=True))
     taus = [kendall_tau(one, other) for one, other in combinations(members, 2)]
-    if not taus or None in taus:
-        return None
-    return len(members), fmean(tau for tau in taus if tau is not None)
+    known = [tau for tau in taus if tau is not None]
+    return Agreement(
+        supernets=len(members),
+        tau=fmean(known) if known else None,
+        silent=tuple(number for number, one in enumerate(members, start=1) if len(set(one)) == 1),
+    )
 
 
-def agreement_line(history: History) -> str | None:
-    """The same as a sentence without its end, for people."""
-    found = agreement(history)
-    if found is None:
-        return None
-    count, tau = found
-    return f"two of its {count} supernets agree on the order of the networks by Kendall's tau {tau:.2f}, on average"
+def agreements(trials: Mapping[str, History]) -> dict[str, str]:
+    """Phase -> the same as a sentence without its end, where there is something to say."""
+    found = {name: agreement(history) for name, history in trials.items() if name != RIVAL}
+    return {name: str(one) for name, one in found.items() if one is not None}

@@ -235,16 +235,20 @@ class Run:
         Returns:
             Sums of ``steps``, ``images`` and ``seconds``; None before the first is trained, and where there are none.
         """
-        names = [f"{phase}/spent.json"]
-        names += [
-            str(one.relative_to(self.directory))
-            for one in self.directory.glob(f"{phase}/{MEMBER}*/spent.json")
-        ]
-        found = [one for name in sorted(names) if (one := self.read_json(name)) is not None]
-        if not found:
+        found = {1: self.read_json(f"{phase}/spent.json")}
+        for path in self.directory.glob(f"{phase}/{MEMBER}*/spent.json"):
+            number = int(path.parent.name.removeprefix(MEMBER))
+            found[number] = self.read_json(str(path.relative_to(self.directory)))
+        known = {number: one for number, one in sorted(found.items()) if one is not None}
+        if not known:
             return None
-        totals = {name: sum(one[name] for one in found) for name in ("steps", "images", "seconds")}
-        return totals | {"warnings": [text for one in found for text in one["warnings"]]}
+        totals = {name: sum(one[name] for one in known.values()) for name in ("steps", "images", "seconds")}
+        warnings = [
+            text if len(known) == 1 else f"supernet {number}: {text}"
+            for number, one in known.items()
+            for text in one["warnings"]
+        ]
+        return totals | {"warnings": warnings}
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """A result file's data, or None where it was not written yet.

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from nas.agreement import agreements
 from nas.choosing import mean_ranks, naswot_of, said
 from nas.journal import JOURNAL
 from nas.methods.budgeting import Allowance
@@ -58,6 +59,7 @@ def summary(directory: Path) -> dict[str, Any]:
         if winner is None
         else {"digest": winner.digest, "text": str(winner), **winner.to_dict()},
         "allocation_chosen_by": allocation_chosen_by(run.recipe),
+        "agreement": agreements(trials),
         "best": _best(trials, ("random", *run.recipe.ablated)),
         "scored_by": own_proxy(run.recipe) or "AP on the held-out images",
         "cost": spending(run, trials),
@@ -97,6 +99,16 @@ def allocation_chosen_by(recipe: SearchRecipe) -> str | None:
     if not isinstance(recipe, CRNASRecipe):
         return None
     return said(recipe.stages.choose_by, recipe.stages.supernet.members)
+
+
+def several_supernets(recipe: SearchRecipe) -> dict[str, int]:
+    """Phase of CR-NAS -> its supernets, where it has more than one."""
+    if not isinstance(recipe, CRNASRecipe):
+        return {}
+    found = {"stages": recipe.stages.supernet.members}
+    if recipe.dilations is not None:
+        found["dilations"] = recipe.dilations.supernet.members
+    return {name: count for name, count in found.items() if count > 1}
 
 
 def state_of(run: Run, trials: dict[str, History]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from nas.agreement import agreement, agreement_line
+from nas.agreement import agreement, agreements
 from nas.config import apply_overrides, check, read_yaml
 from nas.methods.catalog import procedure
 from nas.methods.costs import phase_costs
@@ -30,7 +30,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import ConfigError, DataError, RunError
 
 TINY = Path(__file__).parent / "recipes/tiny.yaml"
-TWO = ("stages.supernet.members=2", "dilations.supernet.members=3", "dilations.supernet.inherit=true")
+TWO = ("stages.supernet.members=2", "dilations.supernet.members=2", "dilations.supernet.inherit=true")
+THREE = ("stages.supernet.members=2", "dilations.supernet.members=3")
 
 
 def tiny(*overrides: str) -> CRNASRecipe:
@@ -51,7 +52,7 @@ def by_supernet(record: Record) -> list[float]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = Run.create(tmp_path_factory.mktemp("runs") / "two", tiny(*TWO, "stages.choose_by=mean_rank"))
+    run = Run.create(tmp_path_factory.mktemp("runs") / "two", tiny(*THREE, "stages.choose_by=mean_rank"))
     carry_out(run, Silent())
     return run
 
@@ -96,21 +97,20 @@ def test_members_say_what_they_say_alone(finished: Run) -> None:
 def test_every_supernet_holds_out_other_images(finished: Run) -> None:
     data = read_data(finished.recipe)
     every = {*data.train_set.image_ids, *data.held_out.image_ids}
-    members = [stage_proxy(finished, data, one) for one in range(2)]
     facts = finished.read_json("dilations/allocation.json")
     assert facts is not None
     allocation = dilation_space(Architecture.from_dict(facts["architecture"]))
+    members = [stage_proxy(finished, data, one) for one in range(2)]
     members += [dilation_proxy(finished, allocation, data, trained=True, member=one) for one in range(3)]
     held = [set(one.held_out.image_ids) for one in members]
     for proxy, mine in zip(members, held, strict=True):
         assert mine | set(proxy.train_set.image_ids) == every and not mine & set(proxy.train_set.image_ids)
         assert len(mine) == len(data.held_out)
-    assert held[0] == set(data.held_out.image_ids) and not held[0] & held[1]
-    assert held[2] == held[4] == held[0] and held[3] == held[1], "those of the weights that they begin with"
-    alone = tiny("stages.supernet.members=2", "dilations.supernet.members=3")
-    run = Run.create(finished.directory.parent / "alone", alone)
-    third = dilation_proxy(run, allocation, data, trained=True, member=2)
-    assert not set(third.held_out.image_ids) & (held[0] | held[1])
+    assert held[0] == held[2] == set(data.held_out.image_ids)
+    assert held[1] == held[3], "those that the weights of its number have not learned from"
+    assert not held[0] & held[1] and not held[4] & (held[0] | held[1])
+    listed = finished.read_json("stages/supernet_2/held_out.json")
+    assert listed is not None and listed["held_out"] == list(members[1].held_out.file_names)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.7])
@@ -148,35 +148,33 @@ def test_parts_without_an_object_are_refused_before_anything_is_trained(
 
     monkeypatch.setattr("nas.methods.data.read_data", emptied)
     run = Run.create(tmp_path / "run", tiny("stages.supernet.members=2"))
-    with pytest.raises(DataError, match="no object in: held out for supernet 2"):
+    with pytest.raises(DataError, match="supernet 2: no object in the images that it holds out"):
         carry_out(run, Silent())
     assert not (run.directory / "stages").exists()
 
 
-def test_inherited_weights_are_those_of_the_same_number_and_then_again_from_the_first(
-    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_inherited_weights_are_those_of_the_same_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del finished
-    donors: list[str] = []
+    prepared: list[str] = []
     prepare = SupernetProxy.prepare
 
     def noted(self: SupernetProxy, *rest: Any) -> None:
-        donors.append(str(self.directory.relative_to(tmp_path)))
+        prepared.append(str(self.directory.relative_to(tmp_path)))
         prepare(self, *rest)
 
     monkeypatch.setattr(SupernetProxy, "prepare", noted)
     carry_out(Run.create(tmp_path / "run", tiny(*TWO)), Silent())
-    stages = ["run/stages", "run/stages/supernet_2"]
-    dilations = ["run/dilations", "run/dilations/supernet_2", "run/dilations/supernet_3"]
-    assert donors == [*stages, *stages, "run/stages", *dilations]
+    stages, dilations = ["run/stages", "run/stages/supernet_2"], ["run/dilations", "run/dilations/supernet_2"]
+    assert prepared == [*stages, *stages, *dilations]
+    with pytest.raises(
+        ConfigError, match=r"dilations\.supernet\.members: found 3; allowed with inherit is up to 2"
+    ):
+        tiny(*THREE, "dilations.supernet.inherit=true")
 
 
-def test_workers_score_with_all_of_them(finished: Run, tmp_path: Path) -> None:
-    settings = ("stages.supernet.members=2", "stages.choose_by=mean_rank", "dilations=null")
-    run = Run.create(tmp_path / "workers", tiny(*settings, "engine=processes", "workers=2"))
-    carry_out(run, Silent())
-    assert rows(run) == {"stages": rows(finished)["stages"]}
-    # What a worker reads of the other phases, and finds there.
+def test_workers_read_all_of_them(finished: Run) -> None:
+    """Processes and Ray find the same with them: tests/test_crnas_method.py."""
     for phase, count in (("stages", 2), ("dilations", 4), ("random", 4)):
         files = worker_files(finished, phase)
         assert len(files) == count and all(one.exists() for one in files)
@@ -231,7 +229,7 @@ def test_what_they_cost_is_booked_and_planned(finished: Run, tmp_path: Path) -> 
 
     single = Run.create(tmp_path / "one", tiny())
     works = []
-    for run in (single, Run.create(tmp_path / "more", tiny(*TWO))):
+    for run in (single, Run.create(tmp_path / "more", tiny(*THREE))):
         data = read_data(run.recipe)
         works.append([one for one in procedure(run.recipe).foreseen(run, data) if isinstance(one, Work)])
     for plain, several in zip(*works, strict=True):
@@ -274,15 +272,26 @@ def history(*supernets: list[float]) -> list[Record]:
 def test_agreement_is_the_mean_tau_of_two_supernets(finished: Run) -> None:
     assert agreement(histories(finished)["stages"]) is None, "six networks are too few"
     up, swapped = [float(one) for one in range(8)], [1.0, 0.0, *map(float, range(2, 8))]
-    found = history(up, swapped, up[::-1])
-    assert len(found) == 8
+    found = agreement(history(up, swapped, up[::-1]))
     # Of 28 pairs one is the other way round; the third supernet has all others so.
-    taus = [26 / 28, -1.0, -26 / 28]
-    assert agreement(found) == (3, pytest.approx(fmean(taus)))
-    assert agreement([*found, replace(found[0], number=8)]) == agreement(found), "each network once"
-    assert agreement(history(up, [2.0] * 8)) is None, "a supernet that says nothing"
-    assert agreement(found[:7]) is None and agreement([replace(one, attributes={}) for one in found]) is None
-    assert (agreement_line(history(up, up)) or "").endswith("by Kendall's tau 1.00, on average")
+    assert found is not None and found.tau == pytest.approx(fmean([26 / 28, -1.0, -26 / 28]))
+    assert (found.supernets, found.silent) == (3, ())
+    records = history(up, swapped, up[::-1])
+    assert agreement([*records, replace(records[0], number=8)]) == found, "each network once"
+    assert agreement(records[:7]) is None
+    assert agreement([replace(one, attributes={}) for one in records]) is None
+    text = str(agreement(history(up, swapped)))
+    assert text == "the orders of two of its 2 supernets have Kendall's tau 0.93"
+
+
+def test_a_supernet_that_tells_nothing_apart_is_named() -> None:
+    up, dead = [float(one) for one in range(8)], [0.0] * 8
+    found = agreement(history(up, dead, up))
+    assert found is not None and (found.tau, found.silent) == (pytest.approx(1.0), (2,))
+    assert str(found).endswith("tau 1.00, on average; supernet 2 gives all networks one score")
+    assert str(agreement(history(up, dead))) == "supernet 2 gives all networks one score"
+    trials = {"stages": history(up, dead), "random": history(up, dead), "dilations": ()}
+    assert list(agreements(trials)) == ["stages"], "the rival has no supernets of its own"
 
 
 def test_what_is_said_of_several(tmp_path: Path) -> None:
@@ -299,10 +308,23 @@ def test_what_is_said_of_several(tmp_path: Path) -> None:
         ),
     )
     carry_out(run, Heard())
-    line = agreement_line(histories(run)["stages"])
-    assert line is not None and line.startswith("two of its 2 supernets agree")
+    line = agreements(histories(run))["stages"]
+    assert line.startswith("the orders of two of its 2 supernets have Kendall's tau")
     assert f"  stages: {line}" in lines
     report = collect(run)
     assert f"Phase stages: {line}." in report.notes
+    assert any("stages/supernet_2/held_out.json" in note for note in report.notes)
     assert report.allocation_chosen_by == "highest mean AP in 2 supernets"
-    assert summary(run.directory)["allocation_chosen_by"] == report.allocation_chosen_by
+    shown = summary(run.directory)
+    assert shown["allocation_chosen_by"] == report.allocation_chosen_by
+    assert shown["agreement"] == {"stages": line}
+
+
+def test_warnings_say_of_which_supernet(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", tiny(*THREE))
+    assert run.spent("stages") is None
+    for number, place in ((1, "stages"), (2, "stages/supernet_2"), (11, "stages/supernet_11")):
+        spent = {"steps": 12, "images": 48, "seconds": 1.5, "warnings": ["loss rose"][: number % 2]}
+        run.write_json(f"{place}/spent.json", spent)
+    warnings = ["supernet 1: loss rose", "supernet 11: loss rose"]
+    assert run.spent("stages") == {"steps": 36, "images": 144, "seconds": 4.5, "warnings": warnings}

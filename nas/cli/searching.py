@@ -168,6 +168,7 @@ def show(run: RunDir, as_json: Json = False) -> None:
                     if data["allocation_chosen_by"] is not None
                     else []
                 ),
+                *((f"agreement: {name}", line) for name, line in data["agreement"].items()),
                 ("best score", "-" if data["best"] is None else f"{data['best']:.2f} {data['scored_by']}"),
                 ("cost", data["cost_line"] or "no books were kept"),
                 *([("budget", data["budget"])] if data["budget"] else []),

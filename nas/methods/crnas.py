@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from nas.agreement import agreement_line
 from nas.choosing import MEAN_RANK
 from nas.methods.catalog import baseline_of
 from nas.methods.checking import refused, require_all
 from nas.methods.costs import mean_path_macs
-from nas.methods.data import SearchData, shared_out
+from nas.methods.data import SearchData, require_parts, shared_out
 from nas.methods.rehearsing import repeated, seconds_a_step
 from nas.methods.searching import (
     Searched,
@@ -53,6 +52,8 @@ from trainers.data.stored import Say
 from trainers.detectors.catalog import build_detector
 from trainers.loop import CHECKPOINT, StepRecord, resolve_device, total_steps
 
+HELD_OUT = "held_out.json"
+"""The images that a further supernet of a phase holds out, in its directory; the first one's are in ``data.json``."""
 ALLOCATION = "dilations/allocation.json"
 """The winner of the first step, for workers, which never open the study."""
 
@@ -96,7 +97,7 @@ def carry_out(run: Run, progress: RunProgress) -> Architecture:
 def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgress) -> Architecture:
     """Step 1: the best allocation of blocks to stages (section 3.2.1)."""
     _followed(run, "stages", progress)
-    winner = search_phase(
+    return search_phase(
         run,
         study,
         data,
@@ -104,9 +105,6 @@ def search_stages(run: Run, study: Study, data: SearchData, progress: RunProgres
         proxy=lambda: _trained(run, supernets(run, data), "stages", progress),
         progress=progress,
     )
-    if (line := agreement_line(study.records("stages"))) is not None:
-        progress.say(f"  stages: {line}")
-    return winner
 
 
 def search_dilations(
@@ -214,9 +212,8 @@ def require_images(run: Run, data: SearchData) -> None:
         ConfigError: they say nothing of a network by its NASWOT; names the field.
         DataError: what one of several supernets learns from, or holds out, has no object.
     """
-    for phase in ("stages", "dilations"):
-        for member in range(members_of(run, phase)):
-            shared_out(data, member, run.split_seed)
+    for member in range(1, max(members_of(run, phase) for phase in ("stages", "dilations"))):
+        require_parts(data, member, run.split_seed)
     if crnas_recipe(run.recipe).stages.choose_by == MEAN_RANK and len(first_images(data.train_set)) < 2:
         raise ConfigError(
             f"stages.choose_by: found 'mean_rank'; allowed for {len(data.train_set)} images to learn from, of which no "
@@ -299,6 +296,11 @@ def _trained(run: Run, members: Sequence[SupernetProxy], phase: str, progress: R
             def stepped(step: StepRecord, before: int = before, whose: str = whose) -> None:
                 progress.advance(before + step.step + 1, f"{whose}loss {step.loss:.3f}")
 
+            if number > 1:
+                run.write_json(
+                    str((member.directory / HELD_OUT).relative_to(run.directory)),
+                    {"held_out": list(member.held_out.file_names)},
+                )
             member.prepare(stepped, progress.say)
             before += member.total_steps
     return together(members)
@@ -417,7 +419,7 @@ def stage_proxy(run: Run, data: SearchData, member: int = 0) -> SupernetProxy:
         lambda rng: any_allocation(space, rng),
         seed,
     )
-    return _proxy(run, "stages", space, supernet, draw, data, member, member)
+    return _proxy(run, "stages", space, supernet, draw, data, member)
 
 
 def dilation_proxy(
@@ -425,8 +427,7 @@ def dilation_proxy(
 ) -> SupernetProxy:
     """A supernet over dilation lists.
 
-    It begins with the weights of a trained one over allocations, where the recipe says so: of that of the same number,
-    and from the first on again where there are fewer.
+    It begins with the weights of the trained one over allocations of the same number, where the recipe says so.
 
     Args:
         run: the search.
@@ -445,12 +446,10 @@ def dilation_proxy(
         space.sample,
         seed,
     )
-    inherits = recipe is not None and recipe.supernet.inherit
-    # What its weights have learned from must not be held out for it.
-    first = member % members_of(run, "stages") if inherits else member
-    proxy = _proxy(run, "dilations", space, supernet, draw, data, member, first)
-    if inherits and not trained:
-        donor = stage_proxy(run, data, first)
+    proxy = _proxy(run, "dilations", space, supernet, draw, data, member)
+    if recipe is not None and recipe.supernet.inherit and not trained:
+        # It holds out the same images, so nothing is scored on what its weights have learned from.
+        donor = stage_proxy(run, data, member)
         donor.prepare()  # trained already: this only reads its checkpoint
         assert isinstance(donor.supernet, StageSupernet)
         supernet.inherit(donor.supernet.slice(space.baseline))
@@ -466,10 +465,9 @@ def _proxy(
     draw_path: Draw,
     data: SearchData,
     member: int,
-    split: int,
 ) -> SupernetProxy:
     recipe = crnas_recipe(run.recipe)
-    data = shared_out(data, split, run.split_seed)
+    data = shared_out(data, member, run.split_seed)
     searching = phase_recipe(run, phase)
     settings = searching.supernet
     seed = member_seed(run, phase, member)

@@ -10,11 +10,11 @@ from nas.methods.reporting import starved_level
 from nas.progress import RunProgress
 from nas.recipes.search import SearchRecipe
 from nas.run import Run, split_seed
-from search_spaces.errors import RunError
+from search_spaces.errors import DataError, RunError
 from search_spaces.families import family_of
 from search_spaces.randomness import rng_for
 from trainers.data.catalog import open_split
-from trainers.data.detection_set import DetectionSet, hold_out, require_objects
+from trainers.data.detection_set import DetectionSet, hold_out
 from trainers.data.stored import Say
 from trainers.detectors.catalog import build_detector
 from trainers.process import prepare_process
@@ -42,22 +42,39 @@ def shared_out(data: SearchData, member: int, seed: int) -> SearchData:
         member: from 0 on.
         seed: of the order in which images are held out, the same for all members.
 
-    Raises:
-        DataError: without an object in one of the parts; names it.
     """
     if member == 0:
         return data
-    rest, count = len(data.train_set), len(data.held_out)
-    order = [*range(rest, rest + count), *rng_for(seed, "held out of members").sample(range(rest), rest)]
-    held = {order[place % len(order)] for place in range(member * count, (member + 1) * count)}
+    held = _held_out_by(data, member, seed)
     whole = data.train_set.and_then(data.held_out)
-    found = SearchData(
+    return SearchData(
         train_set=whole.subset(place for place in range(len(whole)) if place not in held),
         held_out=whole.subset(sorted(held)),
     )
-    which = f"supernet {member + 1}"
-    require_objects({f"train for {which}": found.train_set, f"held out for {which}": found.held_out})
-    return found
+
+
+def require_parts(data: SearchData, member: int, seed: int) -> None:
+    """Refuse what :func:`shared_out` would give where one of its parts has no object; arguments as there.
+
+    Raises:
+        DataError: names the supernet and the part.
+    """
+    counts = [len(one["labels"]) for part in (data.train_set, data.held_out) for one in part.targets]
+    held = _held_out_by(data, member, seed)
+    objects = sum(counts[place] for place in held)
+    for part, found in (("holds out", objects), ("learns from", sum(counts) - objects)):
+        if not found:
+            raise DataError(
+                f"supernet {member + 1}: no object in the images that it {part}. AP is not defined there, and nothing "
+                "can be learned there: lower supernet.members, set another seed, or annotate objects"
+            )
+
+
+def _held_out_by(data: SearchData, member: int, seed: int) -> set[int]:
+    """Places in the training part and then the held-out part."""
+    rest, count = len(data.train_set), len(data.held_out)
+    order = [*range(rest, rest + count), *rng_for(seed, "held out of members").sample(range(rest), rest)]
+    return {order[place % len(order)] for place in range(member * count, (member + 1) * count)}
 
 
 def open_data(run: Run, progress: RunProgress) -> SearchData:

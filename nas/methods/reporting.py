@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nas.agreement import agreement_line
+from nas.agreement import agreements
 from nas.choosing import mean_ranks, naswot_of
 from nas.config import dump_yaml
 from nas.latency import LATENCY, quartiles
@@ -43,13 +43,14 @@ from nas.report.measure import measure_latency, measure_memory
 from nas.report.page import write_report as write_page
 from nas.report.pictures import jpeg
 from nas.report.rank_report import read_reports
-from nas.run import Run, environment
+from nas.run import MEMBER, Run, environment
 from nas.show import (
     allocation_chosen_by,
     cost_objective,
     histories,
     own_proxy,
     pareto_front,
+    several_supernets,
     short_text,
     state_of,
 )
@@ -395,8 +396,12 @@ def _notes(
     if (own := own_proxy(run.recipe)) is not None:
         notes.append(f"Scores of the search are those of {own}, not AP; the final table is AP.")
     trials = histories(run)
-    lines = {name: agreement_line(history) for name, history in trials.items()}
-    notes += [f"Phase {name}: {line}." for name, line in lines.items() if line is not None]
+    notes += [f"Phase {name}: {line}." for name, line in agreements(trials).items()]
+    for name, count in several_supernets(run.recipe).items():
+        notes.append(
+            f"Phase {name} has {count} supernets. The images held out are those of the first; each other one holds "
+            f"out as many others, listed beside it ({name}/{MEMBER}2/held_out.json and so on)."
+        )
     allowance = Allowance.of(run)
     if allowance is not None and (line := allowance.last_line(trials)) is not None:
         notes.append(f"Budget: {line}.")

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
+from nas.agreement import agreements
 from nas.choosing import ByMeanRank
 from nas.controllers.base import DONE, Controller, Done
 from nas.controllers.catalog import make_controller, make_own_controller
@@ -257,6 +258,8 @@ def search_phase(
         assert found is not None, "a finished search has a winner, else search() would have raised"
         winner = found
     progress.say(f"  {name}: {short_text(winner)}")
+    for line in agreements({name: history}).values():
+        progress.say(f"  {name}: {line}")
     return winner
 
 

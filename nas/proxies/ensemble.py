@@ -1,7 +1,7 @@
 """Several supernets, each trained under a seed of its own, as one proxy: a candidate's score is the mean of theirs.
 
-How a supernet orders candidates moves with its seed. The mean of several has less of that luck than one supernet that
-is trained as much longer (docs/evidence.md, "Rankings and what they cost"), and what they disagree in can be seen.
+How a supernet orders candidates moves with its seed and with the images that it is scored on; the mean of several moves
+less, and how far they agree can be seen. What it buys: docs/evidence.md, "Rankings and what they cost".
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ class SupernetEnsemble:
     """``(architecture or prefix) -> Score``; equal input gives equal values in any order.
 
     Args:
-        members: one supernet each, over one space and the same held-out images; two or more. What they say beside the
-            AP is the first one's.
+        members: one supernet each, over one space; two or more. Of what they say beside AP and numbers of boxes, the
+            first one's counts.
     """
 
     def __init__(self, members: Sequence[SupernetProxy]) -> None:

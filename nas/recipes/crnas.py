@@ -22,8 +22,8 @@ class SupernetRecipe(Recipe):
     Args:
         sharing: ``independent`` branches (the paper's figure 2) or ``prefix``: a branch of depth d is the
             first d blocks of one chain. A dilation supernet has one form only and ignores it.
-        inherit: a dilation supernet begins with the stage supernet's weights: every dilation of a block with
-            those of the winner's block, pyramid and head as they are. The paper does not say how it begins.
+        inherit: a dilation supernet begins with the weights of the stage supernet of its number: every dilation of a
+            block with those of the winner's block, pyramid and head as they are. The paper does not say how it begins.
         sampling: which path each step takes: ``uniform``, by chance (the paper's); ``fair``, every option of a
             decision equally often in each round; ``sandwich``, also the largest and the smallest again and again.
         train: its training; every step takes one path.
@@ -113,6 +113,18 @@ class CRNASRecipe(SearchRecipe):
                     f"allowed with {name}.race are {', '.join(RACED)}; or leave the race out",
                 )
         self._refuse_mean_rank()
+        dilations = self.dilations
+        if (
+            dilations is not None
+            and dilations.supernet.inherit
+            and dilations.supernet.members > self.stages.supernet.members
+        ):
+            raise FieldError(
+                "dilations.supernet.members",
+                dilations.supernet.members,
+                f"allowed with inherit is up to {self.stages.supernet.members}, which stages.supernet.members says: each "
+                "goes on from the one of its number",
+            )
         if self.stages.supernet.inherit:
             raise FieldError(
                 "stages.supernet.inherit",

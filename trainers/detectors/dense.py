@@ -57,7 +57,8 @@ class DenseDetector(Detector, ABC):
         counts = (scores > self.score_threshold).sum(dim=1).tolist()
         # Nothing here is for autocast to convert, and it would look at every operation on every image.
         with torch.autocast(boxes.device.type, enabled=False):
-            return [self._suppressed(*one) for one in zip(boxes, scores, labels, counts, strict=True)]
+            found = (boxes.float(), scores.float(), labels, counts)
+            return [self._suppressed(*one) for one in zip(*found, strict=True)]
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, labels: Tensor, count: int) -> Detections:
         boxes, scores, labels = boxes[:count], scores[:count], labels[:count]
