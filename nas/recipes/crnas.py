@@ -122,8 +122,8 @@ class CRNASRecipe(SearchRecipe):
             raise FieldError(
                 "dilations.supernet.members",
                 dilations.supernet.members,
-                f"allowed with inherit is up to {self.stages.supernet.members}, which stages.supernet.members says: each "
-                "goes on from the one of its number",
+                f"allowed with inherit is up to {self.stages.supernet.members}, the number of "
+                "stages.supernet.members, for each goes on from the one of its number",
             )
         if self.stages.supernet.inherit:
             raise FieldError(
