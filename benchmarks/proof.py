@@ -15,16 +15,17 @@ table of networks trained alone, and writes benchmarks/results/proof.json:
 - ``evaluation_speedup``, ``search_speedup``: of the short recipe, see benchmarks/search_cost.py.
 - ``short_minus_long_ap``: AP in the table of the short recipe's winners minus those of the long one, seed by seed, each
   chosen as its recipe chooses; ``mean_rank_minus_score_ap``: the same of the short recipe's two ways to choose.
-- ``arms``: every way to score, among them the long recipe (``LONG``): tau of each seed, AP of the winners, the regret
-  at 3, and the price in multiply-adds as a share of the table's; of each supernet also the means of so many seeds as
-  ``GROUPS`` says, where it has them, and the mean rank of all these with NASWOT, which costs nothing. A picture of the
-  taus stands beside the file.
+- ``arms``: every way to score, among them the long recipe (``LONG``): tau of each seed, of the mean over all seeds and
+  between two seeds, AP of the winners, the regret at 3, and the price in multiply-adds as a share of the table's; of
+  each supernet also the means of so many seeds as ``GROUPS`` says, where it has them, and the mean rank of all these
+  with NASWOT, which costs nothing. A picture of the taus stands beside the file.
 """
 
 import argparse
 import json
 import math
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -89,10 +90,14 @@ def arm(scores: Sequence[dict[str, float]], table: Table, macs: float) -> dict[s
 
     mean = correlation(mean_tau, len(digests))
     taus = [kendall_tau(row, aps) for row in rows]
+    between = [kendall_tau(one, other) for one, other in combinations(rows, 2)]
+    known = [tau for tau in between if tau is not None]
     return {
         "seeds": len(rows),
         "tau": [round(tau, 4) for tau in taus if tau is not None],
         "mean_tau": {"value": mean.value, "low": mean.low, "high": mean.high},
+        "seed_to_seed_tau": round(fmean(known), 4) if known else None,
+        "tau_of_mean": kendall_tau(rows.mean(axis=0), aps),
         "winners": [digests[int(row.argmax())] for row in rows],
         "ap_of_winners": [round(float(aps[int(row.argmax())]), 3) for row in rows],
         "regret_at_3": [round(regret_at(row, aps, 3), 3) for row in rows],

@@ -116,6 +116,9 @@ def test_the_proof_is_what_the_measured_files_say(
     assert len(found["arms"][several]["tau"]) == 1 and len(found["arms"][proof["SHORT"]]["tau"]) == 6
     assert len(found["arms"][proof["of_several"](3, proof["SHORT"])]["tau"]) == 2
     assert f"mean rank of naswot and {several}" in found["arms"]
+    long = found["arms"][proof["LONG"]]
+    assert long["seed_to_seed_tau"] == -1.0 and long["tau_of_mean"] is None, "right and wrong cancel out"
+    assert found["arms"]["naswot"]["seed_to_seed_tau"] is None
     assert proof["of_several"](3, proof["LONG"]) not in found["arms"], "it has two seeds"
     assert found["supernet_tau_low"] < found["supernet_tau"] and found[
         "supernet_tau_ceiling"
