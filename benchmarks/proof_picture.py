@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-ROW, LEFT, WIDTH, TOP, RIGHT = 22, 430, 1000, 44, 24
+ROW, LEFT, WIDTH, TOP, RIGHT = 22, 590, 1160, 44, 24
 INK, SOFT, MEAN, LIMIT = "#1d2126", "#8a939e", "#3b6fb6", "#ad5208"
 
 
