@@ -113,19 +113,8 @@ def winners_apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return {"mean": apart.mean, "low": apart.low, "high": apart.high, "seeds": seeds}
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Read, compare, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--proxies", type=Path, default=HERE / "results/proxies_crnas_bccd.json")
-    parser.add_argument("--cost", type=Path, default=HERE / "results/search_cost.json")
-    parser.add_argument("--truth", type=Path, default=HERE / "tables/crnas_bccd.json")
-    parser.add_argument("--to", type=Path, default=HERE / "results/proof.json")
-    given = parser.parse_args(words)
-    table = read_table(given.truth)
-    proxies = json.loads(given.proxies.read_text(encoding="utf-8"))
-    cost = json.loads(given.cost.read_text(encoding="utf-8"))
+def every_arm(proxies: dict[str, Any], table: Table) -> dict[str, dict[str, Any]]:
+    """All ways to score: those that were measured, what costs nothing, means over supernets, mean ranks with NASWOT."""
     costs = trivial([one.architecture for one in table.networks], table.image_size)
     scores = proxies["scores"] | {
         name: [dict(zip(table.by_digest, values, strict=True))] for name, values in costs.items()
@@ -137,39 +126,50 @@ def main(words: Sequence[str] | None = None) -> None:
             if len(found) >= count:
                 supernets[of_several(count, name)] = means(found, count)
                 prices[of_several(count, name)] = count * prices[name]
-    free = proxies["scores"].get(FREE)
-    combined = {
-        f"mean rank of {FREE} and {name}": [together(free[0], one) for one in found]
-        for name, found in supernets.items()
-        if free is not None
-    }
-    prices |= {f"mean rank of {FREE} and {name}": macs for name, macs in prices.items()}
-    arms = {
+    free = proxies["scores"][FREE][0]
+    combined = {ranked(name): [together(free, one) for one in found] for name, found in supernets.items()}
+    prices |= {ranked(name): macs for name, macs in prices.items()}
+    return {
         name: arm(found, table, prices.get(name, 0.0))
         for name, found in (scores | supernets | combined).items()
     }
-    highest = ceiling([{seed: one.scores[seed][-1] for seed in table.seeds} for one in table.networks])
-    ranked, whole = (f"mean rank of {FREE} and {one}" for one in (SHORT, of_several(TOGETHER, SHORT)))
-    chosen = arms[whole]["mean_tau"] if free is not None else None
-    pairs = {
-        # As each of the recipes chooses.
-        "short_minus_long_ap": (SHORT if chosen is None else ranked, LONG),
-        **({} if chosen is None else {"mean_rank_minus_score_ap": (ranked, SHORT)}),
-    }
+
+
+def ranked(name: str) -> str:
+    """What the mean rank of an arm and NASWOT is called."""
+    return f"mean rank of {FREE} and {name}"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Read, compare, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--proxies", type=Path, default=HERE / "results/proxies_crnas_bccd.json")
+    parser.add_argument("--cost", type=Path, default=HERE / "results/search_cost.json")
+    parser.add_argument("--truth", type=Path, default=HERE / "tables/crnas_bccd.json")
+    parser.add_argument("--to", type=Path, default=HERE / "results/proof.json")
+    given = parser.parse_args(words)
+    table = read_table(given.truth)
+    cost = json.loads(given.cost.read_text(encoding="utf-8"))
+    arms = every_arm(json.loads(given.proxies.read_text(encoding="utf-8")), table)
     if (several := arms.get(of_several(TOGETHER, SHORT))) is None:
         raise SystemExit(
             f"{given.proxies}: found fewer than {TOGETHER} seeds of '{SHORT}'; train more, see proxies.py"
         )
+    highest = ceiling([{seed: one.scores[seed][-1] for seed in table.seeds} for one in table.networks])
+    one, chosen = arms[SHORT], arms[ranked(of_several(TOGETHER, SHORT))]["mean_tau"]
     result = {
         "command": "python benchmarks/proof.py",
         "supernet_tau": several["mean_tau"]["value"],
         "supernet_tau_low": several["mean_tau"]["low"],
         "supernet_regret_at_3": fmean(several["regret_at_3"]),
         "supernet_share_of_table": several["share_of_table"],
-        "one_supernet_tau": arms[SHORT]["mean_tau"]["value"],
-        "one_supernet_tau_low": arms[SHORT]["mean_tau"]["low"],
-        **({"chosen_tau": chosen["value"], "chosen_tau_low": chosen["low"]} if chosen else {}),
-        **({"one_supernet_chosen_tau": arms[ranked]["mean_tau"]["value"]} if chosen else {}),
+        "one_supernet_tau": one["mean_tau"]["value"],
+        "one_supernet_tau_low": one["mean_tau"]["low"],
+        "chosen_tau": chosen["value"],
+        "chosen_tau_low": chosen["low"],
+        "one_supernet_chosen_tau": arms[ranked(SHORT)]["mean_tau"]["value"],
         "supernet_tau_ceiling": highest.tau,
         "evaluation_speedup": cost["evaluation_speedup"],
         "search_speedup": cost["search_speedup"],
@@ -179,7 +179,9 @@ def main(words: Sequence[str] | None = None) -> None:
         f"seeds_for_a_ceiling_of_{WANTED}": seeds_for(WANTED, highest),
         "best_ap_of_table": max(table.truth().values()),
         "mean_ap_of_table": fmean(table.truth().values()),
-        **{name: winners_apart(*(arms[one] for one in pair)) for name, pair in pairs.items()},
+        # As each of the recipes chooses.
+        "short_minus_long_ap": winners_apart(arms[ranked(SHORT)], arms[LONG]),
+        "mean_rank_minus_score_ap": winners_apart(arms[ranked(SHORT)], one),
         "arms": arms,
     }
     write_atomic(given.to.with_suffix(".svg"), picture(arms, highest.tau).encode())
