@@ -231,8 +231,9 @@ class SupernetProxy:
         level = len(candidate.genes) if isinstance(candidate, Prefix) else -1
         found: list[Boxes] = []
         with (
-            # Nothing that is computed here is ever learned through.
-            torch.inference_mode(),
+            # Nothing that is computed here is ever learned through. In inference mode, which is no faster here,
+            # autocast would convert the weights again for every layer and batch.
+            torch.no_grad(),
             self._remembered(candidate, level, images),
             # Around all batches, for the outermost of them keeps the weights that it has converted.
             autocast(self.device, self.recipe.train.precision),
