@@ -26,7 +26,6 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -37,7 +36,7 @@ from proof_picture import picture
 from nas.methods.truth import table_macs, trivial
 from nas.proxies.tabular import Table, read_table
 from nas.report.rank_quality import Ceiling, ceiling, mean_rank, regret_at
-from nas.report.ranking import Places, correlation, kendall_tau, paired_difference
+from nas.report.ranking import Places, correlation, kendall_tau, mutual_tau, paired_difference
 from search_spaces.files import write_atomic
 
 HERE = Path(__file__).parent
@@ -90,13 +89,12 @@ def arm(scores: Sequence[dict[str, float]], table: Table, macs: float) -> dict[s
 
     mean = correlation(mean_tau, len(digests))
     taus = [kendall_tau(row, aps) for row in rows]
-    between = [kendall_tau(one, other) for one, other in combinations(rows, 2)]
-    known = [tau for tau in between if tau is not None]
+    between = mutual_tau(list(rows))
     return {
         "seeds": len(rows),
         "tau": [round(tau, 4) for tau in taus if tau is not None],
         "mean_tau": {"value": mean.value, "low": mean.low, "high": mean.high},
-        "seed_to_seed_tau": round(fmean(known), 4) if known else None,
+        "seed_to_seed_tau": None if between is None else round(between, 4),
         "tau_of_mean": kendall_tau(rows.mean(axis=0), aps),
         "winners": [digests[int(row.argmax())] for row in rows],
         "ap_of_winners": [round(float(aps[int(row.argmax())]), 3) for row in rows],

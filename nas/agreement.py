@@ -5,10 +5,8 @@ Torch-free.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from statistics import fmean
 
-from nas.report.ranking import kendall_tau
+from nas.report.ranking import mutual_tau
 from nas.trials import AP_BY_SUPERNET, History
 from search_spaces.architecture import Architecture
 
@@ -64,11 +62,9 @@ def agreement(history: History) -> Agreement | None:
     if len(rows) < LEAST:
         return None
     members = list(zip(*rows.values(), strict=True))
-    taus = [kendall_tau(one, other) for one, other in combinations(members, 2)]
-    known = [tau for tau in taus if tau is not None]
     return Agreement(
         supernets=len(members),
-        tau=fmean(known) if known else None,
+        tau=mutual_tau(members),
         silent=tuple(number for number, one in enumerate(members, start=1) if len(set(one)) == 1),
     )
 

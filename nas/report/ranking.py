@@ -7,6 +7,8 @@ trained under the same seeds with Student's t interval.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +63,17 @@ def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float | None:
     """
     x, y = paired(a, b)
     return _tau(_signs(x), _signs(y))
+
+
+def mutual_tau(rows: Sequence[Sequence[float]]) -> float | None:
+    """Kendall's tau-b between two of several orders of the same things, a mean over all pairs that have one.
+
+    Returns:
+        ``None`` where no pair has: fewer than two rows, or all but one of them constant.
+    """
+    taus = [kendall_tau(one, other) for one, other in combinations(rows, 2)]
+    known = [tau for tau in taus if tau is not None]
+    return fmean(known) if known else None
 
 
 def spearman_rho(a: Sequence[float], b: Sequence[float]) -> float | None:
