@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from nas.config import apply_overrides, read_yaml
 from nas.methods.catalog import check_search
-from nas.methods.crnas import dilation_proxy, stage_proxy
+from nas.methods.crnas_supernets import dilation_proxy, stage_proxy
 from nas.methods.data import SearchData, read_data
 from nas.methods.spaces import crnas_recipe, dilation_space, stage_space
 from nas.proxies.supernet import SupernetProxy

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nas.config import check, read_yaml
 from nas.ledger import looking
-from nas.methods.crnas import any_allocation
+from nas.methods.crnas_supernets import any_allocation
 from nas.methods.data import read_data
 from nas.methods.spaces import dilation_space, stage_space
 from nas.proxies.paths import uniform

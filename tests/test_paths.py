@@ -7,7 +7,7 @@ import pytest
 
 from nas.config import apply_overrides, read_yaml
 from nas.methods.catalog import check_search
-from nas.methods.crnas import any_allocation
+from nas.methods.crnas_supernets import any_allocation
 from nas.methods.spaces import allocation, crnas_recipe, stage_space
 from nas.proxies.paths import Draw, Sampling, drawer
 from search_spaces.randomness import rng_for

@@ -14,7 +14,8 @@ from nas.agreement import agreement, agreements
 from nas.config import apply_overrides, check, read_yaml
 from nas.methods.catalog import procedure
 from nas.methods.costs import phase_costs
-from nas.methods.crnas import carry_out, dilation_proxy, scorer, stage_proxy, together, worker_files
+from nas.methods.crnas import carry_out, scorer, worker_files
+from nas.methods.crnas_supernets import dilation_proxy, stage_proxy, together
 from nas.methods.data import SearchData, read_data, shared_out
 from nas.methods.reporting import collect
 from nas.methods.spaces import dilation_space, stage_space

@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 from torch import Tensor, nn
 
 from nas.config import check, read_yaml
-from nas.methods.crnas import any_allocation
+from nas.methods.crnas_supernets import any_allocation
 from nas.methods.spaces import dilation_space, stage_space
 from nas.proxies.paths import uniform
 from nas.proxies.supernet import SupernetProxy

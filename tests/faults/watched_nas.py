@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nas.methods.crnas
+import nas.methods.crnas_supernets
 import nas.methods.retraining
 import nas.methods.searching
 import nas.proxies.supernet
@@ -95,7 +95,7 @@ def install(watch: Watch) -> None:
 
     nas.proxies.supernet.Trainer = WatchedTrainer  # type: ignore[misc]
     nas.training.Trainer = WatchedTrainer  # type: ignore[attr-defined]
-    nas.methods.crnas.SupernetProxy = WatchedProxy  # type: ignore[misc]
+    nas.methods.crnas_supernets.SupernetProxy = WatchedProxy  # type: ignore[misc]
     nas.methods.searching.search = watched_search  # type: ignore[attr-defined]
     nas.methods.retraining.train_to_completion = watched_training  # type: ignore[attr-defined]
 

@@ -15,7 +15,7 @@ import torch
 from conftest import filled_rectangles, seeded_backbone
 from torch import nn
 
-from nas.methods.crnas import any_allocation
+from nas.methods.crnas_supernets import any_allocation
 from nas.methods.spaces import stage_space
 from nas.proxies.paths import uniform
 from nas.proxies.supernet import SupernetProxy
