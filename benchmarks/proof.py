@@ -1,6 +1,6 @@
 """What the proxy's order and the cost of the search come to: five numbers and their parts, from measured files.
 
-    python benchmarks/proof.py [--proxies FILE] [--cost FILE] [--truth TABLE] [--to FILE]
+    python benchmarks/proof.py [--proxies FILE] [--cost FILE] [--prefix-cost FILE] [--truth TABLE] [--to FILE]
 
 Trains and times nothing. It reads the scores of benchmarks/proxies.py, the times of benchmarks/search_cost.py and the
 table of networks trained alone, and writes benchmarks/results/proof.json:
@@ -16,6 +16,8 @@ table of networks trained alone, and writes benchmarks/results/proof.json:
 - ``evaluation_speedup``, ``search_speedup``: of the short recipe, see benchmarks/search_cost.py.
 - ``short_minus_long_ap``: AP in the table of the short recipe's winners minus those of the long one, seed by seed, each
   chosen as its recipe chooses; ``mean_rank_minus_score_ap``: the same of the short recipe's two ways to choose.
+- ``prefix``: the same of crnas_bccd_prefix.yaml (``PREFIX``), one supernet, where its figures are there: tau alone and
+  as it chooses, AP of its winners and tau minus those of the short recipe, seed by seed, and its two speeds.
 - ``arms``: every way to score, among them the long recipe (``LONG``): tau of each seed, of the mean over all seeds and
   between two seeds, AP of the winners, the regret at 3, and the price in multiply-adds as a share of the table's; of
   each supernet also the means of so many seeds as ``GROUPS`` says, where it has them, and the mean rank of all these
@@ -41,6 +43,7 @@ from search_spaces.files import write_atomic
 
 HERE = Path(__file__).parent
 SHORT = "supernet independent, uniform, 1000 steps, bf16, BN as trained"
+PREFIX = "supernet prefix, uniform, 1000 steps, bf16, 4 batches"
 LONG = "supernet independent, uniform, 3000 steps"
 FREE = "naswot"
 TOGETHER = 5
@@ -111,6 +114,29 @@ def winners_apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return {"mean": apart.mean, "low": apart.low, "high": apart.high, "seeds": seeds}
 
 
+def taus_apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Tau by one way minus that by another, seed by seed."""
+    apart = paired_difference(*(dict(enumerate(arm["tau"])) for arm in (one, other)))
+    return {"mean": apart.mean, "low": apart.low, "high": apart.high}
+
+
+def of_prefixes(arms: dict[str, dict[str, Any]], cost: dict[str, Any]) -> dict[str, Any]:
+    """What the recipe with shared prefixes comes to."""
+    alone, chosen = arms[PREFIX], arms[ranked(PREFIX)]
+    return {
+        "supernet_tau": alone["mean_tau"]["value"],
+        "supernet_tau_low": alone["mean_tau"]["low"],
+        "chosen_tau": chosen["mean_tau"]["value"],
+        "chosen_tau_low": chosen["mean_tau"]["low"],
+        "chosen_regret_at_3": fmean(chosen["regret_at_3"]),
+        "share_of_table": chosen["share_of_table"],
+        "chosen_tau_minus_short": taus_apart(chosen, arms[ranked(SHORT)]),
+        "ap_minus_short": winners_apart(chosen, arms[ranked(SHORT)]),
+        "evaluation_speedup": cost["evaluation_speedup"],
+        "search_speedup": cost["search_speedup"],
+    }
+
+
 def every_arm(proxies: dict[str, Any], table: Table) -> dict[str, dict[str, Any]]:
     """All ways to score: those that were measured, what costs nothing, means over supernets, mean ranks with NASWOT."""
     costs = trivial([one.architecture for one in table.networks], table.image_size)
@@ -145,6 +171,7 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--proxies", type=Path, default=HERE / "results/proxies_crnas_bccd.json")
     parser.add_argument("--cost", type=Path, default=HERE / "results/search_cost.json")
+    parser.add_argument("--prefix-cost", type=Path, default=HERE / "results/search_cost_prefix.json")
     parser.add_argument("--truth", type=Path, default=HERE / "tables/crnas_bccd.json")
     parser.add_argument("--to", type=Path, default=HERE / "results/proof.json")
     given = parser.parse_args(words)
@@ -182,6 +209,8 @@ def main(words: Sequence[str] | None = None) -> None:
         "mean_rank_minus_score_ap": winners_apart(arms[ranked(SHORT)], one),
         "arms": arms,
     }
+    if PREFIX in arms and given.prefix_cost.exists():
+        result["prefix"] = of_prefixes(arms, json.loads(given.prefix_cost.read_text(encoding="utf-8")))
     write_atomic(given.to.with_suffix(".svg"), picture(arms, highest.tau).encode())
     write_atomic(given.to, (json.dumps(result, indent=1) + "\n").encode())
     print(json.dumps({name: value for name, value in result.items() if name != "arms"}, indent=1))

@@ -10,8 +10,8 @@ final table, cut short, on the other images and scored on the same held-out ones
 
 ``--arms`` limits what is trained; whatever RUNS already holds is in the result,
 benchmarks/results/proxies_TABLE.json, and so are the arms that stand there already and are not in RUNS: for each arm
-tau-b with its interval and the other statistics of ``nas rank``, its multiply-adds as a share of the table's (with
-recalibration, where an arm does none of it too), and the combinations by mean rank. An arm is
+tau-b with its interval and the other statistics of ``nas rank``, its multiply-adds as a share of the table's (with all
+of the recipe's recalibration, where an arm does less of it too), and the combinations by mean rank. An arm is
 replaced as a whole, by no fewer seeds than it has.
 """
 
@@ -75,8 +75,11 @@ SUPERNETS: dict[str, tuple[str, ...]] = {
         ("prefix", "fair", 4000, "off"),
     )
 }
+FEWER = 4
+"""Batches of recalibration that supernets with shared prefixes are scored with as well; the recipe has twelve."""
 SHORT = {f"short training, {epochs} epochs": epochs for epochs in (3, 6)}
 FREE = ("naswot", "synflow", "entropy", "fields for boxes")
+PREFIX = "supernet prefix"
 Scores = dict[str, float]
 
 
@@ -114,6 +117,19 @@ def without_recalibration(run: Run, data: SearchData, table: Table) -> Scores:
         proxy.supernet.set_path(one.architecture)
         found = detect(proxy.detector, data.held_out, device=torch.device("cpu"))
         scores[one.architecture.digest] = 100 * coco_metrics(data.held_out, found).AP
+    write_atomic(path, json.dumps(scores).encode())
+    return scores
+
+
+def with_fewer_batches(run: Run, data: SearchData, table: Table) -> Scores:
+    """Scores of a trained supernet as its search gives them, but for :data:`FEWER` batches of recalibration."""
+    path = run.directory / f"recalibration_of_{FEWER}.json"
+    if path.exists():
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    proxy = scorer(run, data, "stages")
+    assert isinstance(proxy, SupernetProxy)
+    proxy.recipe = replace(proxy.recipe, recalibration_batches=FEWER)
+    scores = {one.architecture.digest: proxy(one.architecture).value for one in table.networks}
     write_atomic(path, json.dumps(scores).encode())
     return scores
 
@@ -231,6 +247,10 @@ def main(words: Sequence[str]) -> None:
             bare = f"{name}, BN as trained"
             scores.setdefault(bare, []).append(without_recalibration(run, data, table))
             macs[bare] = macs[name]
+            if name.startswith(PREFIX):
+                fewer = f"{name}, {FEWER} batches"
+                scores.setdefault(fewer, []).append(with_fewer_batches(run, data, table))
+                macs[fewer] = macs[name]
             print(f"{name}, seed {seed}: done", flush=True)
     if last is None:
         raise SystemExit("no supernet is there yet, and none was asked for; name at least one in --arms")

@@ -53,6 +53,7 @@ def test_every_proxy_stands_in_one_file(
     assert {
         ARM,
         f"{ARM}, BN as trained",
+        f"{ARM}, 4 batches",
         "naswot",
         "synflow",
         "entropy",
@@ -100,12 +101,20 @@ def test_the_proof_is_what_the_measured_files_say(
     luck = {digest: (-1.0) ** place * (1.0 + place) for place, digest in enumerate(nearly)}
     lucky = [{one: nearly[one] + times * luck[one] for one in nearly} for times in (1, -1, 2, -2, 0)]
     scores = {proof["SHORT"]: [*lucky, wrong], proof["LONG"]: [right, wrong], "naswot": [right]}
+    scores[proof["PREFIX"]] = [nearly, right]
     macs = {name: {"macs": 0.1 * proof["table_macs"](table)} for name in scores}
     (tmp_path / "proxies.json").write_text(json.dumps({"scores": scores, "arms": macs}), encoding="utf-8")
     speed = {"evaluation_speedup": 8.0, "search_speedup": 3.0, "same_scores_speedup": 2.0}
     (tmp_path / "cost.json").write_text(json.dumps(speed), encoding="utf-8")
     words = ["--proxies", str(tmp_path / "proxies.json"), "--cost", str(tmp_path / "cost.json")]
-    proof["main"]([*words, "--truth", str(tmp_path / "truth.json"), "--to", str(tmp_path / "proof.json")])
+    words += ["--truth", str(tmp_path / "truth.json"), "--to", str(tmp_path / "proof.json")]
+    words += ["--prefix-cost", str(tmp_path / "prefix.json")]
+    proof["main"](words)
+    assert "prefix" not in json.loads((tmp_path / "proof.json").read_text(encoding="utf-8")), (
+        "its cost is not known"
+    )
+    (tmp_path / "prefix.json").write_text(json.dumps({**speed, "evaluation_speedup": 9.0}), encoding="utf-8")
+    proof["main"](words)
     found = json.loads((tmp_path / "proof.json").read_text(encoding="utf-8"))
     assert found["supernet_tau"] == pytest.approx(1 - 2 / 465, abs=0.02)
     assert found["one_supernet_tau"] < 0.5 and found["supernet_share_of_table"] == pytest.approx(0.5)
@@ -143,5 +152,11 @@ def test_the_proof_is_what_the_measured_files_say(
     assert found["mean_rank_minus_score_ap"]["mean"] == pytest.approx(apart, abs=1e-6)
     assert found["mean_rank_minus_score_ap"]["seeds"] == list(range(6))
     assert found["arms"]["MACs"]["mean_tau"]["value"] is None, "equal in all of them"
+    prefix, short = found["prefix"], found["arms"][f"mean rank of naswot and {proof['SHORT']}"]
+    assert prefix["supernet_tau"] == pytest.approx(1 - 1 / 465)
+    assert (prefix["evaluation_speedup"], prefix["search_speedup"]) == (9.0, 3.0)
+    chosen = found["arms"][f"mean rank of naswot and {proof['PREFIX']}"]
+    apart = fmean(chosen["tau"]) - fmean(short["tau"][:2])
+    assert prefix["chosen_tau_minus_short"]["mean"] == pytest.approx(apart, abs=1e-3)
     drawn = (tmp_path / "proof.svg").read_text(encoding="utf-8")
     assert "parameters" in drawn and "without error: 1.00" in drawn and ">MACs<" not in drawn
