@@ -6,17 +6,18 @@ Trains and times nothing. It reads the scores of benchmarks/proxies.py, the time
 table of networks trained alone, and writes benchmarks/results/proof.json:
 
 - ``supernet_tau``: tau-b of the scores of crnas_bccd_ensemble.yaml with the table, each the mean of ``TOGETHER``
-  supernets of the short recipe (``SHORT``), mean over disjoint groups of so many seeds; ``supernet_tau_low``: lower
-  end of its 95 % interval over networks, by the jackknife of that mean. ``supernet_regret_at_3`` and
+  supernets of crnas_bccd_prefix.yaml (``PREFIX``), mean over disjoint groups of so many seeds; ``supernet_tau_low``:
+  lower end of its 95 % interval over networks, by the jackknife of that mean. ``supernet_regret_at_3`` and
   ``supernet_share_of_table`` are what its first three lack and what it costs.
 - ``one_supernet_tau``, ``one_supernet_tau_low``: the same of the short recipe's single supernet.
 - ``chosen_tau``, ``chosen_tau_low``, ``one_supernet_chosen_tau``: of the orders by which these two recipes choose, the
   score's mean rank with NASWOT.
+- ``independent_tau``, ``independent_tau_low``: of as many supernets of the short recipe together.
 - ``supernet_tau_ceiling``: the tau that a proxy without error would reach with this truth.
 - ``evaluation_speedup``, ``search_speedup``: of the short recipe, see benchmarks/search_cost.py.
 - ``short_minus_long_ap``: AP in the table of the short recipe's winners minus those of the long one, seed by seed, each
   chosen as its recipe chooses; ``mean_rank_minus_score_ap``: the same of the short recipe's two ways to choose.
-- ``prefix``: the same of crnas_bccd_prefix.yaml (``PREFIX``), one supernet, where its figures are there: tau alone and
+- ``prefix``: the same of crnas_bccd_prefix.yaml (``PREFIX``), one supernet, where its cost is measured: tau alone and
   as it chooses, AP of its winners and tau minus those of the short recipe, seed by seed, and its two speeds.
 - ``arms``: every way to score, among them the long recipe (``LONG``): tau of each seed, of the mean over all seeds and
   between two seeds, AP of the winners, the regret at 3, and the price in multiply-adds as a share of the table's; of
@@ -178,12 +179,14 @@ def main(words: Sequence[str] | None = None) -> None:
     table = read_table(given.truth)
     cost = json.loads(given.cost.read_text(encoding="utf-8"))
     arms = every_arm(json.loads(given.proxies.read_text(encoding="utf-8")), table)
-    if (several := arms.get(of_several(TOGETHER, SHORT))) is None:
-        raise SystemExit(
-            f"{given.proxies}: found fewer than {TOGETHER} seeds of '{SHORT}'; train more, see proxies.py"
-        )
+    for name in (SHORT, PREFIX):
+        if of_several(TOGETHER, name) not in arms:
+            raise SystemExit(
+                f"{given.proxies}: found fewer than {TOGETHER} seeds of '{name}'; train more, see proxies.py"
+            )
+    several, independent = arms[of_several(TOGETHER, PREFIX)], arms[of_several(TOGETHER, SHORT)]["mean_tau"]
     highest = ceiling([{seed: one.scores[seed][-1] for seed in table.seeds} for one in table.networks])
-    one, chosen = arms[SHORT], arms[ranked(of_several(TOGETHER, SHORT))]["mean_tau"]
+    one, chosen = arms[SHORT], arms[ranked(of_several(TOGETHER, PREFIX))]["mean_tau"]
     result = {
         "command": "python benchmarks/proof.py",
         "supernet_tau": several["mean_tau"]["value"],
@@ -195,6 +198,8 @@ def main(words: Sequence[str] | None = None) -> None:
         "chosen_tau": chosen["value"],
         "chosen_tau_low": chosen["low"],
         "one_supernet_chosen_tau": arms[ranked(SHORT)]["mean_tau"]["value"],
+        "independent_tau": independent["value"],
+        "independent_tau_low": independent["low"],
         "supernet_tau_ceiling": highest.tau,
         "evaluation_speedup": cost["evaluation_speedup"],
         "search_speedup": cost["search_speedup"],
@@ -209,7 +214,7 @@ def main(words: Sequence[str] | None = None) -> None:
         "mean_rank_minus_score_ap": winners_apart(arms[ranked(SHORT)], one),
         "arms": arms,
     }
-    if PREFIX in arms and given.prefix_cost.exists():
+    if given.prefix_cost.exists():
         result["prefix"] = of_prefixes(arms, json.loads(given.prefix_cost.read_text(encoding="utf-8")))
     write_atomic(given.to.with_suffix(".svg"), picture(arms, highest.tau).encode())
     write_atomic(given.to, (json.dumps(result, indent=1) + "\n").encode())
