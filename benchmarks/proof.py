@@ -18,7 +18,8 @@ table of networks trained alone, and writes benchmarks/results/proof.json:
 - ``short_minus_long_ap``: AP in the table of the short recipe's winners minus those of the long one, seed by seed, each
   chosen as its recipe chooses; ``mean_rank_minus_score_ap``: the same of the short recipe's two ways to choose.
 - ``prefix``: the same of crnas_bccd_prefix.yaml (``PREFIX``), one supernet, where its cost is measured: tau alone and
-  as it chooses, AP of its winners and tau minus those of the short recipe, seed by seed, and its two speeds.
+  as it chooses, tau and AP of its winners minus those of the short recipe and AP minus that of the long one, seed by
+  seed, and its two speeds.
 - ``arms``: every way to score, among them the long recipe (``LONG``): tau of each seed, of the mean over all seeds and
   between two seeds, AP of the winners, the regret at 3, and the price in multiply-adds as a share of the table's; of
   each supernet also the means of so many seeds as ``GROUPS`` says, where it has them, and the mean rank of all these
@@ -133,6 +134,7 @@ def of_prefixes(arms: dict[str, dict[str, Any]], cost: dict[str, Any]) -> dict[s
         "share_of_table": chosen["share_of_table"],
         "chosen_tau_minus_short": taus_apart(chosen, arms[ranked(SHORT)]),
         "ap_minus_short": winners_apart(chosen, arms[ranked(SHORT)]),
+        "ap_minus_long": winners_apart(chosen, arms[LONG]),
         "evaluation_speedup": cost["evaluation_speedup"],
         "search_speedup": cost["search_speedup"],
     }
