@@ -2,8 +2,9 @@
 
     python benchmarks/proof.py [--proxies FILE] [--cost FILE] [--prefix-cost FILE] [--truth TABLE] [--to FILE]
 
-Trains and times nothing. It reads the scores of benchmarks/proxies.py, the times of benchmarks/search_cost.py and the
-table of networks trained alone, and writes benchmarks/results/proof.json:
+The order is that of five supernets (crnas_bccd_ensemble.yaml), the speed that of one (crnas_bccd_short.yaml);
+``prefix`` has both of one recipe. Trains and times nothing. It reads the scores of benchmarks/proxies.py, the times of
+benchmarks/search_cost.py and the table of networks trained alone, and writes benchmarks/results/proof.json:
 
 - ``supernet_tau``: tau-b of the scores of crnas_bccd_ensemble.yaml with the table, each the mean of ``TOGETHER``
   supernets of crnas_bccd_prefix.yaml (``PREFIX``), mean over disjoint groups of so many seeds; ``supernet_tau_low``:

@@ -76,10 +76,11 @@ SUPERNETS: dict[str, tuple[str, ...]] = {
     )
 }
 FEWER = 4
-"""Batches of recalibration that supernets with shared prefixes are scored with as well; the recipe has twelve."""
+"""Batches of recalibration that supernets with shared prefixes are scored with as well; the recipe has twelve (one with
+``--small``)."""
 SHORT = {f"short training, {epochs} epochs": epochs for epochs in (3, 6)}
 FREE = ("naswot", "synflow", "entropy", "fields for boxes")
-PREFIX = "supernet prefix"
+SHARED = "supernet prefix"
 Scores = dict[str, float]
 
 
@@ -122,7 +123,7 @@ def without_recalibration(run: Run, data: SearchData, table: Table) -> Scores:
 
 
 def with_fewer_batches(run: Run, data: SearchData, table: Table) -> Scores:
-    """Scores of a trained supernet as its search gives them, but for :data:`FEWER` batches of recalibration."""
+    """Scores of a trained supernet as its search gives them, but with :data:`FEWER` batches of recalibration."""
     path = run.directory / f"recalibration_of_{FEWER}.json"
     if path.exists():
         return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -247,7 +248,7 @@ def main(words: Sequence[str]) -> None:
             bare = f"{name}, BN as trained"
             scores.setdefault(bare, []).append(without_recalibration(run, data, table))
             macs[bare] = macs[name]
-            if name.startswith(PREFIX):
+            if name.startswith(SHARED):
                 fewer = f"{name}, {FEWER} batches"
                 scores.setdefault(fewer, []).append(with_fewer_batches(run, data, table))
                 macs[fewer] = macs[name]
