@@ -29,7 +29,7 @@ class SupernetRecipe(Recipe):
         train: its training; every step takes one path.
         recalibration_batches: training batches that rebuild the BN statistics of a candidate (section 3.3). 0: it is
             scored with those that the training left, which are of all paths; what that does to the order of
-            candidates, docs/evidence.md measures.
+            candidates, docs/evidence.md measures. ``prefix`` needs some, for a block has one norm for all depths there.
         score_batch: images in one mini-batch of scoring; undecided genes are drawn anew for each.
         members: supernets that are trained, one after the other, each under a seed of its own and with other images of
             the training split held out; a candidate's score is its mean AP in all of them. The order of one supernet
