@@ -22,7 +22,12 @@ def cost(architecture: Architecture, input_size: tuple[int, int] = (224, 224)) -
     Raises:
         InvalidArchitecture: an unknown or invalid architecture, or a smaller input.
     """
-    return sum(cost_by_stage(architecture, input_size).values(), Cost())
+    parts = cost_by_stage(architecture, input_size).values()
+    return Cost(
+        params=sum([part.params for part in parts]),
+        macs=sum([part.macs for part in parts]),
+        activations=sum([part.activations for part in parts]),
+    )
 
 
 def cost_by_stage(architecture: Architecture, input_size: tuple[int, int] = (224, 224)) -> dict[str, Cost]:

@@ -6,7 +6,6 @@ for tens of thousands of costs and equal blocks in a row need counting once; the
 
 from collections.abc import Iterable
 from itertools import groupby, pairwise
-from typing import NamedTuple
 
 from search_spaces.crnas.layers import (
     EXPANSION,
@@ -18,21 +17,9 @@ from search_spaces.crnas.layers import (
 )
 from search_spaces.layer import Cost, check_input_size
 
-
-class Convs(NamedTuple):
-    """Equal convolutions without bias, each with its normalisation.
-
-    Args:
-        times: how many there are.
-        reads: weights of one output channel.
-        outputs: channels written.
-        cells: of the map written.
-    """
-
-    times: int
-    reads: int
-    outputs: int
-    cells: int
+Convs = tuple[int, int, int, int]
+"""Equal convolutions without bias, each with its normalisation: how many there are, weights of one output channel,
+channels written, cells of the map written."""
 
 
 def resnet_costs(shape: ResNetShape, input_size: tuple[int, int]) -> dict[str, Cost]:
@@ -43,13 +30,13 @@ def resnet_costs(shape: ResNetShape, input_size: tuple[int, int]) -> dict[str, C
     """
     cells = _cells(input_size)
     channels = shape.widths[0]
-    found = {"stem": _total([Convs(1, 3 * (9 if shape.stem == "small" else 49), channels, cells[1])])}
+    found = {"stem": _total([(1, 3 * (9 if shape.stem == "small" else 49), channels, cells[1])])}
     for index, (name, count, width) in enumerate(zip(LEVELS, shape.blocks, shape.widths, strict=True)):
         # The stem halves twice, and the first stage not at all.
         read, written = cells[index + 1 if index else 2], cells[index + 2]
         convs = _resnet_blocks(shape, 1, channels, width, read, written)
         if index or channels != width * EXPANSION[shape.block]:
-            convs.append(Convs(1, channels, width * EXPANSION[shape.block], written))
+            convs.append((1, channels, width * EXPANSION[shape.block], written))
         channels = width * EXPANSION[shape.block]
         convs += _resnet_blocks(shape, count - 1, channels, width, written, written)
         found[name] = _total(convs)
@@ -61,13 +48,13 @@ def _resnet_blocks(
 ) -> list[Convs]:
     """Equal blocks without their shortcuts."""
     if shape.block == "basic":
-        return [Convs(times, 9 * inputs, width, written), Convs(times, 9 * width, width, written)]
+        return [(times, 9 * inputs, width, written), (times, 9 * width, width, written)]
     in_group = int(width * (shape.width_per_group / 64.0))
     inner = in_group * shape.groups
     return [
-        Convs(times, inputs, inner, read),
-        Convs(times, 9 * in_group, inner, written),
-        Convs(times, inner, width * EXPANSION[shape.block], written),
+        (times, inputs, inner, read),
+        (times, 9 * in_group, inner, written),
+        (times, inner, width * EXPANSION[shape.block], written),
     ]
 
 
@@ -83,9 +70,9 @@ def mobilenet_costs(shape: MobileNetV2Shape, input_size: tuple[int, int]) -> dic
     found = {
         "stem": _total(
             [
-                Convs(1, 27, first, cells[1]),
-                Convs(1, 9, first, cells[1]),
-                Convs(1, first, channels, cells[1]),
+                (1, 27, first, cells[1]),
+                (1, 9, first, cells[1]),
+                (1, first, channels, cells[1]),
             ]
         )
     }
@@ -99,7 +86,7 @@ def mobilenet_costs(shape: MobileNetV2Shape, input_size: tuple[int, int]) -> dic
         channels = widths[-1]
         if name == LEVELS[-1]:
             convs += _inverted_residuals(1, channels, last, written, written)
-            convs.append(Convs(1, last, scaled(1280, max(1.0, multiplier)), written))
+            convs.append((1, last, scaled(1280, max(1.0, multiplier)), written))
         found[name] = _total(convs)
     return found
 
@@ -108,9 +95,9 @@ def _inverted_residuals(times: int, inputs: int, outputs: int, read: int, writte
     """Equal blocks."""
     hidden = 6 * inputs
     return [
-        Convs(times, inputs, hidden, read),
-        Convs(times, 9, hidden, written),
-        Convs(times, hidden, outputs, written),
+        (times, inputs, hidden, read),
+        (times, 9, hidden, written),
+        (times, hidden, outputs, written),
     ]
 
 

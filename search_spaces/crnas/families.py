@@ -169,7 +169,13 @@ def _positive(where: str, value: Value) -> int:
 def _positives(where: str, value: Value) -> tuple[int, ...]:
     if not isinstance(value, tuple):
         raise InvalidArchitecture(f"{where}: found {value!r}; allowed are lists of integers from 1")
-    return tuple(_positive(f"{where}[{index}]", part) for index, part in enumerate(value))
+    found = tuple(part for part in value if isinstance(part, int) and part >= 1)
+    if len(found) != len(
+        value
+    ):  # a search asks for tens of thousands: only a wrong one has its place looked up
+        for index, part in enumerate(value):
+            _positive(f"{where}[{index}]", part)
+    return found
 
 
 def _genes(architecture: Architecture) -> tuple[tuple[int, ...], tuple[int, ...]]:
