@@ -20,8 +20,9 @@ class SupernetRecipe(Recipe):
     """How a shared-weight supernet is trained and how a candidate is scored with it.
 
     Args:
-        sharing: ``independent`` branches (the paper's figure 2) or ``prefix``: a branch of depth d is the
-            first d blocks of one chain. A dilation supernet has one form only and ignores it.
+        sharing: ``prefix``: a branch of depth d is the first d blocks of one chain; or ``independent`` branches, the
+            paper's figure 2. For the same training the first orders allocations better and needs less memory:
+            docs/evidence.md. A dilation supernet has one form only and ignores it.
         inherit: a dilation supernet begins with the weights of the stage supernet of its number: every dilation of a
             block with those of the winner's block, pyramid and head as they are. The paper does not say how it begins.
         sampling: which path each step takes: ``uniform``, by chance (the paper's); ``fair``, every option of a
@@ -37,7 +38,7 @@ class SupernetRecipe(Recipe):
             times as much; images in a file (``data.cache``) are not copied.
     """
 
-    sharing: Literal["independent", "prefix"] = "independent"
+    sharing: Literal["independent", "prefix"] = "prefix"
     inherit: bool = False
     sampling: Sampling = "uniform"
     train: TrainRecipe = field(default_factory=lambda: TrainRecipe(steps=1000))
