@@ -199,11 +199,12 @@ QUICK: dict[str, dict[str, Make]] = {
 }
 """Toolkit -> arms that take milliseconds for a proposal."""
 SLOW: dict[str, dict[str, Make]] = {
-    "NePS": {"neps, bayesian": _neps("bayesian_optimization")},
     "Syne Tune": {"syne_tune, bore": _syne_tune("BORE"), "syne_tune, cqr": _syne_tune("CQR")},
 }
-"""Toolkit -> arms that take a second or so, which fit a model for every proposal."""
-NAMES = tuple(name for kind in (QUICK, SLOW) for arms in kind.values() for name in arms)
+"""Toolkit -> arms that fit a model for every proposal, which takes most of a second."""
+SLOWEST: dict[str, dict[str, Make]] = {"NePS": {"neps, bayesian": _neps("bayesian_optimization")}}
+"""Toolkit -> arms whose model takes seconds, and longer with everything evaluated."""
+NAMES = tuple(name for kind in (QUICK, SLOW, SLOWEST) for arms in kind.values() for name in arms)
 """All of them, installed or not."""
 
 
@@ -213,7 +214,7 @@ def missing() -> list[str]:
 
 
 def installed(arms: Mapping[str, Mapping[str, Make]]) -> dict[str, Make]:
-    """Those of :data:`QUICK` or :data:`SLOW` whose toolkit is here."""
+    """Those of :data:`QUICK`, :data:`SLOW` or :data:`SLOWEST` whose toolkit is here."""
     absent = missing()
     return {
         name: make for toolkit, own in arms.items() if toolkit not in absent for name, make in own.items()

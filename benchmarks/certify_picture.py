@@ -1,4 +1,4 @@
-"""The picture of ``certify.py``: regret over evaluations, a line and a band for every controller, as one SVG file."""
+"""The picture of ``certify.py``: curves over evaluations, a line and a band for every controller, as one SVG file."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from nas.report.ranking import student_t_quantile
 
 FLOOR = 1e-3
-"""Points of regret: the bottom of the picture, where means of zero lie too."""
+"""Points of regret or share of hypervolume: the bottom of the picture, where means of zero lie too."""
 COLOURS = (
     "#59616b",
     "#111111",
@@ -29,63 +29,64 @@ COLOURS = (
     "#5a5ae0",
     "#b98f5f",
 )
+ACROSS = 2
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 380, 58, 12, 34, 44
 
 
 def picture(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> str:
-    """Panels beside each other, with one legend below.
+    """Panels, two beside each other, with one legend below.
 
     Args:
-        panels: title -> controller -> regret in points after 1, 2, ... evaluations, a row for each seed.
+        panels: title -> controller -> regret in points, or missing hypervolume, after 1, 2, ... evaluations, a row
+            for each seed.
     """
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
-    width, rows = WIDTH * len(panels), math.ceil(len(names) / (3 * len(panels)))
-    parts = [
-        _panel(title, curves, colours, place * WIDTH) for place, (title, curves) in enumerate(panels.items())
-    ]
+    columns = min(len(panels), ACROSS)
+    width, below = WIDTH * columns, HEIGHT * math.ceil(len(panels) / ACROSS)
+    rows = math.ceil(len(names) / (3 * columns))
+    parts = []
+    for place, (title, curves) in enumerate(panels.items()):
+        row, column = divmod(place, ACROSS)
+        parts.append(f'<g transform="translate({column * WIDTH} {row * HEIGHT})">')
+        parts += [_panel(title, curves, colours), "</g>"]
     for place, name in enumerate(names):
-        row, column = divmod(place, 3 * len(panels))
-        x, y = LEFT + column * 178, HEIGHT + 14 + 20 * row
+        row, column = divmod(place, 3 * columns)
+        x, y = LEFT + column * 178, below + 14 + 20 * row
         parts.append(
             f'<line x1="{x}" x2="{x + 22}" y1="{y - 4}" y2="{y - 4}" stroke="{colours[name]}" stroke-width="3"/>'
         )
         parts.append(_text(x + 28, y, name))
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT + 20 * rows + 10}" role="img" '
-        f'aria-label="regret over evaluations" font-family="sans-serif" font-size="12" fill="#1d2126">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {below + 20 * rows + 10}" role="img" '
+        f'aria-label="what searches have found over evaluations" font-family="sans-serif" font-size="12" '
+        f'fill="#1d2126">'
     )
     return "\n".join([head, f'<rect width="{width}" height="100%" fill="#ffffff"/>', *parts, "</svg>", ""])
 
 
-def _panel(
-    title: str, curves: Mapping[str, Sequence[Sequence[float]]], colours: Mapping[str, str], start: int
-) -> str:
+def _panel(title: str, curves: Mapping[str, Sequence[Sequence[float]]], colours: Mapping[str, str]) -> str:
     length = max(len(seeds[0]) for seeds in curves.values())
     high = 10.0 ** math.ceil(
         math.log10(max(fmean(column) for s in curves.values() for column in zip(*s, strict=True)))
     )
 
     def x(count: float) -> float:
-        return start + LEFT + (count - 1) / max(length - 1, 1) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (count - 1) / max(length - 1, 1) * (WIDTH - LEFT - RIGHT)
 
-    def y(regret: float) -> float:
-        share = math.log10(max(regret, FLOOR) / FLOOR) / math.log10(high / FLOOR)
+    def y(value: float) -> float:
+        share = math.log10(max(value, FLOOR) / FLOOR) / math.log10(high / FLOOR)
         return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
 
-    parts = [_text(start + LEFT, 20, title, weight="600")]
+    parts = [_text(LEFT, 20, title, weight="600")]
     for power in range(round(math.log10(FLOOR)), round(math.log10(high)) + 1):
         at, label = y(10.0**power), f"{10.0**power:g}"
-        parts.append(
-            f'<line x1="{start + LEFT}" x2="{start + WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="#e3e0da"/>'
-        )
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="#e3e0da"/>')
         # No logarithm reaches zero.
-        parts.append(
-            _text(start + LEFT - 6, at + 4, f"≤ {label}" if 10.0**power <= FLOOR else label, anchor="end")
-        )
+        parts.append(_text(LEFT - 6, at + 4, f"≤ {label}" if 10.0**power <= FLOOR else label, anchor="end"))
     for count in range(0, length + 1, 50):
         parts.append(_text(x(max(count, 1)), HEIGHT - BOTTOM + 18, str(max(count, 1)), anchor="middle"))
-    parts.append(_text(start + WIDTH - RIGHT, HEIGHT - 8, "distinct architectures evaluated", anchor="end"))
+    parts.append(_text(WIDTH - RIGHT, HEIGHT - 8, "distinct architectures evaluated", anchor="end"))
     for name, seeds in curves.items():
         columns = list(zip(*seeds, strict=True))
         means = [fmean(column) for column in columns]
