@@ -1,6 +1,7 @@
 """What the proxy's order and the cost of the search come to: five numbers and their parts, from measured files.
 
-    python benchmarks/proof.py [--proxies FILE] [--cost FILE] [--prefix-cost FILE] [--truth TABLE] [--to FILE]
+    python benchmarks/proof.py [--proxies FILE] [--cost FILE] [--prefix-cost FILE] [--searches FILE] [--truth TABLE]
+        [--to FILE]
 
 The order is that of five supernets (crnas_bccd_ensemble.yaml), the speed that of one (crnas_bccd_short.yaml);
 ``prefix`` has both of one recipe. Trains and times nothing. It reads the scores of benchmarks/proxies.py, the times of
@@ -10,6 +11,10 @@ benchmarks/search_cost.py and the table of networks trained alone, and writes be
   supernets of crnas_bccd_prefix.yaml (``PREFIX``), mean over disjoint groups of so many seeds; ``supernet_tau_low``:
   lower end of its 95 % interval over networks, by the jackknife of that mean. ``supernet_regret_at_3`` and
   ``supernet_share_of_table`` are what its first three lack and what it costs.
+- ``supernet_tau_with_searches``: the mean over these groups and that of the whole searches of
+  benchmarks/whole_searches.py, which are another five seeds.
+- ``trainings_of_table``: how many the share of the table's cost is of; ``supernet_share_of_three_seeds``: of a table of
+  three seeds, the least that a table should have.
 - ``one_supernet_tau``, ``one_supernet_tau_low``: the same of the short recipe's single supernet.
 - ``chosen_tau``, ``chosen_tau_low``, ``one_supernet_chosen_tau``: of the orders by which these two recipes choose, the
   score's mean rank with NASWOT.
@@ -29,7 +34,6 @@ benchmarks/search_cost.py and the table of networks trained alone, and writes be
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -40,7 +44,7 @@ from proof_picture import picture
 
 from nas.methods.truth import table_macs, trivial
 from nas.proxies.tabular import Table, read_table
-from nas.report.rank_quality import Ceiling, ceiling, mean_rank, regret_at
+from nas.report.rank_quality import ceiling, mean_rank, regret_at
 from nas.report.ranking import Places, correlation, kendall_tau, mutual_tau, paired_difference
 from search_spaces.files import write_atomic
 
@@ -52,16 +56,6 @@ FREE = "naswot"
 TOGETHER = 5
 """Supernets of crnas_bccd_ensemble.yaml."""
 GROUPS = (3, TOGETHER)
-WANTED = 0.85
-"""A ceiling at which the noise of the truth hides little."""
-
-
-def seeds_for(tau: float, found: Ceiling) -> int | None:
-    """How many seeds of truth lift the ceiling so high, if AP and its noise are normal: tau = 2/pi asin r (Greiner)."""
-    if not found.spread or found.noise is None:
-        return None
-    reliability = math.sin(math.pi / 2 * tau) ** 2
-    return math.ceil(found.noise**2 / (found.spread**2 * (1 / reliability - 1)))
 
 
 def together(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
@@ -176,6 +170,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--proxies", type=Path, default=HERE / "results/proxies_crnas_bccd.json")
     parser.add_argument("--cost", type=Path, default=HERE / "results/search_cost.json")
     parser.add_argument("--prefix-cost", type=Path, default=HERE / "results/search_cost_prefix.json")
+    parser.add_argument("--searches", type=Path, default=HERE / "results/rank_prefix_bccd.json")
     parser.add_argument("--truth", type=Path, default=HERE / "tables/crnas_bccd.json")
     parser.add_argument("--to", type=Path, default=HERE / "results/proof.json")
     given = parser.parse_args(words)
@@ -189,6 +184,7 @@ def main(words: Sequence[str] | None = None) -> None:
             )
     several, independent = arms[of_several(TOGETHER, PREFIX)], arms[of_several(TOGETHER, SHORT)]["mean_tau"]
     highest = ceiling([{seed: one.scores[seed][-1] for seed in table.seeds} for one in table.networks])
+    trainings = sum(len(one.scores) for one in table.networks)
     one, chosen = arms[SHORT], arms[ranked(of_several(TOGETHER, PREFIX))]["mean_tau"]
     result = {
         "command": "python benchmarks/proof.py",
@@ -196,6 +192,8 @@ def main(words: Sequence[str] | None = None) -> None:
         "supernet_tau_low": several["mean_tau"]["low"],
         "supernet_regret_at_3": fmean(several["regret_at_3"]),
         "supernet_share_of_table": several["share_of_table"],
+        "trainings_of_table": trainings,
+        "supernet_share_of_three_seeds": several["share_of_table"] * trainings / (3 * len(table.networks)),
         "one_supernet_tau": one["mean_tau"]["value"],
         "one_supernet_tau_low": one["mean_tau"]["low"],
         "chosen_tau": chosen["value"],
@@ -209,7 +207,6 @@ def main(words: Sequence[str] | None = None) -> None:
         "same_scores_speedup": cost["same_scores_speedup"],
         "seeds_of_truth": len(table.seeds),
         "seed_to_seed_tau": highest.seed_to_seed,
-        f"seeds_for_a_ceiling_of_{WANTED}": seeds_for(WANTED, highest),
         "best_ap_of_table": max(table.truth().values()),
         "mean_ap_of_table": fmean(table.truth().values()),
         # As each of the recipes chooses.
@@ -219,6 +216,9 @@ def main(words: Sequence[str] | None = None) -> None:
     }
     if given.prefix_cost.exists():
         result["prefix"] = of_prefixes(arms, json.loads(given.prefix_cost.read_text(encoding="utf-8")))
+    if given.searches.exists():
+        searches = json.loads(given.searches.read_text(encoding="utf-8"))["mean_of_all_with_4_batches"]
+        result["supernet_tau_with_searches"] = fmean([*several["tau"], searches["tau"]])
     write_atomic(given.to.with_suffix(".svg"), picture(arms, highest.tau).encode())
     write_atomic(given.to, (json.dumps(result, indent=1) + "\n").encode())
     print(json.dumps({name: value for name, value in result.items() if name != "arms"}, indent=1))

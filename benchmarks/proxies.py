@@ -17,6 +17,7 @@ replaced as a whole, by no fewer seeds than it has.
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -198,9 +199,8 @@ def before(path: Path, table: Table) -> dict[str, tuple[list[Scores], float, dic
         set(one) != known for some in found["scores"].values() for one in some
     ):
         raise SystemExit(f"{path} is of other networks than {table.name}; name another file with --to")
-    origin = {"command": found["command"], "processor": found["environment"]["hardware"]["processor"]}
     return {
-        name: (some, found["arms"][name]["macs"], found.get("made_by", {}).get(name, origin))
+        name: (some, found["arms"][name]["macs"], found["made_by"][name])
         for name, some in found["scores"].items()
     }
 
@@ -243,18 +243,17 @@ def main(words: Sequence[str]) -> None:
             run = Run.open(folder) if (folder / "recipe.yaml").exists() else Run.create(folder, recipe)
             found, macs[name] = supernet(run)
             scores.setdefault(name, []).append(found)
-            data = read_data(run.recipe)
-            last = last or data
+            own = read_data(run.recipe)
+            last = last or own
             bare = f"{name}, BN as trained"
-            scores.setdefault(bare, []).append(without_recalibration(run, data, table))
+            scores.setdefault(bare, []).append(without_recalibration(run, own, table))
             macs[bare] = macs[name]
             if name.startswith(SHARED):
                 fewer = f"{name}, {FEWER} batches"
-                scores.setdefault(fewer, []).append(with_fewer_batches(run, data, table))
+                scores.setdefault(fewer, []).append(with_fewer_batches(run, own, table))
                 macs[fewer] = macs[name]
             print(f"{name}, seed {seed}: done", flush=True)
-    if last is None:
-        raise SystemExit("no supernet is there yet, and none was asked for; name at least one in --arms")
+    data = last or read_data(recipe_of(given.root, ALONE, 0, given.small))
     for name, epochs in SHORT.items():
         for seed in range(given.seeds):
             whole = recipe_of(given.root, ("retrain.rivals=[]",), seed, given.small)
@@ -265,18 +264,20 @@ def main(words: Sequence[str]) -> None:
             if all(result is not None for result in results.values()):
                 aps = {digest: 100 * result["metrics"]["AP"] for digest, result in results.items() if result}
                 scores.setdefault(name, []).append(aps)
-                images = epochs * len(last.train_set)
+                images = epochs * len(data.train_set)
                 macs[name] = float(sum(TRAINING * images * one.macs for one in table.networks))
-    for name, one in known_free_scores(given.dir / "free.json", table, last).items():
+    for name, one in known_free_scores(given.dir / "free.json", table, data).items():
         scores[name], macs[name] = [one], 0.0
-    command = "python benchmarks/proxies.py " + " ".join(shown(words, given))
-    made = {name: {"command": command, "processor": processor()} for name in scores}
+    made = {
+        name: {"command": command_for(name, len(found), given), "processor": processor()}
+        for name, found in scores.items()
+    }
     for name, (found_before, spent, words_before) in known.items():
         # Of other seeds than these too: an arm stays whole as it was until there are as many of them.
         if len(found_before) > len(scores.get(name, [])):
             scores[name], macs[name], made[name] = found_before, spent, words_before
     result = summary(table, scores, macs)
-    result |= {"command": command, "made_by": made}
+    result |= {"command": command(shown(words, given)), "made_by": made}
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for name, one in result["arms"].items():
         found = [seed["tau"] for seed in one["seeds"] if seed["tau"]["value"] is not None]
@@ -292,6 +293,27 @@ def shown(words: Sequence[str], given: argparse.Namespace) -> list[str]:
     """The words of the command, without folders of this machine."""
     folders = {given.root, str(given.dir), str(given.to), str(given.truth)}
     return [f"DIR/{Path(word).name}" if word in folders else word for word in words]
+
+
+def command(words: Sequence[str]) -> str:
+    """A line of a shell."""
+    return shlex.join(["python", "benchmarks/proxies.py", *words])
+
+
+def command_for(arm: str, seeds: int, given: argparse.Namespace) -> str:
+    """The call that makes one arm: of what is scored in several ways, that of its training."""
+    trained = [one for one in (*SUPERNETS, *SHORT) if arm == one or arm.startswith(f"{one}, ")]
+    words = [
+        "--truth",
+        str(given.truth),
+        "--root",
+        given.root,
+        "--dir",
+        str(given.dir),
+        "--seeds",
+        str(seeds),
+    ]
+    return command(shown([*words, "--arms", *sorted(trained, key=len)[-1:]], given))
 
 
 def summary(table: Table, scores: dict[str, list[Scores]], macs: dict[str, float]) -> dict[str, Any]:

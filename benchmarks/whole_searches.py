@@ -1,0 +1,90 @@
+"""What whole searches with shared prefixes make of the order of allocations, with their own batches and with fewer.
+
+    python benchmarks/whole_searches.py RUN RUN ... [--truth TABLE] [--to FILE]
+
+RUN is a directory of ``nas search examples/recipes/crnas_bccd_prefix.yaml``, each of another seed, and is scored once
+more with as many batches of recalibration as benchmarks/proxies.py calls few (``with_fewer_batches``, kept in RUN).
+TABLE has the same networks trained alone. Into benchmarks/results/rank_prefix_bccd.json go what ``nas rank RUN --truth
+TABLE --json`` says of each, the new scores with tau-b of them and of their mean rank with NASWOT, and the same of the
+mean of all runs with what its first three lack.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from proof import FREE, together
+from proxies import FEWER, Scores, with_fewer_batches
+
+from nas.methods.data import read_data
+from nas.methods.truth import rank_run
+from nas.proxies.tabular import Table, read_table
+from nas.report.rank_quality import regret_at
+from nas.report.ranking import kendall_tau
+from nas.run import Run, environment
+from search_spaces.files import write_atomic
+from trainers.process import prepare_process
+
+HERE = Path(__file__).parent
+
+
+def order_of(scores: Scores, free: Scores, table: Table) -> dict[str, Any]:
+    """Tau of scores and of their mean rank with NASWOT, and what the first three of each lack."""
+    truth = table.truth()
+    aps = np.array([truth[one] for one in truth])
+    found: dict[str, Any] = {}
+    for name, one in (("", scores), (f"_with_{FREE}", together(free, scores))):
+        row = np.array([one[digest] for digest in truth])
+        tau = kendall_tau(row, aps)
+        found |= {
+            f"tau{name}": None if tau is None else round(tau, 4),
+            f"regret_at_3{name}": round(regret_at(row, aps, 3), 3),
+        }
+    return found
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Score once more, compare, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--truth", type=Path, default=HERE / "tables/crnas_bccd.json")
+    parser.add_argument("--proxies", type=Path, default=HERE / "results/proxies_crnas_bccd.json")
+    parser.add_argument("--to", type=Path, default=HERE / "results/rank_prefix_bccd.json")
+    given = parser.parse_args(words)
+    prepare_process(1)
+    table = read_table(given.truth)
+    free = json.loads(given.proxies.read_text(encoding="utf-8"))["scores"][FREE][0]
+    own, again = {}, {}
+    for folder in given.runs:
+        run = Run.open(folder)
+        seed = str(run.recipe.seed)
+        own[seed] = rank_run(run, table)[0].to_dict()
+        scores = with_fewer_batches(run, read_data(run.recipe), table)
+        again[seed] = {"scores": scores, **order_of(scores, free, table)}
+        print(seed, {name: value for name, value in again[seed].items() if name != "scores"}, flush=True)
+    mean = {digest: fmean(one["scores"][digest] for one in again.values()) for digest in table.by_digest}
+    result = {
+        "commands": [
+            "nas search examples/recipes/crnas_bccd_prefix.yaml --run DIR/prefixS --set data.root=DIR/bccd-multiscale "
+            "--set retrain=null --set dilations=null --set workers=1 --set seed=S "
+            "--set stages.supernet.recalibration_batches=12",
+            "python benchmarks/whole_searches.py "
+            + " ".join(f"DIR/{folder.resolve().name}" for folder in given.runs),
+        ],
+        "environment": environment(),
+        "by_seed": own,
+        f"with_{FEWER}_batches": again,
+        f"mean_of_all_with_{FEWER}_batches": order_of(mean, free, table),
+    }
+    write_atomic(given.to, (json.dumps(result, indent=1) + "\n").encode())
+    print(json.dumps(result[f"mean_of_all_with_{FEWER}_batches"]))
+
+
+if __name__ == "__main__":
+    main()
