@@ -227,7 +227,6 @@ TASKS: dict[str, Task] = {
             "random": named("random"),
             "nsga2": optuna_beside(LATENCY, "nsga2"),
             "nsga2, population 20": optuna_beside(LATENCY, "nsga2", population_size=20),
-            "tpe": optuna_beside(LATENCY, "tpe"),
             "predictor_guided": guided(beside=LATENCY),
         },
         cost=LATENCY,

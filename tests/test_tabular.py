@@ -18,6 +18,7 @@ from nas.methods.spaces import crnas_recipe, stage_space
 from nas.methods.truth import compare, rank_run, table_macs, trivial
 from nas.progress import Silent
 from nas.proxies.tabular import Table, TabularNetwork, TabularProxy, read_table, write_table
+from nas.report.rank_report import rank_lines
 from nas.run import Run
 from nas.study import Study
 from nas.trials import Score
@@ -208,6 +209,14 @@ def test_other_images_are_another_truth(scored: tuple[Run, Path], tmp_path: Path
     assert "scenes" in str(rank_run(elsewhere, scenes)[0].warning)
     photos = replace(table, about={"recipe": {"data": {"source": "coco", "digits": {"seed": 5}}}})
     assert "scenes" not in str(rank_run(elsewhere, photos)[0].warning)
+
+
+def test_a_top_tenth_of_three_networks_is_not_leant_on() -> None:
+    table = read_table(ROOT / "benchmarks/tables/crnas_bccd.json")
+    lines = rank_lines(compare({"proxy": table.truth()}, table, phase="stages"))
+    assert [line for line in lines if line.startswith("warning")] == [
+        "warning: the top tenth is 3 networks of 13 that an interval needs; its tau says little"
+    ]
 
 
 def test_the_command_says_it_in_words_and_in_json(scored: tuple[Run, Path]) -> None:

@@ -42,7 +42,7 @@ class SupernetRecipe(Recipe):
     inherit: bool = False
     sampling: Sampling = "uniform"
     train: TrainRecipe = field(default_factory=lambda: TrainRecipe(steps=1000))
-    recalibration_batches: int = 50
+    recalibration_batches: int = 12
     score_batch: int = 16
     members: int = 1
 

@@ -11,6 +11,7 @@ from nas.report.drawings import Axis, Estimate
 from nas.report.formatting import escape
 from nas.report.markup import card, note, table
 from nas.report.rank_quality import Ceiling, RankQuality
+from nas.report.ranking import MINIMUM_NETWORKS
 from search_spaces.errors import RunError
 
 
@@ -86,6 +87,14 @@ def rank_lines(report: RankReport) -> list[str]:
         lines.append(f"the phase took {report.share:.3f} of the multiply-adds of the table")
     if report.warning is not None:
         lines.append(f"warning: {report.warning}")
+    top = next(iter(report.rows.values())).top
+    # Where the whole ranking is as short, the warning above has said it.
+    if top.networks < MINIMUM_NETWORKS <= report.networks:
+        lines.append(
+            f"warning: the top tenth is {top.networks} networks of {MINIMUM_NETWORKS} that an interval needs; its tau "
+            "says little"
+        )
+    lines.append("intervals of the other columns: nas rank --json")
     return lines
 
 
