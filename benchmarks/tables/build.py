@@ -6,7 +6,8 @@
 TABLE is one of ``TABLES`` below, ``--root`` the folder of its images in COCO form, where it has any. Trainings go seed
 by seed, so that a table which is cut short has whole seeds. A finished training is in the file at once; what stands
 there is not trained again, and a training that was stopped goes on from its checkpoint in RUNS. So the work may be
-split over many calls, and over machines that hand the file on; ``--hours`` begins nothing new after that time.
+split over many calls, and over machines that hand the file on; ``--hours`` begins nothing new after that time. A list
+of networks may grow: those that are new are trained into the file.
 
 ``--latency`` trains nothing: it times one forward pass of every backbone of the file, all of them in turn, one image
 and one thread, on a machine that should do nothing else.
@@ -51,7 +52,7 @@ def allocations(recipe: SearchRecipe) -> list[Architecture]:
     return list(stage_space(crnas_recipe(recipe).space).enumerate())
 
 
-def graphs(recipe: SearchRecipe, count: int = 100) -> list[Architecture]:
+def graphs(recipe: SearchRecipe, count: int = 101) -> list[Architecture]:
     """The baseline of a recipe of SpineNet, and graphs drawn from its space within the recipe's limits."""
     made = spinenet_recipe(recipe)
     space = spinenet_space(made.space)
@@ -99,7 +100,7 @@ TABLES = {
     ),
     "spinenet_digits": Entry(
         recipe="examples/recipes/spinenet_digits.yaml",
-        space="R0-SP53 and 99 random scale-permuted networks of no more MACs and 1.1 times its parameters",
+        space="R0-SP53 and 100 random scale-permuted networks of no more MACs and 1.1 times its parameters",
         networks=graphs,
         changes=("retrain.train.epochs=20", "retrain.train.evaluate_every=4"),
         first_seed=22_000,
@@ -144,13 +145,21 @@ def agrees(stored: Any, now: Any) -> bool:
     return bool(stored == now)
 
 
+def untrained(networks: Sequence[Architecture], side: tuple[int, int]) -> tuple[TabularNetwork, ...]:
+    """Networks of which nothing but the cost is known."""
+    return tuple(
+        TabularNetwork(architecture=one, params=cost(one, side).params, macs=cost(one, side).macs, scores={})
+        for one in networks
+    )
+
+
 def begun(
     name: str, entry: Entry, recipe: SearchRecipe, networks: Sequence[Architecture], path: Path
 ) -> Table:
-    """The table so far; an empty one where there is none.
+    """The table so far, with whatever networks were added since; an empty one where there is none.
 
     Raises:
-        SystemExit: the file holds trainings by another recipe.
+        SystemExit: the file holds trainings by another recipe, or networks that are not asked for.
     """
     said = facts(entry, recipe)
     if path.exists():
@@ -159,23 +168,19 @@ def begun(
             raise SystemExit(
                 f"{path}: holds trainings by another recipe; take another file, or delete this one"
             )
-        missing = {one.digest for one in networks} ^ set(table.by_digest)
-        if missing:
+        if set(table.by_digest) - {one.digest for one in networks}:
             raise SystemExit(f"{path}: holds other networks than {entry.space}")
-        return table
+        added = untrained([one for one in networks if one.digest not in table.by_digest], table.image_size)
+        return replace(table, space=entry.space, networks=(*table.networks, *added))
     data = open_split(recipe.data, "train")
     side = data.image_size
-    empty = [
-        TabularNetwork(architecture=one, params=cost(one, side).params, macs=cost(one, side).macs, scores={})
-        for one in networks
-    ]
     return Table(
         name=name,
         space=entry.space,
         images_trained=len(data),
         epochs=(),
         image_size=side,
-        networks=tuple(empty),
+        networks=untrained(networks, side),
         about={**said, "data": {}, "environment": {}, "failed": {}},
     )
 
