@@ -22,9 +22,9 @@ first improvement.
 
 **Syne Tune and NePS** (``certify_peers.py``) are compared where they are installed, on the macro table. Those of their
 searchers that fit a model for every proposal have tasks of their own beside a few of the other arms: Syne Tune's with
-the numbers of evaluations of all, NePS's Bayesian optimisation with fifty, for a hundred take it a quarter of an hour a
-seed. Whoever has proposed twice as many candidates as are to be counted keeps the regret it has there. Where a toolkit
-is missing the result says so.
+the numbers of evaluations of all, NePS's Bayesian optimisation with fifty, for its proposals take longer with
+everything that is evaluated. Whoever has proposed twice as many candidates as are to be counted keeps the regret it has
+there. Where a toolkit is missing the result says so.
 
 **Both tables favour large networks**: ``largest_first`` learns nothing and is better than TPE on the macro table. It is
 one of the peers that ours are compared with.
@@ -209,9 +209,10 @@ GUIDED: dict[str, Make] = {
     "predictor_guided": guided(),
     "predictor_guided, encoding alone": guided(costs=False),
 }
-SLOW_PEERS = "macro, peers that fit a model"
-SLOWEST_PEERS = "macro, peers that fit a Gaussian process"
-SLOW_TASKS = {SLOW_PEERS: ((50, 100, 300), SLOW), SLOWEST_PEERS: ((50,), SLOWEST)}
+SLOW_TASKS = {
+    "macro, peers that fit a model": ((50, 100, 300), SLOW),
+    "macro, peers that fit a Gaussian process": ((50,), SLOWEST),
+}
 """Numbers of evaluations and peers of the tasks that take hours; they are there where one of these is installed."""
 TASKS: dict[str, Task] = {
     "macro": Task(MACRO, (50, 100, 300), {**CHEAP, **TPE, **installed(QUICK), **GUIDED}),

@@ -217,7 +217,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if given.prefix_cost.exists():
         result["prefix"] = of_prefixes(arms, json.loads(given.prefix_cost.read_text(encoding="utf-8")))
     if given.searches.exists():
-        searches = json.loads(given.searches.read_text(encoding="utf-8"))["mean_of_all_with_4_batches"]
+        searches = json.loads(given.searches.read_text(encoding="utf-8"))["mean_rescored"]
         result["supernet_tau_with_searches"] = fmean([*several["tau"], searches["tau"]])
     write_atomic(given.to.with_suffix(".svg"), picture(arms, highest.tau).encode())
     write_atomic(given.to, (json.dumps(result, indent=1) + "\n").encode())

@@ -301,7 +301,11 @@ def command(words: Sequence[str]) -> str:
 
 
 def command_for(arm: str, seeds: int, given: argparse.Namespace) -> str:
-    """The call that makes one arm: of what is scored in several ways, that of its training."""
+    """The call that makes one arm: of what is scored in several ways, that of its training.
+
+    One arm's name may begin with another's (``..., bf16``), so the longest that fits is the one; what costs nothing has
+    none.
+    """
     trained = [one for one in (*SUPERNETS, *SHORT) if arm == one or arm.startswith(f"{one}, ")]
     words = [
         "--truth",

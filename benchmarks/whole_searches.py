@@ -79,11 +79,12 @@ def main(words: Sequence[str] | None = None) -> None:
         ],
         "environment": environment(),
         "by_seed": own,
-        f"with_{FEWER}_batches": again,
-        f"mean_of_all_with_{FEWER}_batches": order_of(mean, free, table),
+        "fewer_batches": FEWER,
+        "rescored": again,
+        "mean_rescored": order_of(mean, free, table),
     }
     write_atomic(given.to, (json.dumps(result, indent=1) + "\n").encode())
-    print(json.dumps(result[f"mean_of_all_with_{FEWER}_batches"]))
+    print(json.dumps(result["mean_rescored"]))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def cost(architecture: Architecture, input_size: tuple[int, int] = (224, 224)) -
         InvalidArchitecture: an unknown or invalid architecture, or a smaller input.
     """
     parts = cost_by_stage(architecture, input_size).values()
+    # Not a sum of costs, which would make one object a part: a search asks for tens of thousands.
     return Cost(
         params=sum([part.params for part in parts]),
         macs=sum([part.macs for part in parts]),

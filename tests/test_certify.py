@@ -227,19 +227,15 @@ PEER_ARMS = {
 def peer(request: pytest.FixtureRequest, modules: dict[str, ModuleType]) -> Any:
     """How an arm of another toolkit is made, where that is installed."""
     peers = modules["certify_peers"]
-    toolkit = next(
-        toolkit
+    toolkit, found = next(
+        (toolkit, arms[request.param])
         for kind in (peers.QUICK, peers.SLOW, peers.SLOWEST)
         for toolkit, arms in kind.items()
         if request.param in arms
     )
     if toolkit in peers.missing():
         pytest.skip(f"needs {peers.PACKAGES[toolkit]}")
-    return next(
-        kind[toolkit][request.param]
-        for kind in (peers.QUICK, peers.SLOW, peers.SLOWEST)
-        if request.param in kind.get(toolkit, {})
-    )
+    return found
 
 
 @pytest.mark.parametrize(("peer", "length"), PEER_ARMS.items(), indirect=["peer"])

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shlex
 from pathlib import Path
 from statistics import fmean
 
@@ -39,7 +40,7 @@ def truth(path: Path) -> Table:
 
 
 def test_every_proxy_stands_in_one_file(
-    tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = truth(tmp_path / "truth.json")
     words = ["--truth", str(tmp_path / "truth.json"), "--root", str(shared_data / "bccd-tiny"), "--small"]
@@ -70,6 +71,27 @@ def test_every_proxy_stands_in_one_file(
     BENCHMARK["main"](words)
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8")) == found
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")} == before
+    trained, free = found["made_by"][f"{ARM}, 4 batches"]["command"], found["made_by"]["naswot"]["command"]
+    assert shlex.split(trained)[-3:] == ["1", "--arms", ARM] and shlex.split(free)[-1] == "--arms"
+    # The searches of these supernets, scored with fewer batches: those that the file has already.
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    whole = runpy.run_path(str(ROOT / "benchmarks/whole_searches.py"))
+    runs = [str(path.parent) for path in (tmp_path / "runs").glob("*/winner.yaml")]
+    files = [
+        "--truth",
+        words[1],
+        "--proxies",
+        str(tmp_path / "found.json"),
+        "--to",
+        str(tmp_path / "whole.json"),
+    ]
+    whole["main"]([*runs, *files])
+    text = (tmp_path / "whole.json").read_text(encoding="utf-8")
+    searches = json.loads(text)
+    assert str(tmp_path) not in text
+    assert searches["rescored"]["0"]["scores"] == found["scores"][f"{ARM}, 4 batches"][0]
+    assert searches["by_seed"]["0"]["rows"]["proxy"]["tau"] == arms[ARM]["seeds"][0]["tau"]
+    assert searches["mean_rescored"]["tau"] == searches["rescored"]["0"]["tau"], "of one search"
     # What another machine has measured stays, whatever is in the folder here, and more seeds are not replaced by fewer.
     for part in ("scores", "arms", "made_by"):
         found[part]["elsewhere"] = found[part][ARM]
@@ -111,11 +133,12 @@ def test_the_proof_is_what_the_measured_files_say(
     (tmp_path / "cost.json").write_text(json.dumps(speed), encoding="utf-8")
     words = ["--proxies", str(tmp_path / "proxies.json"), "--cost", str(tmp_path / "cost.json")]
     words += ["--truth", str(tmp_path / "truth.json"), "--to", str(tmp_path / "proof.json")]
-    words += ["--prefix-cost", str(tmp_path / "prefix.json")]
+    words += ["--prefix-cost", str(tmp_path / "prefix.json"), "--searches", str(tmp_path / "searches.json")]
     proof["main"](words)
-    assert "prefix" not in json.loads((tmp_path / "proof.json").read_text(encoding="utf-8")), (
-        "its cost is not known"
-    )
+    found = json.loads((tmp_path / "proof.json").read_text(encoding="utf-8"))
+    assert "prefix" not in found, "its cost is not known"
+    assert "supernet_tau_with_searches" not in found
+    (tmp_path / "searches.json").write_text(json.dumps({"mean_rescored": {"tau": 0.5}}), encoding="utf-8")
     (tmp_path / "prefix.json").write_text(json.dumps({**speed, "evaluation_speedup": 9.0}), encoding="utf-8")
     proof["main"](words)
     found = json.loads((tmp_path / "proof.json").read_text(encoding="utf-8"))
@@ -123,6 +146,9 @@ def test_the_proof_is_what_the_measured_files_say(
     # Last of 31 in four of five, and in their mean: 30 pairs of 465 are the wrong way round.
     assert found["supernet_tau"] == pytest.approx(1 - 60 / 465, abs=0.03)
     assert found["independent_tau_low"] < found["independent_tau"]
+    assert found["supernet_tau_with_searches"] == pytest.approx((found["supernet_tau"] + 0.5) / 2, abs=1e-4)
+    assert found["trainings_of_table"] == 62, "two seeds of 31"
+    assert found["supernet_share_of_three_seeds"] == pytest.approx(found["supernet_share_of_table"] * 2 / 3)
     assert found["one_supernet_tau"] < 0.5 and found["supernet_share_of_table"] == pytest.approx(0.5)
     assert found["supernet_regret_at_3"] == pytest.approx(right[best] - right[second], abs=1e-3)
     several = proof["of_several"](5, proof["SHORT"])

@@ -68,10 +68,10 @@ def rank_rows(report: RankReport) -> list[list[str]]:
 def rank_lines(report: RankReport) -> list[str]:
     """What to know when reading the table."""
     found = report.ceiling
-    k = next(iter(report.rows.values())).k
+    first = next(iter(report.rows.values()))
     lines = [
-        f"{report.networks} networks of {report.table}, truth: mean AP over {report.seeds} seeds; k = {k}, regret in "
-        "AP points; given size: rho after what parameters and MACs explain; intervals: 95 %, over networks"
+        f"{report.networks} networks of {report.table}, truth: mean AP over {report.seeds} seeds; k = {first.k}, regret "
+        "in AP points; given size: rho after what parameters and MACs explain; intervals: 95 %, over networks"
     ]
     if found.seeds < 2:
         lines.append(
@@ -87,12 +87,11 @@ def rank_lines(report: RankReport) -> list[str]:
         lines.append(f"the phase took {report.share:.3f} of the multiply-adds of the table")
     if report.warning is not None:
         lines.append(f"warning: {report.warning}")
-    top = next(iter(report.rows.values())).top
     # Where the whole ranking is as short, the warning above has said it.
-    if top.networks < MINIMUM_NETWORKS <= report.networks:
+    if first.top.networks < MINIMUM_NETWORKS <= report.networks:
         lines.append(
-            f"warning: the top tenth is {top.networks} networks of {MINIMUM_NETWORKS} that an interval needs; its tau "
-            "says little"
+            f"warning: the top tenth is {first.top.networks} networks of {MINIMUM_NETWORKS} that an interval needs; its "
+            "tau says little"
         )
     lines.append("intervals of the other columns: nas rank --json")
     return lines

@@ -170,9 +170,8 @@ def _positives(where: str, value: Value) -> tuple[int, ...]:
     if not isinstance(value, tuple):
         raise InvalidArchitecture(f"{where}: found {value!r}; allowed are lists of integers from 1")
     found = tuple(part for part in value if isinstance(part, int) and part >= 1)
-    if len(found) != len(
-        value
-    ):  # a search asks for tens of thousands: only a wrong one has its place looked up
+    # A search asks for tens of thousands of these: the place of a value is written only where one is wrong.
+    if len(found) != len(value):
         for index, part in enumerate(value):
             _positive(f"{where}[{index}]", part)
     return found
