@@ -70,8 +70,8 @@ def rank_lines(report: RankReport) -> list[str]:
     found = report.ceiling
     first = next(iter(report.rows.values()))
     lines = [
-        f"{report.networks} networks of {report.table}, truth: mean AP over {report.seeds} seeds; k = {first.k}, regret "
-        "in AP points; given size: rho after what parameters and MACs explain; intervals: 95 %, over networks"
+        f"{report.networks} networks of {report.table}, truth: mean AP over {report.seeds} seeds; k = {first.k}, "
+        "regret in AP points; given size: rho after what parameters and MACs explain; intervals: 95 %, over networks"
     ]
     if found.seeds < 2:
         lines.append(
@@ -90,8 +90,8 @@ def rank_lines(report: RankReport) -> list[str]:
     # Where the whole ranking is as short, the warning above has said it.
     if first.top.networks < MINIMUM_NETWORKS <= report.networks:
         lines.append(
-            f"warning: the top tenth is {first.top.networks} networks of {MINIMUM_NETWORKS} that an interval needs; its "
-            "tau says little"
+            f"warning: the top tenth is {first.top.networks} networks of {MINIMUM_NETWORKS} that an interval needs; "
+            "its tau says little"
         )
     lines.append("intervals of the other columns: nas rank --json")
     return lines
