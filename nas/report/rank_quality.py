@@ -86,7 +86,7 @@ def rank_quality(
     best = np.argsort(-y, kind="stable")[: max(round(TOP_SHARE * count), 2)]
     return RankQuality(
         tau=tau_with_interval(proxy, truth),
-        weighted=correlation(lambda chosen: weighted_tau(x[chosen], y[chosen]), count),
+        weighted=correlation(lambda chosen: weighted_tau(x[chosen], y[chosen]), count, worth=_worth(count)),
         rho=rho_with_interval(proxy, truth),
         partial=correlation(
             lambda chosen: partial_rho(x[chosen], y[chosen], [one[chosen] for one in beside]),
@@ -128,12 +128,24 @@ def weighted_tau(proxy: Sequence[float] | Floats, truth: Sequence[float] | Float
     x, y = paired(proxy, truth)
     order = np.empty(len(y))
     order[np.argsort(-y, kind="stable")] = np.arange(len(y))
-    each = 1.0 / (order + 1.0)
-    weights = each[:, None] + each[None, :]
-    np.fill_diagonal(weights, 0.0)
+    weights = _pair_weights(order)
     above_x, above_y = np.sign(x[:, None] - x[None, :]), np.sign(y[:, None] - y[None, :])
     untied = math.sqrt(float((weights * abs(above_x)).sum()) * float((weights * abs(above_y)).sum()))
     return float((weights * above_x * above_y).sum()) / untied if untied else None
+
+
+def _pair_weights(order: Floats) -> Floats:
+    """Of every pair, (n,) ranks from 0 -> (n, n); no network makes a pair with itself."""
+    each = 1.0 / (order + 1.0)
+    weights: Floats = each[:, None] + each[None, :]
+    np.fill_diagonal(weights, 0.0)
+    return weights
+
+
+def _worth(networks: int) -> float:
+    """How many equally weighted networks the weighted tau of so many is worth (Kish 1965, section 11.7)."""
+    own = _pair_weights(np.arange(networks, dtype=np.float64)).sum(axis=1)
+    return float(own.sum() ** 2 / (own**2).sum()) if networks > 1 else 1.0
 
 
 def partial_rho(

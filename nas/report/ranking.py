@@ -213,7 +213,11 @@ CONSTANT = "all values are equal: nothing is ordered"
 
 
 def correlation(
-    statistic: Callable[[Places], float | None], networks: int, *, nothing: str = CONSTANT
+    statistic: Callable[[Places], float | None],
+    networks: int,
+    *,
+    worth: float | None = None,
+    nothing: str = CONSTANT,
 ) -> RankCorrelation:
     """A correlation over networks with its 95 % interval by the jackknife on the arcsine scale.
 
@@ -223,14 +227,21 @@ def correlation(
     Args:
         statistic: of the networks at these places, in [-1, 1]; None where they say nothing.
         networks: how many there are.
+        worth: of how many equally weighted ones they are worth, where some weigh more. The spread between so few is
+            not well known, so the interval is Student's t then.
         nothing: why they say nothing, where they do not.
     """
     every = np.arange(networks)
-    return _jackknifed(statistic(every), [statistic(np.delete(every, place)) for place in every], nothing)
+    left_out = [statistic(np.delete(every, place)) for place in every]
+    reach = _NORMAL if worth is None else student_t_quantile(0.975, max(round(worth) - 1, 1))
+    return _jackknifed(statistic(every), left_out, nothing, reach)
 
 
 def _jackknifed(
-    value: float | None, left_out: Sequence[float | None], nothing: str = CONSTANT
+    value: float | None,
+    left_out: Sequence[float | None],
+    nothing: str = CONSTANT,
+    reach: float = _NORMAL,
 ) -> RankCorrelation:
     """From the value of all networks and those without each of them."""
     networks = len(left_out)
@@ -248,8 +259,8 @@ def _jackknifed(
     # Lists that agree wholly, or nearly without spread, do so without any of their networks.
     if len(left) > 2 and error > 1e-9:
         middle = math.asin(max(-1.0, min(1.0, value)))
-        low = math.sin(max(middle - _NORMAL * error, -math.pi / 2))
-        high = math.sin(min(middle + _NORMAL * error, math.pi / 2))
+        low = math.sin(max(middle - reach * error, -math.pi / 2))
+        high = math.sin(min(middle + reach * error, math.pi / 2))
     else:
         warning = "no interval: the value is the same without any one of the networks"
     if networks < MINIMUM_NETWORKS and low is not None:

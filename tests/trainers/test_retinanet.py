@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection._utils import SSDMatcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import box_iou
 
 from search_spaces.recipe import FieldError
 from trainers.data.detection_set import Target
 from trainers.detectors.catalog import build_detector
-from trainers.detectors.retinanet import RetinaNet
+from trainers.detectors.retinanet import _OVERLAPS_AT_ONCE, RetinaNet
 from trainers.recipes import DetectorRecipe
 
 Backbones = Callable[..., nn.Module]
@@ -161,6 +163,50 @@ def test_a_box_between_all_anchors_has_none(tiny_backbone: Backbones) -> None:
     _, place, _, _ = detector.assign([between], detector._anchors(images()))
     assert not len(place)
     assert all(torch.isfinite(one) for one in detector.losses(images(1), [between]).values())
+
+
+def test_a_box_between_all_anchors_takes_none_from_another(tiny_backbone: Backbones) -> None:
+    """Its overlaps are all zero, the largest of which is that with the first anchor of the image."""
+    detector = retinanet(replace(RECIPE, levels=("c5",), anchor_scale=0.1), tiny_backbone())
+    anchors = detector._anchors(images())
+    first = target(tuple(anchors[0].tolist()))
+    both = target(tuple(anchors[0].tolist()), (31.0, 31.0, 33.0, 33.0))
+    for wanted, found in zip(
+        detector.assign([first], anchors), detector.assign([both], anchors), strict=True
+    ):
+        assert torch.equal(wanted, found) and len(found)
+
+
+@pytest.mark.parametrize("at_once", [1, 3000, 2**24])
+def test_a_batch_is_matched_as_torchvision_matches_its_images(
+    tiny_backbone: Backbones, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_OVERLAPS_AT_ONCE, "cpu", at_once)
+    detector = retinanet(RECIPE, tiny_backbone())
+    anchors = detector._anchors(images())
+    generator = torch.Generator().manual_seed(0)
+    targets = []
+    for count in (3, 0, 12, 1, 0, 40):
+        corner = torch.rand((count, 2), generator=generator) * 50
+        boxes = torch.cat((corner, corner + 1 + 30 * torch.rand((count, 2), generator=generator)), dim=1)
+        labels = torch.randint(3, (count,), generator=generator)
+        # The second half is there twice, under other labels: all anchors are equal to both.
+        targets.append(
+            target(*boxes.tolist(), *boxes[count // 2 :].tolist(), labels=(*labels, *labels[count // 2 :]))
+        )
+    image, place, boxes, labels = detector.assign(targets, anchors)
+    for index, one in enumerate(targets):
+        own = image == index
+        if not len(one["boxes"]):
+            assert not own.any()
+            continue
+        match = SSDMatcher(0.5)(box_iou(one["boxes"], anchors))
+        expected = torch.nonzero(match >= 0).squeeze(1)
+        assert torch.equal(place[own], expected) and len(expected)
+        assert torch.equal(boxes[own], one["boxes"][match[expected]])
+        assert torch.equal(labels[own], one["labels"][match[expected]])
+    nothing = detector.assign([target(), target()], anchors)
+    assert all(not len(one) for one in nothing)
 
 
 def test_of_two_boxes_with_one_best_anchor_both_stay_apart_where_they_can(tiny_backbone: Backbones) -> None:

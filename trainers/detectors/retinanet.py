@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection._utils import BoxCoder, SSDMatcher
+from torch.nn.utils.rnn import pad_sequence
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
@@ -24,6 +25,9 @@ from trainers.recipes import RETINANET_OCTAVES, DetectorRecipe
 
 _ASPECTS = (0.5, 1.0, 2.0)
 _MATCH_IOU = 0.5
+_OVERLAPS_AT_ONCE = {"cpu": 2**19, "elsewhere": 2**24}
+"""Boxes times anchors held at a time, of which box_iou makes half a dozen tensors. A CPU is up to four times slower
+when they leave its cache; a GPU waits for every call."""
 
 
 class RetinaNet(DenseDetector):
@@ -50,7 +54,6 @@ class RetinaNet(DenseDetector):
             separable=recipe.head_separable,
         )
         self.coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
-        self.matcher = SSDMatcher(_MATCH_IOU)
         self.focal = (recipe.focal_alpha, recipe.focal_gamma)
         self.huber_delta = recipe.huber_delta
         self.box_weight = recipe.box_weight
@@ -96,13 +99,10 @@ class RetinaNet(DenseDetector):
         anchors = self._grid_anchors(grids, torch.device("cpu"))
         per_cell = len(RETINANET_OCTAVES) * len(_ASPECTS)
         ends = per_cell * torch.tensor([height * width for height, width in grids]).cumsum(0)
-        found = [0] * len(grids)
-        for target in targets:
-            if len(target["boxes"]):
-                box, place = self._matched(target["boxes"], anchors)
-                level = torch.searchsorted(ends, place, right=True)
-                for _, index in set(zip(box.tolist(), level.tolist(), strict=True)):
-                    found[index] += 1
+        image, place, box = _matched([target["boxes"] for target in targets], anchors)
+        levels = torch.stack((image, box, torch.searchsorted(ends, place, right=True)), dim=1)
+        pairs = torch.unique(levels, dim=0)
+        found = torch.bincount(pairs[:, 2], minlength=len(grids)).tolist()
         return dict(zip(self.backbone.names, found, strict=True))
 
     def assign(self, targets: Sequence[Target], anchors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -115,28 +115,12 @@ class RetinaNet(DenseDetector):
         Returns:
             Image and anchor index of the P positives, their boxes (P, 4) and labels (P,).
         """
-        images, places, boxes, labels = [], [], [], []
-        for index, target in enumerate(targets):
-            inside = target["boxes"].to(anchors.device)
-            box, place = self._matched(inside, anchors)
-            images.append(torch.full_like(place, index))
-            places.append(place)
-            boxes.append(inside[box])
-            labels.append(target["labels"].to(anchors.device)[box])
-        return torch.cat(images), torch.cat(places), torch.cat(boxes), torch.cat(labels)
-
-    def _matched(self, boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-        """Pairs of a box and its positive anchors in one image: two index tensors."""
-        if not len(boxes):
-            none = torch.zeros(0, dtype=torch.int64, device=anchors.device)
-            return none, none
-        overlap = box_iou(boxes, anchors)
-        match = self.matcher(overlap)
-        place = torch.nonzero(match >= 0).squeeze(1)
-        box = match[place]
-        # A box between all anchors has no best one.
-        touching = overlap[box, place] > 0
-        return box[touching], place[touching]
+        image, place, box = _matched([target["boxes"] for target in targets], anchors)
+        boxes = torch.cat([target["boxes"] for target in targets]).to(anchors.device)
+        labels = torch.cat([target["labels"] for target in targets]).to(anchors.device)
+        counts = torch.tensor([len(target["boxes"]) for target in targets], device=anchors.device)
+        chosen = (counts.cumsum(0) - counts)[image] + box
+        return image, place, boxes[chosen], labels[chosen]
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """float32 logits (N, L, C) and box codes (N, L, 4)."""
@@ -151,6 +135,43 @@ class RetinaNet(DenseDetector):
         self.anchors.set_cell_anchors(torch.float32, device)
         strides = [[torch.tensor(stride, device=device)] * 2 for stride in self.backbone.strides]
         return torch.cat(self.anchors.grid_anchors([list(grid) for grid in grids], strides))
+
+
+def _matched(boxes: Sequence[Tensor], anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Positive anchors of several images and the box of each, of all images at once as far as memory allows.
+
+    Args:
+        boxes: (G, 4) px, one tensor an image.
+        anchors: (L, 4) px, the same for all images.
+
+    Returns:
+        Image, anchor and box in its image of the P positives, by image and anchor.
+    """
+    most = max((len(one) for one in boxes), default=0)
+    room = _OVERLAPS_AT_ONCE["cpu" if anchors.device.type == "cpu" else "elsewhere"]
+    together = max(room // max(most * len(anchors), 1), 1)
+    found = [(torch.zeros(0, dtype=torch.int64, device=anchors.device),) * 3]
+    for start in range(0, len(boxes), together):
+        # A box of the padding covers nothing, and so no anchor.
+        padded = pad_sequence(list(boxes[start : start + together]), batch_first=True).to(anchors.device)
+        if padded.shape[1]:
+            image, place, box = _matched_at_once(padded, anchors)
+            found.append((image + start, place, box))
+    image, place, box = (torch.cat(one) for one in zip(*found, strict=True))
+    return image, place, box
+
+
+def _matched_at_once(boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for images with equally many boxes, (N, G, 4) px."""
+    overlap = box_iou(boxes, anchors)
+    covered, match = overlap.max(dim=1)
+    covers, best = overlap.max(dim=2)
+    # An anchor that is the best of several boxes answers for the last of them. A box between all anchors has no best.
+    order = torch.arange(boxes.shape[1], device=boxes.device).where(covers > 0, -1)
+    forced = torch.full_like(match, -1).scatter_reduce(1, best, order, reduce="amax")
+    match = forced.where(forced >= 0, match)
+    image, place = torch.nonzero((covered >= _MATCH_IOU) | (forced >= 0), as_tuple=True)
+    return image, place, match[image, place]
 
 
 def _anchor_generator(strides: Sequence[int], scale: float) -> AnchorGenerator:
