@@ -60,12 +60,12 @@ class Timed:
     """
 
     def __init__(self, trainer: Trainer[Detector], seconds: list[float]) -> None:
-        self._trainer, self._seconds, self._done = trainer, seconds, 0
+        self.trainer, self._seconds, self._done = trainer, seconds, 0
 
     def step(self) -> float:
         """Seconds of one more step."""
         self._done += 1
-        self._trainer.run(self._done)
+        self.trainer.run(self._done)
         return self._seconds[-1]
 
 

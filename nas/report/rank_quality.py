@@ -86,17 +86,46 @@ def rank_quality(
     best = np.argsort(-y, kind="stable")[: max(round(TOP_SHARE * count), 2)]
     return RankQuality(
         tau=tau_with_interval(proxy, truth),
-        weighted=correlation(lambda chosen: weighted_tau(x[chosen], y[chosen]), count, worth=_worth(count)),
+        weighted=weighted_with_interval(x, y),
         rho=rho_with_interval(proxy, truth),
-        partial=correlation(
-            lambda chosen: partial_rho(x[chosen], y[chosen], [one[chosen] for one in beside]),
-            count,
-            nothing="nothing is left of one of the lists once size has explained what it can",
-        ),
+        partial=partial_with_interval(x, y, beside),
         top=tau_with_interval(x[best].tolist(), y[best].tolist()),
-        recall=_bootstrapped(lambda chosen: top_recall(x[chosen], y[chosen], k), count, seed, resamples),
-        regret=_bootstrapped(lambda chosen: regret_at(x[chosen], y[chosen], k), count, seed, resamples),
+        recall=recall_with_interval(x, y, k, seed=seed, resamples=resamples),
+        regret=regret_with_interval(x, y, k, seed=seed, resamples=resamples),
         k=k,
+    )
+
+
+def weighted_with_interval(proxy: Floats, truth: Floats) -> RankCorrelation:
+    """:func:`weighted_tau` with its jackknife interval, Student's t of as many networks as the weights are worth."""
+    count = len(truth)
+    return correlation(lambda chosen: weighted_tau(proxy[chosen], truth[chosen]), count, worth=_worth(count))
+
+
+def partial_with_interval(proxy: Floats, truth: Floats, given: Sequence[Floats]) -> RankCorrelation:
+    """:func:`partial_rho` with its jackknife interval."""
+    return correlation(
+        lambda chosen: partial_rho(proxy[chosen], truth[chosen], [one[chosen] for one in given]),
+        len(truth),
+        nothing="nothing is left of one of the lists once size has explained what it can",
+    )
+
+
+def recall_with_interval(
+    proxy: Floats, truth: Floats, k: int, *, seed: int = 0, resamples: int = 2000
+) -> RankCorrelation:
+    """:func:`top_recall` with its bootstrap interval."""
+    return _bootstrapped(
+        lambda chosen: top_recall(proxy[chosen], truth[chosen], k), len(truth), seed, resamples
+    )
+
+
+def regret_with_interval(
+    proxy: Floats, truth: Floats, k: int, *, seed: int = 0, resamples: int = 2000
+) -> RankCorrelation:
+    """:func:`regret_at` with its bootstrap interval."""
+    return _bootstrapped(
+        lambda chosen: regret_at(proxy[chosen], truth[chosen], k), len(truth), seed, resamples
     )
 
 
@@ -106,14 +135,21 @@ def _bootstrapped(
     """With a percentile interval; the jackknife fails where a statistic moves in steps."""
     generator = np.random.default_rng(seed)
     found = [statistic(generator.integers(0, networks, networks)) for _ in range(resamples)]
-    low, high = np.quantile(found, [0.025, 0.975])
-    few = networks < MINIMUM_NETWORKS
+    low: float | None
+    high: float | None
+    low, high = (float(one) for one in np.quantile(found, [0.025, 0.975]))
+    warning = None
+    if min(found) == max(found):
+        low = high = None
+        warning = "no interval: the value is the same in every draw of the networks"
+    elif networks < MINIMUM_NETWORKS:
+        warning = f"only {networks} networks, of {MINIMUM_NETWORKS} that an interval needs"
     return RankCorrelation(
         value=statistic(np.arange(networks)),
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         networks=networks,
-        warning=f"only {networks} networks, of {MINIMUM_NETWORKS} that an interval needs" if few else None,
+        warning=warning,
     )
 
 
