@@ -1,17 +1,21 @@
 """What whole searches with shared prefixes make of the order of allocations, with their own batches and with fewer.
 
-    python benchmarks/whole_searches.py RUN RUN ... [--truth TABLE] [--to FILE]
+    python benchmarks/whole_searches.py RUN RUN ... [--as-searched] [--truth TABLE] [--to FILE]
 
 RUN is a directory of ``nas search examples/recipes/crnas_bccd_prefix.yaml``, each of another seed, and is scored once
 more with as many batches of recalibration as benchmarks/proxies.py calls few (``with_fewer_batches``, kept in RUN).
 TABLE has the same networks trained alone. Into benchmarks/results/rank_prefix_bccd.json go what ``nas rank RUN --truth
 TABLE --json`` says of each, the new scores with tau-b of them and of their mean rank with NASWOT, and the same of the
 mean of all runs with what its first three lack.
+
+With ``--as-searched`` nothing is scored again: of runs of examples/recipes/crnas_bccd_ensemble.yaml, which choose as
+they stand, goes into benchmarks/results/rank_prefix_ensemble_bccd.json what ``nas rank`` says of each, how far its
+supernets agree, and the means over the runs.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -20,16 +24,22 @@ import numpy as np
 from proof import FREE, together
 from proxies import FEWER, Scores, with_fewer_batches
 
+from nas.agreement import agreements
 from nas.methods.data import read_data
 from nas.methods.truth import rank_run
 from nas.proxies.tabular import Table, read_table
 from nas.report.rank_quality import regret_at
 from nas.report.ranking import kendall_tau
-from nas.run import Run, environment
+from nas.run import Run, RunError, environment
+from nas.show import histories
 from search_spaces.files import write_atomic
 from trainers.process import prepare_process
 
 HERE = Path(__file__).parent
+SEARCH = (
+    "nas search examples/recipes/crnas_bccd_{0}.yaml --run DIR/{0}S --set data.root=DIR/bccd-multiscale "
+    "--set retrain=null --set dilations=null --set workers=1 --set seed=S"
+)
 
 
 def order_of(scores: Scores, free: Scores, table: Table) -> dict[str, Any]:
@@ -53,38 +63,65 @@ def main(words: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--as-searched", action="store_true", help="only rank what the searches scored")
     parser.add_argument("--truth", type=Path, default=HERE / "tables/crnas_bccd.json")
     parser.add_argument("--proxies", type=Path, default=HERE / "results/proxies_crnas_bccd.json")
-    parser.add_argument("--to", type=Path, default=HERE / "results/rank_prefix_bccd.json")
+    parser.add_argument("--to", type=Path)
     given = parser.parse_args(words)
     prepare_process(1)
     table = read_table(given.truth)
-    free = json.loads(given.proxies.read_text(encoding="utf-8"))["scores"][FREE][0]
-    own, again = {}, {}
-    for folder in given.runs:
-        run = Run.open(folder)
-        seed = str(run.recipe.seed)
-        own[seed] = rank_run(run, table)[0].to_dict()
+    try:
+        runs = {str(run.recipe.seed): run for run in map(Run.open, given.runs)}
+        ranked = {seed: rank_run(run, table)[0].to_dict() for seed, run in runs.items()}
+    except RunError as error:
+        parser.error(str(error))
+    names = " ".join(f"DIR/{folder.resolve().name}" for folder in given.runs)
+    if given.as_searched:
+        to = given.to or HERE / "results/rank_prefix_ensemble_bccd.json"
+        commands = [SEARCH.format("ensemble"), f"python benchmarks/whole_searches.py --as-searched {names}"]
+        further = as_searched(runs, ranked)
+    else:
+        to = given.to or HERE / "results/rank_prefix_bccd.json"
+        commands = [
+            SEARCH.format("prefix") + " --set stages.supernet.recalibration_batches=12",
+            f"python benchmarks/whole_searches.py {names}",
+        ]
+        free = json.loads(given.proxies.read_text(encoding="utf-8"))["scores"][FREE][0]
+        further = scored_again(runs, free, table)
+    result = {"commands": commands, "environment": environment(), "by_seed": ranked, **further}
+    write_atomic(to, (json.dumps(result, indent=1) + "\n").encode())
+    print(json.dumps({name: value for name, value in further.items() if name.startswith("mean")}))
+
+
+def scored_again(runs: Mapping[str, Run], free: Scores, table: Table) -> dict[str, Any]:
+    """Scores of all runs with fewer batches, and what their mean is worth."""
+    again: dict[str, Any] = {}
+    for seed, run in runs.items():
         scores = with_fewer_batches(run, read_data(run.recipe), table)
         again[seed] = {"scores": scores, **order_of(scores, free, table)}
         print(seed, {name: value for name, value in again[seed].items() if name != "scores"}, flush=True)
     mean = {digest: fmean(one["scores"][digest] for one in again.values()) for digest in table.by_digest}
-    result = {
-        "commands": [
-            "nas search examples/recipes/crnas_bccd_prefix.yaml --run DIR/prefixS --set data.root=DIR/bccd-multiscale "
-            "--set retrain=null --set dilations=null --set workers=1 --set seed=S "
-            "--set stages.supernet.recalibration_batches=12",
-            "python benchmarks/whole_searches.py "
-            + " ".join(f"DIR/{folder.resolve().name}" for folder in given.runs),
-        ],
-        "environment": environment(),
-        "by_seed": own,
-        "fewer_batches": FEWER,
-        "rescored": again,
-        "mean_rescored": order_of(mean, free, table),
+    return {"fewer_batches": FEWER, "rescored": again, "mean_rescored": order_of(mean, free, table)}
+
+
+def as_searched(runs: Mapping[str, Run], ranked: Mapping[str, Any]) -> dict[str, Any]:
+    """How far the supernets of a run agree, and means over the runs of what each order is worth."""
+    means = {
+        name: {
+            key: round(fmean(one["rows"][name][measure][bound] for one in ranked.values()), 4)
+            for key, measure, bound in (
+                ("tau", "tau", "value"),
+                ("tau_low", "tau", "low"),
+                ("regret_at_3", "regret", "value"),
+            )
+        }
+        for name in next(iter(ranked.values()))["rows"]
+        if all(one["rows"][name]["tau"]["low"] is not None for one in ranked.values())
     }
-    write_atomic(given.to, (json.dumps(result, indent=1) + "\n").encode())
-    print(json.dumps(result["mean_rescored"]))
+    return {
+        "agreement": {seed: agreements(histories(run)) for seed, run in runs.items()},
+        "mean": means,
+    }
 
 
 if __name__ == "__main__":

@@ -92,6 +92,13 @@ def test_every_proxy_stands_in_one_file(
     assert searches["rescored"]["0"]["scores"] == found["scores"][f"{ARM}, 4 batches"][0]
     assert searches["by_seed"]["0"]["rows"]["proxy"]["tau"] == arms[ARM]["seeds"][0]["tau"]
     assert searches["mean_rescored"]["tau"] == searches["rescored"]["0"]["tau"], "of one search"
+    whole["main"]([*runs, "--as-searched", *files])
+    ranked = json.loads((tmp_path / "whole.json").read_text(encoding="utf-8"))
+    assert ranked["by_seed"] == searches["by_seed"] and ranked["agreement"] == {"0": {}}
+    assert ranked["mean"]["proxy"]["tau"] == pytest.approx(arms[ARM]["seeds"][0]["tau"]["value"], abs=1e-4)
+    with pytest.raises(SystemExit):
+        whole["main"]([str(tmp_path), *files])
+    assert "error:" in capsys.readouterr().err
     # What another machine has measured stays, whatever is in the folder here, and more seeds are not replaced by fewer.
     for part in ("scores", "arms", "made_by"):
         found[part]["elsewhere"] = found[part][ARM]
