@@ -483,46 +483,38 @@ def command(arguments: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def main() -> None:
-    """Read the command line, search, write the result and its picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("tables", type=Path)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--seeds", type=int, default=30)
-    parser.add_argument("--arms", nargs="*")
-    parser.add_argument(
-        "--tasks", nargs="*", choices=TASKS, default=[name for name in TASKS if name not in SLOW_TASKS]
-    )
-    arguments = parser.parse_args()
-    tables = {MACRO: macro_table(arguments.tables), ACCEL: accel_table(arguments.tables)}
+def search(arguments: argparse.Namespace, tables: Mapping[str, PublicTable]) -> None:
+    """Every search that is asked for and not kept yet."""
     for label in arguments.tasks:
-        task = TASKS[label]
+        task, table = TASKS[label], tables[TASKS[label].table]
         for arm, make in task.arms.items():
             if arguments.arms is not None and arm not in arguments.arms:
                 continue
             for seed in range(arguments.seeds):
                 file = kept_file(arguments.directory, label, arm, seed)
-                if not file.exists():
-                    table = tables[task.table]
-                    found = explore(
-                        make,
-                        table,
-                        length=task.at[-1],
-                        seed=seed,
-                        patience=task.patience,
-                        target=None if task.cost else table.best,
-                        cost=task.cost,
-                    )
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    write_atomic(file, json.dumps(vars(found)).encode())
+                if file.exists():
+                    continue
+                found = explore(
+                    make,
+                    table,
+                    length=task.at[-1],
+                    seed=seed,
+                    patience=task.patience,
+                    target=None if task.cost else table.best,
+                    cost=task.cost,
+                )
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(file, json.dumps(vars(found)).encode())
             print(f"{label}: {arm} is explored", flush=True)
+
+
+def summarised(
+    arguments: argparse.Namespace, tables: Mapping[str, PublicTable]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of every task that a peer was searched for: its figures, and the curves of its panel."""
     summaries, panels = {}, {}
     for label in arguments.tasks:
-        task = TASKS[label]
-        table = tables[task.table]
+        task, table = TASKS[label], tables[TASKS[label].table]
         arms = {}
         for arm in task.arms:
             files = {
@@ -539,6 +531,26 @@ def main() -> None:
         panels[f"{label}: {summaries[label]['measure']}, mean and 95 % interval"] = {
             arm: list(seeds.values()) for arm, seeds in curves.items()
         }
+    return summaries, panels
+
+
+def main() -> None:
+    """Read the command line, search, write the result and its picture."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tables", type=Path)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--arms", nargs="*")
+    parser.add_argument(
+        "--tasks", nargs="*", choices=TASKS, default=[name for name in TASKS if name not in SLOW_TASKS]
+    )
+    arguments = parser.parse_args()
+    tables = {MACRO: macro_table(arguments.tables), ACCEL: accel_table(arguments.tables)}
+    search(arguments, tables)
+    summaries, panels = summarised(arguments, tables)
     result = {
         "command": command(arguments),
         "environment": environment(),
