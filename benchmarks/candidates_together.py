@@ -1,4 +1,4 @@
-"""What one pass for several candidates could gain over a pass for each, at the most.
+"""About how much one pass for several candidates could gain over a pass for each.
 
     python benchmarks/candidates_together.py --root DIR/bccd-multiscale [--rounds 15] [--small]
 
@@ -6,8 +6,9 @@ Behind the blocks that they share, candidates can have weights in common but nev
 is a pass of a larger batch at best. For both precisions, the network of examples/recipes/crnas_bccd.yaml's hand-made
 allocation takes batches of 1, 2, 4 and 8 times as many images as one of recalibration has, body alone and the whole
 detector without its suppression of overlaps, in turn, on one thread; ``times`` is the time for an image over that in
-the smallest batch, the median of the rounds, with the quartiles beside it. Everything is taken to be shared, so what
-it says is a bound. Written to benchmarks/results/candidates_together.json.
+the smallest batch, the median of the rounds, with the quartiles beside it. Everything is taken to be shared, which
+candidates do not; norms are in evaluation mode, which those of a recalibration are not.
+Written to benchmarks/results/candidates_together.json.
 """
 
 import argparse
@@ -62,6 +63,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--small", action="store_true", help="small images, for a test")
     parser.add_argument("--to", type=Path, default=RESULT)
     given = parser.parse_args(words)
+    if given.rounds < 2:
+        parser.error(f"--rounds: found {given.rounds}; quartiles need 2 or more")
     prepare_process(1)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -72,6 +75,8 @@ def main(words: list[str] | None = None) -> None:
         assert isinstance(detector, DenseDetector)
         size = min(proxy.recipe.train.micro_batch, len(proxy.train_set))
         images = proxy.train_set.images[: size * MORE[-1]].to(proxy.device)
+        if len(images) < size * MORE[-1]:
+            parser.error(f"--root: {len(images)} training images; the largest batch has {size * MORE[-1]}")
         parts: dict[str, Callable[[Tensor], object]] = {
             "body": lambda batch: detector.backbone.body(detector.normalise(batch)),
             "detector": detector.scored,

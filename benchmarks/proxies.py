@@ -79,7 +79,7 @@ SUPERNETS: dict[str, tuple[str, ...]] = {
 FEWER = 4
 """Batches of recalibration that supernets with shared prefixes are scored with as well; the recipe has twelve (one with
 ``--small``)."""
-SHORT = {f"short training, {epochs} epochs": epochs for epochs in (3, 6)}
+SHORT = {f"short training, {epochs} epochs": epochs for epochs in (3, 6, 12)}
 FREE = ("naswot", "synflow", "entropy", "fields for boxes")
 SHARED = "supernet prefix"
 Scores = dict[str, float]

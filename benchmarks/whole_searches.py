@@ -15,7 +15,7 @@ supernets agree, and the means over the runs.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 from proof import FREE, together
 from proxies import FEWER, Scores, with_fewer_batches
 
-from nas.agreement import agreements
+from nas.agreement import agreement
 from nas.methods.data import read_data
 from nas.methods.truth import rank_run
 from nas.proxies.tabular import Table, read_table
@@ -72,6 +72,8 @@ def main(words: Sequence[str] | None = None) -> None:
     table = read_table(given.truth)
     try:
         runs = {str(run.recipe.seed): run for run in map(Run.open, given.runs)}
+        if len(runs) < len(given.runs):
+            parser.error(f"{len(given.runs)} runs of {len(runs)} seeds; each needs a seed of its own")
         ranked = {seed: rank_run(run, table)[0].to_dict() for seed, run in runs.items()}
     except RunError as error:
         parser.error(str(error))
@@ -106,22 +108,27 @@ def scored_again(runs: Mapping[str, Run], free: Scores, table: Table) -> dict[st
 
 def as_searched(runs: Mapping[str, Run], ranked: Mapping[str, Any]) -> dict[str, Any]:
     """How far the supernets of a run agree, and means over the runs of what each order is worth."""
-    means = {
-        name: {
-            key: round(fmean(one["rows"][name][measure][bound] for one in ranked.values()), 4)
-            for key, measure, bound in (
-                ("tau", "tau", "value"),
-                ("tau_low", "tau", "low"),
-                ("regret_at_3", "regret", "value"),
-            )
-        }
-        for name in next(iter(ranked.values()))["rows"]
-        if all(one["rows"][name]["tau"]["low"] is not None for one in ranked.values())
+    rows = {
+        name: [one["rows"][name] for one in ranked.values()] for name in next(iter(ranked.values()))["rows"]
     }
+    taus = {seed: agreement(histories(run)[ranked[seed]["phase"]]) for seed, run in runs.items()}
     return {
-        "agreement": {seed: agreements(histories(run)) for seed, run in runs.items()},
-        "mean": means,
+        "agreement": {seed: None if one is None else one.tau for seed, one in taus.items()},
+        "mean": {
+            name: {
+                "tau": _mean(one["tau"]["value"] for one in found),
+                "tau_low": _mean(one["tau"]["low"] for one in found),
+                "regret_at_3": _mean(one["regret"]["value"] for one in found),
+            }
+            for name, found in rows.items()
+        },
     }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """None where one of them is."""
+    known = list(values)
+    return None if None in known else round(fmean(one for one in known if one is not None), 4)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_every_proxy_stands_in_one_file(
     assert searches["mean_rescored"]["tau"] == searches["rescored"]["0"]["tau"], "of one search"
     whole["main"]([*runs, "--as-searched", *files])
     ranked = json.loads((tmp_path / "whole.json").read_text(encoding="utf-8"))
-    assert ranked["by_seed"] == searches["by_seed"] and ranked["agreement"] == {"0": {}}
+    assert ranked["by_seed"] == searches["by_seed"] and ranked["agreement"] == {"0": None}
     assert ranked["mean"]["proxy"]["tau"] == pytest.approx(arms[ARM]["seeds"][0]["tau"]["value"], abs=1e-4)
     with pytest.raises(SystemExit):
         whole["main"]([str(tmp_path), *files])

@@ -33,6 +33,7 @@ def test_a_step_holds_what_its_path_needs(
         assert one["times"]["kept"] == pytest.approx(1.0, abs=0.02)
         assert one["times"]["gradients"] == pytest.approx(1.0, abs=0.02)
         assert one["times"]["weights"] > 1.3, "a supernet has the other paths' weights too"
-        plain = one["mean_mib"]["plain"]
+        assert 1.0 < one["times"]["together"] < one["times"]["weights"]
+        plain = one["mib"]["plain"]
         assert plain["gradients"] == pytest.approx(plain["weights"], rel=0.02)
         assert plain["optimiser"] == pytest.approx(2 * plain["gradients"], rel=0.02), "Adam has two moments"

@@ -139,9 +139,10 @@ def _bootstrapped(
     high: float | None
     low, high = (float(one) for one in np.quantile(found, [0.025, 0.975]))
     warning = None
-    if min(found) == max(found):
+    # What lots between equals give on average is rounded.
+    if high - low <= 1e-9:
         low = high = None
-        warning = "no interval: the value is the same in every draw of the networks"
+        warning = "no interval: the value is the same in nearly every draw of the networks"
     elif networks < MINIMUM_NETWORKS:
         warning = f"only {networks} networks, of {MINIMUM_NETWORKS} that an interval needs"
     return RankCorrelation(

@@ -196,11 +196,11 @@ MEASURES: dict[str, Callable[[Columns], RankCorrelation]] = {
 
 
 def share_that_holds(found: Sequence[RankCorrelation], wanted: float) -> float:
+    """Of all: what has no interval does not hold it."""
     known = [(one.low, one.high) for one in found if one.low is not None and one.high is not None]
-    return sum(low <= wanted <= high for low, high in known) / len(known)
+    return sum(low <= wanted <= high for low, high in known) / len(found)
 
 
-# Of 31 networks and a rho of 0.98, or a partial one of 0.94, the intervals are a little too wide: 98 % hold it.
 COVERED = [
     *((name, pair, 31) for name in ("tau", "rho") for pair in ("macs", "time")),
     ("tau", "seeds", 31),
@@ -211,9 +211,11 @@ COVERED = [
     *(("weighted", pair, 31) for pair in ("seeds", "macs", "time", "throughput")),
     ("weighted", "seeds", 100),
 ]
+# Of few networks and a correlation of 0.98, or a partial one of 0.94, the intervals are a little too wide.
+WIDE = [("rho", "seeds", 31), ("partial", "seeds", 31)]
 
 
-@pytest.mark.parametrize(("name", "pair", "networks"), COVERED)
+@pytest.mark.parametrize(("name", "pair", "networks"), [*COVERED, *WIDE])
 def test_intervals_cover_on_public_tables(name: str, pair: str, networks: int, shared_data: Path) -> None:
     """93 to 97 % of the 95 % intervals hold the correlation over the whole table."""
     whole = tables(shared_data.parent / "tables")[pair]
@@ -230,7 +232,8 @@ def test_intervals_cover_on_public_tables(name: str, pair: str, networks: int, s
             (stats.kendalltau if name == "tau" else stats.spearmanr)(whole.proxy, whole.truth).statistic
         )
     held = share_that_holds(found, wanted)
-    assert 0.93 <= held <= 0.97, f"{held:.3f} of the intervals hold {wanted:.3f}"
+    most = 0.99 if (name, pair, networks) in WIDE else 0.97
+    assert 0.93 <= held <= most, f"{held:.3f} of the intervals hold {wanted:.3f}"
 
 
 @pytest.mark.parametrize(("pair", "networks"), [("seeds", 31), ("macs", 31), ("time", 100)])
@@ -240,11 +243,13 @@ def test_intervals_of_recall_and_regret_are_rough(pair: str, networks: int, shar
     for name, least in (("recall", 0.86), ("regret", 0.82)):
         found = [MEASURES[name](one) for one in draws(whole, networks)]
         held = share_that_holds(found, float(np.mean([one.value for one in found if one.value is not None])))
-        assert least <= held <= 1.0, f"{name}: {held:.3f}"
+        assert held >= least, f"{name}: {held:.3f}"
 
 
 def test_what_is_the_same_in_every_draw_has_no_interval() -> None:
-    truth = [float(value) for value in range(20)]
-    found = rank_quality([0.0] * 20, truth, k=20, resamples=50)
-    assert found.recall.value == 1.0 and found.recall.low is None and found.recall.high is None
-    assert found.recall.warning is not None and "every draw" in found.recall.warning
+    _, truth = drawn(31, 0)
+    constant, perfect = (rank_quality(proxy, truth) for proxy in ([5.0] * 31, truth))
+    assert constant.recall.value == pytest.approx(3 / 31) and perfect.regret.value == 0.0
+    for one in (constant.recall, perfect.regret):
+        assert one.low is None and one.high is None
+        assert one.warning is not None and "every draw" in one.warning

@@ -26,8 +26,8 @@ from trainers.recipes import RETINANET_OCTAVES, DetectorRecipe
 _ASPECTS = (0.5, 1.0, 2.0)
 _MATCH_IOU = 0.5
 _OVERLAPS_AT_ONCE = {"cpu": 2**19, "elsewhere": 2**24}
-"""Boxes times anchors held at a time, of which box_iou makes half a dozen tensors. A CPU is up to four times slower
-when they leave its cache; a GPU waits for every call."""
+"""Boxes times anchors held at a time, of which box_iou makes half a dozen tensors. A CPU is slower when
+they leave its cache; a GPU waits for every call."""
 
 
 class RetinaNet(DenseDetector):
@@ -163,7 +163,8 @@ def _matched(boxes: Sequence[Tensor], anchors: Tensor) -> tuple[Tensor, Tensor, 
 
 def _matched_at_once(boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same for images with equally many boxes, (N, G, 4) px."""
-    overlap = box_iou(boxes, anchors)
+    # Flat, for older releases of torchvision know no batches of boxes.
+    overlap = box_iou(boxes.flatten(0, 1), anchors).unflatten(0, boxes.shape[:2])
     covered, match = overlap.max(dim=1)
     covers, best = overlap.max(dim=2)
     # An anchor that is the best of several boxes answers for the last of them. A box between all anchors has no best.
