@@ -179,7 +179,7 @@ def tables(folder: Path) -> dict[str, Columns]:
     }
 
 
-def draws(whole: Columns, networks: int, count: int = 700) -> Iterator[Columns]:
+def draws(whole: Columns, networks: int, count: int = 500) -> Iterator[Columns]:
     generator = np.random.default_rng(0)
     for _ in range(count):
         yield whole.at(generator.choice(len(whole.truth), networks, replace=False))
