@@ -1,7 +1,7 @@
 """What the proxy's order and the cost of the search come to: five numbers and their parts, from measured files.
 
-    python benchmarks/proof.py [--proxies FILE] [--cost FILE] [--prefix-cost FILE] [--searches FILE] [--truth TABLE]
-        [--to FILE]
+    python benchmarks/proof.py [--proxies FILE] [--cost FILE] [--prefix-cost FILE] [--searches FILE]
+        [--ensembles FILE] [--truth TABLE] [--to FILE]
 
 The order is that of five supernets (crnas_bccd_ensemble.yaml), the speed that of one (crnas_bccd_short.yaml);
 ``prefix`` has both of one recipe. Trains and times nothing. It reads the scores of benchmarks/proxies.py, the times of
@@ -13,6 +13,8 @@ benchmarks/search_cost.py and the table of networks trained alone, and writes be
   ``supernet_share_of_table`` are what its first three lack and what it costs.
 - ``supernet_tau_with_searches``: the mean over these groups and that of the whole searches of
   benchmarks/whole_searches.py, which are another five seeds.
+- ``ensemble_searches``: of whole searches by crnas_bccd_ensemble.yaml, the means of benchmarks/whole_searches.py: the
+  supernets alone and the order by which they choose.
 - ``trainings_of_table``: how many the share of the table's cost is of; ``supernet_share_of_three_seeds``: of a table of
   three seeds, the least that a table should have.
 - ``one_supernet_tau``, ``one_supernet_tau_low``: the same of the short recipe's single supernet.
@@ -171,6 +173,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--cost", type=Path, default=HERE / "results/search_cost.json")
     parser.add_argument("--prefix-cost", type=Path, default=HERE / "results/search_cost_prefix.json")
     parser.add_argument("--searches", type=Path, default=HERE / "results/rank_prefix_bccd.json")
+    parser.add_argument("--ensembles", type=Path, default=HERE / "results/rank_prefix_ensemble_bccd.json")
     parser.add_argument("--truth", type=Path, default=HERE / "tables/crnas_bccd.json")
     parser.add_argument("--to", type=Path, default=HERE / "results/proof.json")
     given = parser.parse_args(words)
@@ -219,6 +222,13 @@ def main(words: Sequence[str] | None = None) -> None:
     if given.searches.exists():
         searches = json.loads(given.searches.read_text(encoding="utf-8"))["mean_rescored"]
         result["supernet_tau_with_searches"] = fmean([*several["tau"], searches["tau"]])
+    if given.ensembles.exists():
+        found = json.loads(given.ensembles.read_text(encoding="utf-8"))
+        result["ensemble_searches"] = {
+            "searches": len(found["by_seed"]),
+            "supernet": found["mean"]["proxy"],
+            "chosen": found["mean"]["mean rank of both"],
+        }
     write_atomic(given.to.with_suffix(".svg"), picture(arms, highest.tau).encode())
     write_atomic(given.to, (json.dumps(result, indent=1) + "\n").encode())
     print(json.dumps({name: value for name, value in result.items() if name != "arms"}, indent=1))

@@ -141,10 +141,16 @@ def test_the_proof_is_what_the_measured_files_say(
     words = ["--proxies", str(tmp_path / "proxies.json"), "--cost", str(tmp_path / "cost.json")]
     words += ["--truth", str(tmp_path / "truth.json"), "--to", str(tmp_path / "proof.json")]
     words += ["--prefix-cost", str(tmp_path / "prefix.json"), "--searches", str(tmp_path / "searches.json")]
+    words += ["--ensembles", str(tmp_path / "ensembles.json")]
     proof["main"](words)
     found = json.loads((tmp_path / "proof.json").read_text(encoding="utf-8"))
     assert "prefix" not in found, "its cost is not known"
-    assert "supernet_tau_with_searches" not in found
+    assert "supernet_tau_with_searches" not in found and "ensemble_searches" not in found
+    ensembles = {
+        "by_seed": {"3": {}, "4": {}},
+        "mean": {"proxy": {"tau": 0.7}, "mean rank of both": {"tau": 0.8}},
+    }
+    (tmp_path / "ensembles.json").write_text(json.dumps(ensembles), encoding="utf-8")
     (tmp_path / "searches.json").write_text(json.dumps({"mean_rescored": {"tau": 0.5}}), encoding="utf-8")
     (tmp_path / "prefix.json").write_text(json.dumps({**speed, "evaluation_speedup": 9.0}), encoding="utf-8")
     proof["main"](words)
@@ -153,6 +159,7 @@ def test_the_proof_is_what_the_measured_files_say(
     # Last of 31 in four of five, and in their mean: 30 pairs of 465 are the wrong way round.
     assert found["supernet_tau"] == pytest.approx(1 - 60 / 465, abs=0.03)
     assert found["independent_tau_low"] < found["independent_tau"]
+    assert found["ensemble_searches"] == {"searches": 2, "supernet": {"tau": 0.7}, "chosen": {"tau": 0.8}}
     assert found["supernet_tau_with_searches"] == pytest.approx((found["supernet_tau"] + 0.5) / 2, abs=1e-4)
     assert found["trainings_of_table"] == 62, "two seeds of 31"
     assert found["supernet_share_of_three_seeds"] == pytest.approx(found["supernet_share_of_table"] * 2 / 3)
