@@ -393,7 +393,7 @@ def summary(
         interval = [None if end is None else round(end, 4) for end in (found.low, found.high)]
         return {"peer": peer, "mean": round(found.mean, 4), "interval_95": interval}
 
-    return {
+    result: dict[str, Any] = {
         "table": task.table,
         "measure": "missing share of hypervolume" if task.cost else "points of regret",
         "mean_over_seeds_at": {
@@ -407,42 +407,25 @@ def summary(
         "minus_best_peer": {
             name: {str(count): minus(name, best_peer[count], count) for count in task.at} for name in ours
         },
-        **(
-            {
-                "minus_tpe": {
-                    name: {str(count): minus(name, BAND, count) for count in task.at} for name in ours
-                }
-            }
-            if BAND in means
-            else {}
-        ),
-        **(
-            {
-                "minus_peers_of_other_toolkits": {
-                    name: {
-                        peer: {str(count): minus(name, peer, count) for count in task.at} for peer in others
-                    }
-                    for name in ours
-                }
-            }
-            if (others := [name for name in peers if name in NAMES])
-            else {}
-        ),
-        **(
-            {}
-            if task.cost
-            else {
-                "seeds_that_met_the_best": {
-                    name: sum(max(one.scores) >= table.best for one in seeds.values())
-                    for name, seeds in arms.items()
-                }
-            }
-        ),
-        "seconds_per_proposal_median": {
-            name: round(median(one.seconds / one.proposals for one in seeds.values()), 4)
-            for name, seeds in arms.items()
-        },
     }
+    if BAND in means:
+        result["minus_tpe"] = {
+            name: {str(count): minus(name, BAND, count) for count in task.at} for name in ours
+        }
+    if others := [name for name in peers if name in NAMES]:
+        result["minus_peers_of_other_toolkits"] = {
+            name: {peer: {str(count): minus(name, peer, count) for count in task.at} for peer in others}
+            for name in ours
+        }
+    if not task.cost:
+        result["seeds_that_met_the_best"] = {
+            name: sum(max(one.scores) >= table.best for one in seeds.values()) for name, seeds in arms.items()
+        }
+    result["seconds_per_proposal_median"] = {
+        name: round(median(one.seconds / one.proposals for one in seeds.values()), 4)
+        for name, seeds in arms.items()
+    }
+    return result
 
 
 def kept_file(directory: Path, task: str, arm: str, seed: int) -> Path:
